@@ -1,0 +1,36 @@
+# Two commands do everything on a fresh machine: `make reproduce` and `make test`.
+# Needs Python 3.11 or newer with venv, make, and the package index.
+
+PYTHON ?= python3
+CONFIG ?= mnist
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: reproduce test lint bench clean
+
+reproduce: $(VENV)/installed            ## environment, data, training, table
+	$(BIN)/swabench reproduce --config $(CONFIG)
+
+test: $(VENV)/installed-test            ## the fast tests first, then the slow ones
+	$(BIN)/pytest -x -m "not slow"
+	$(BIN)/pytest -x -m slow
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-test           ## ratios against the usual way, in one run
+	$(BIN)/python tests/bench/speed.py
+
+clean:                                  ## the environment and tool caches; never results
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@

@@ -1,0 +1,1 @@
+"""What is made from records alone: statistics, tables, figures. Nothing here trains."""

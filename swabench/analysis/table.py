@@ -1,0 +1,168 @@
+"""The comparison table, from records alone, by pandas."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from swabench.analysis.statistics import Estimate, mean_interval
+from swabench.config import Study
+from swabench.errors import InputError
+from swabench.records import Record, RecordStore
+
+Records = Mapping[str, Mapping[int, Record]]
+
+
+def collect(study: Study, store: RecordStore, seeds: Sequence[int]) -> Records:
+    """All records of a study, by row and seed, checked to be of one kind.
+
+    Raises:
+        InputError: There is none, or they were made from different data or weights.
+    """
+    found: dict[str, dict[int, Record]] = {}
+    for name in study.row_names:
+        records = ((seed, store.find(name, seed)) for seed in seeds)
+        found[name] = {seed: record for seed, record in records if record is not None}
+    every = [record for records in found.values() for record in records.values()]
+    if not every:
+        raise InputError(
+            f"{store.folder}: holds no record of study {study.name!r} as it is now; "
+            "run `swabench reproduce` first"
+        )
+    for record in every:
+        if record.provenance != every[0].provenance:
+            raise InputError(
+                f"{record.folder}: was made from other data or backbone weights than "
+                f"{every[0].folder}; delete the one that is wrong and run again"
+            )
+    return found
+
+
+def missing_runs(records: Records, seeds: Sequence[int]) -> dict[str, list[int]]:
+    """Seeds that a row lacks, for the rows that lack any."""
+    lacking = {name: [s for s in seeds if s not in found] for name, found in records.items()}
+    return {name: absent for name, absent in lacking.items() if absent}
+
+
+def comparison(study: Study, records: Records) -> pd.DataFrame:
+    """One row a method, in the paper's order: the method's final result on the test images.
+
+    Args:
+        study: The study.
+        records: Its records, from `collect`.
+
+    Returns:
+        Accuracies and their differences in percent and percentage points, losses in nats;
+        intervals are t intervals over seeds at the study's confidence, differences paired by
+        seed. A row without records keeps its place, with zero seeds and no numbers.
+    """
+    reference = study.reference
+    return pd.DataFrame(
+        [
+            {
+                "method": name,
+                "title": study.row_method(name).title,
+                **_columns("accuracy", _over_seeds(found, "accuracy", study.confidence)),
+                **_columns("loss", _over_seeds(found, "loss", study.confidence)),
+                "paper_accuracy": study.row_method(name).paper_accuracy,
+                **_difference(name, reference, records, study.confidence),
+                "seeds": len(found),
+            }
+            for name, found in records.items()
+        ]
+    ).astype({"paper_accuracy": float})
+
+
+def presentable(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The table as a person reads it: rounded, intervals in brackets, `—` for nothing."""
+    interval = f"[{100 * study.confidence:g} %]"
+    difference = f"difference_to_{study.reference}"
+    return pd.DataFrame(
+        {
+            "Method": frame["method"],
+            f"Test accuracy, % {interval}": _with_interval(frame, "accuracy", "accuracy", 2),
+            f"Test loss {interval}": _with_interval(frame, "loss", "loss", 4),
+            "Paper, %": frame["paper_accuracy"].map(lambda value: _rounded(value, 2)),
+            f"Difference to {study.reference}, points {interval}": _with_interval(
+                frame, difference, "difference", 3, signed=True
+            ),
+            "Seeds": frame["seeds"],
+        }
+    )
+
+
+def incompleteness(missing: Mapping[str, Sequence[int]]) -> str:
+    """What a table lacks, in one line; empty where it lacks nothing."""
+    if not missing:
+        return ""
+    parts = [f"{name} lacks seeds {', '.join(map(str, seeds))}" for name, seeds in missing.items()]
+    return f"INCOMPLETE: {'; '.join(parts)}."
+
+
+def measurements(records: Records) -> pd.DataFrame:
+    """Every measurement of every run, one a row: what the curves are drawn from."""
+    return pd.DataFrame(
+        [
+            {
+                "method": name,
+                "seed": seed,
+                "epoch": m.epoch,
+                "predictor": m.predictor,
+                "split": m.split,
+                "accuracy": m.accuracy,
+                "loss": m.loss,
+            }
+            for name, found in records.items()
+            for seed, record in found.items()
+            for m in record.history
+        ]
+    )
+
+
+def _finals(found: Mapping[int, Record], measure: str) -> dict[int, float]:
+    return {
+        seed: getattr(record.final(record.result, "test"), measure)
+        for seed, record in found.items()
+    }
+
+
+def _over_seeds(found: Mapping[int, Record], measure: str, confidence: float) -> Estimate | None:
+    values = list(_finals(found, measure).values())
+    return mean_interval(values, confidence) if values else None
+
+
+def _columns(name: str, estimate: Estimate | None) -> dict[str, float]:
+    if estimate is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))
+    return {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def _difference(name: str, reference: str, records: Records, confidence: float) -> dict[str, float]:
+    """Columns of the paired difference, over the seeds that both rows have."""
+    own, other = _finals(records[name], "accuracy"), _finals(records[reference], "accuracy")
+    both = sorted(own.keys() & other.keys())
+    columns = (f"difference_to_{reference}", "difference_low", "difference_high")
+    if name == reference or not both:
+        return dict.fromkeys(columns, float("nan"))
+    pairs = [own[seed] for seed in both], [other[seed] for seed in both]
+    found = mean_interval([a - b for a, b in zip(*pairs, strict=True)], confidence)
+    return dict(zip(columns, (found.mean, found.low, found.high), strict=True))
+
+
+def _with_interval(
+    frame: pd.DataFrame, value: str, bounds: str, digits: int, signed: bool = False
+) -> "pd.Series[str]":
+    rows = zip(frame[value], frame[f"{bounds}_low"], frame[f"{bounds}_high"], strict=True)
+    return pd.Series(
+        [
+            _rounded(mean, digits, signed)
+            if pd.isna(low)
+            else f"{_rounded(mean, digits, signed)} "
+            f"[{_rounded(low, digits, signed)}, {_rounded(high, digits, signed)}]"
+            for mean, low, high in rows
+        ],
+        index=frame.index,
+    )
+
+
+def _rounded(value: float, digits: int, signed: bool = False) -> str:
+    return "—" if pd.isna(value) else f"{value:{'+' if signed else ''}.{digits}f}"

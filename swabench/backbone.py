@@ -1,0 +1,187 @@
+"""ResNet-50: its weights, and where training begins.
+
+The boundary (`trainable: head | layer4 | all`) cuts the network in two. Below it the layers are
+frozen in evaluation mode, a fixed function of the image; above it they train.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models import ResNet, ResNet50_Weights, resnet50
+from torchvision.models.resnet import Bottleneck
+
+from swabench.config import BackboneSettings, Boundary
+from swabench.errors import InputError
+
+FEATURES = 2048
+FLOPS_PER_IMAGE = 0.158e9  # forward at 28×28, two operations a multiply-add; grows with the area
+_STAGES = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")
+
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+IMAGENET_NORMALIZATION: Normalization = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class Preprocess(nn.Module):
+    """Bytes to what ResNet-50 takes: scaled to [0, 1], resized, three channels, normalised.
+
+    Args:
+        image_size: Side in pixels of the result.
+        normalization: Mean and deviation of each channel (one for grey images, or three).
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, image_size: int, normalization: Normalization) -> None:
+        super().__init__()
+        self.image_size = image_size
+        for name, values in zip(("mean", "deviation"), normalization, strict=True):
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 (N, C, H, W), C = 1 or 3, to (N, 3, size, size), channels last."""
+        scaled = images.to(self.mean.dtype) / 255
+        if scaled.shape[-2:] != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            scaled = F.interpolate(
+                scaled, size, mode="bilinear", align_corners=False, antialias=True
+            )
+        normalized = (scaled - self.mean) / self.deviation
+        return normalized.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+
+
+def load_backbone(settings: BackboneSettings) -> ResNet:
+    """ResNet-50 with the study's weights, in evaluation mode, on the CPU.
+
+    Raises:
+        InputError: The weights cannot be fetched or read, or do not fit ResNet-50; names the
+            missing and surplus keys.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = resnet50(weights=None)
+    if settings.weights != "random":
+        _load_weights(network, settings.weights)
+    return network.eval()
+
+
+def weights_digest(network: ResNet) -> str:
+    """SHA-256 of all backbone parameters and BatchNorm buffers, the final layer left out."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        if not name.startswith("fc."):
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def frozen_part(network: ResNet, boundary: Boundary) -> nn.Sequential:
+    """The layers below the boundary, with BatchNorm folded into the convolutions.
+
+    Maps images (N, 3, H, W) to (N, 2048) for `head`, to layer 3's maps (N, 1024, h, w) for
+    `layer4`. Takes `network` apart: use a copy where it is needed again.
+
+    Raises:
+        ValueError: The boundary is `all`, below which nothing is frozen.
+    """
+    if boundary == "all":
+        raise ValueError("nothing is frozen below the boundary 'all'")
+    _fold_batchnorm(network)
+    last = "avgpool" if boundary == "head" else "layer3"
+    stages = _STAGES[: _STAGES.index(last) + 1]
+    layers = OrderedDict((name, cast(nn.Module, getattr(network, name))) for name in stages)
+    if boundary == "head":
+        layers["flatten"] = nn.Flatten()
+    return nn.Sequential(layers).eval().requires_grad_(False)
+
+
+def _fold_batchnorm(network: ResNet) -> None:
+    """In evaluation mode BatchNorm is a fixed affine map; folded in, it costs nothing."""
+    network.conv1 = fuse_conv_bn_eval(network.conv1, network.bn1)
+    network.bn1 = nn.Identity()
+    for block in network.modules():
+        if not isinstance(block, Bottleneck):
+            continue
+        for k in (1, 2, 3):
+            conv, norm = getattr(block, f"conv{k}"), getattr(block, f"bn{k}")
+            setattr(block, f"conv{k}", fuse_conv_bn_eval(conv, norm))
+            setattr(block, f"bn{k}", nn.Identity())
+        if block.downsample is not None:
+            conv, norm = block.downsample
+            block.downsample = nn.Sequential(fuse_conv_bn_eval(conv, norm))
+
+
+def _load_weights(network: ResNet, weights: str) -> None:
+    """Load everything but the final layer, which has the study's own classes."""
+    state = _named_weights(weights) if weights in _known_names() else _weights_file(weights)
+    own = {name for name in network.state_dict() if not name.startswith("fc.")}
+    # Old files lack this counter, and nothing here uses it.
+    required = {name for name in own if not name.endswith("num_batches_tracked")}
+    given = {name for name in state if not name.startswith("fc.")}
+    missing, surplus = sorted(required - given), sorted(given - own)
+    if missing or surplus:
+        raise InputError(
+            f"backbone.weights: {weights} does not fit ResNet-50: "
+            f"{_some('missing', missing)}; {_some('surplus', surplus)}"
+        )
+    try:
+        network.load_state_dict({name: state[name] for name in given}, strict=False)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise InputError(f"backbone.weights: {weights} does not fit ResNet-50: {detail}") from None
+
+
+def _some(kind: str, names: list[str]) -> str:
+    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return f"{len(names)} {kind} keys" + (f" ({shown})" if names else "")
+
+
+def _known_names() -> list[str]:
+    return list(ResNet50_Weights.__members__)
+
+
+def _named_weights(name: str) -> Mapping[str, Tensor]:
+    try:
+        state: Mapping[str, Tensor] = ResNet50_Weights[name].get_state_dict(
+            progress=False, check_hash=True
+        )
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"backbone.weights: {name} could not be downloaded ({error}); download it elsewhere "
+            "and give the file's path, or use 'random'"
+        ) from None
+    return state
+
+
+def _weights_file(weights: str) -> Mapping[str, Tensor]:
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"backbone.weights: {weights!r} is neither 'random', nor a file, nor a name that "
+            f"torchvision knows ({', '.join(_known_names())})"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        # Weights only: a pickle that would run code is refused.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+    except Exception as error:  # torch passes pickle's many errors through
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    else:
+        if isinstance(state, Mapping) and all(
+            isinstance(value, Tensor) for value in state.values()
+        ):
+            return cast(Mapping[str, Tensor], state)
+        reason = "it holds something else than named tensors"
+    raise InputError(f"backbone.weights: {path} is no file of weights ({reason})")

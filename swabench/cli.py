@@ -1,0 +1,305 @@
+"""The command line: parse, call, print. The work is done elsewhere."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Never
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from swabench import __version__
+from swabench.analysis import table as tables
+from swabench.config import Study, bundled_studies, load_study
+from swabench.data import load_dataset, user_cache
+from swabench.device import choose_device
+from swabench.drawing import draw_rate
+from swabench.errors import InputError, SwabenchError
+from swabench.estimate import estimate
+from swabench.experiment import Experiment
+from swabench.manifest import manifest
+from swabench.progress import LineProgress, Progress, TerminalProgress
+from swabench.records import RecordStore
+
+out = Console()
+err = Console(stderr=True)
+
+INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """Turns our own errors into words and exit codes; other errors are bugs and keep theirs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except SwabenchError as error:
+            _stop(f"error: {error}", error.exit_code)
+        except KeyboardInterrupt:
+            _stop("interrupted: finished runs are kept, the same command goes on", INTERRUPTED)
+
+
+def _stop(message: str, code: int) -> Never:
+    err.print(message, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help=(
+        "Does averaging weights help here, and by how much?\n\n"
+        "Pretrains ResNet-50 by Adam, fine-tunes it by SGD, SWA and Periodic SWA on the same "
+        "minibatches, and compares them over seeds. A study is one YAML file; "
+        f"bundled are {', '.join(bundled_studies())}.\n\n"
+        "Start with: [bold]swabench reproduce --config smoke[/bold]"
+    ),
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted.",
+)
+
+ConfigOption = Annotated[
+    str,
+    typer.Option("--config", "-c", help="A study: a YAML file, or the name of a bundled one."),
+]
+ResultsOption = Annotated[
+    Path, typer.Option("--results", "-r", help="Folder for records, tables and manifests.")
+]
+SeedsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--seeds", "-s", help="Instead of the study's: a number of seeds (5), or seeds (0,3,7-9)."
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", "-d", help="auto, cpu, cuda or mps; auto takes a GPU if any.")
+]
+MethodOption = Annotated[
+    list[str], typer.Option("--method", "-m", help="A method of the study, or all; repeatable.")
+]
+DEFAULT_RESULTS = Path("results")
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def data(config: ConfigOption = "mnist") -> None:
+    """Find or fetch the study's data, verify every byte, and say where it came from."""
+    study = load_study(config)
+    progress = _progress()
+    dataset = load_dataset(study.data.dataset, study.data.folder, user_cache(), progress.say)
+    _say(
+        f"{dataset.name}: {len(dataset.train_labels)} training and {len(dataset.test_labels)} test "
+        f"images, {dataset.classes} classes, from {dataset.source}"
+    )
+    for name, digest in sorted(dataset.digests.items()):
+        _say(f"  {name}  sha256 {digest}")
+
+
+@app.command()
+def pretrain(
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    seeds: SeedsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train what every method starts from (the paper: Adam), once a seed."""
+    study, chosen = _study(config, seeds)
+    done = _experiment(study, results, device).pretrain(chosen)
+    _say(f"pretraining: {done} seeds trained, {len(chosen) - done} were there already")
+
+
+@app.command()
+def finetune(
+    method: MethodOption,
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    seeds: SeedsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Fine-tune by one or several methods; pretrains first where that is missing.
+
+    Example: swabench finetune --method swa --method sgd --seeds 3
+    """
+    study, chosen = _study(config, seeds)
+    methods = study.select_methods(method)
+    done = _experiment(study, results, device).finetune(methods, chosen)
+    _say(f"fine-tuning: {done} runs done, {len(methods) * len(chosen) - done} were there already")
+
+
+@app.command()
+def table(
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    seeds: SeedsOption = None,
+) -> None:
+    """Write the comparison table (CSV, Markdown, LaTeX) and the manifest, from records alone."""
+    study, chosen = _study(config, seeds)
+    _write_table(study, RecordStore(results, study), chosen)
+
+
+@app.command()
+def reproduce(
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    seeds: SeedsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Do all of it: data, features, pretraining, every method, table. Skips what is done."""
+    study, chosen = _study(config, seeds)
+    experiment = _experiment(study, results, device)
+    experiment.pretrain(chosen)
+    experiment.finetune(list(study.methods), chosen)
+    _write_table(study, experiment.store, chosen)
+
+
+@app.command()
+def methods(config: ConfigOption = "mnist") -> None:
+    """Show each method of a study: its learning rate over the epochs, and its averaging plan."""
+    study = load_study(config)
+    epochs, steps = study.finetune.epochs, 100
+    timelines = {name: m.timeline(epochs, steps) for name, m in study.methods.items()}
+    highest = max(float(timeline.rates.max()) for timeline in timelines.values())
+    _say(
+        f"{study.title}: {epochs} epochs of fine-tuning after {study.pretrain.epochs} of "
+        f"{study.pretrain.name}. Bars: the rate, a full cell is {highest:g}; "
+        "o: capture, |: restart from the average."
+    )
+    width = max(1, min(4, (out.width - 2) // epochs))
+    for name, method in study.methods.items():
+        plan = method.averaging.describe() if method.averaging else "no averaging"
+        _say(f"\n{name} ({method.title})\n  rate {method.rate.describe()}; {plan}")
+        for line in draw_rate(timelines[name], highest, epochs, width):
+            if line.strip():
+                _say(f"  {line}")
+
+
+@app.command()
+def validate(
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    seeds: SeedsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Check a study without running it: what it would run, and about how long that takes."""
+    study, chosen = _study(config, seeds)
+    target = choose_device(device)
+    store = RecordStore(results, study)
+    rows = list(study.row_names)
+    missing = store.missing(rows, chosen)
+    _say(f"{study.name}: {study.title}: the study is valid")
+    _say(
+        f"  trains      {study.pretrain.trainable} by {study.pretrain.name} "
+        f"({study.pretrain.epochs} epochs), then {study.finetune.trainable} "
+        f"({study.finetune.epochs} epochs, batch {study.finetune.batch_size})"
+    )
+    _say(f"  rows        {', '.join(rows)}")
+    _say(f"  seeds       {', '.join(map(str, chosen))}")
+    _say(f"  runs        {len(missing)} to do, {len(rows) * len(chosen) - len(missing)} done")
+    if missing:
+        cost = estimate(study, missing, target)
+        _say(
+            f"  time        about {_duration(cost.features_seconds)} for the frozen layers "
+            f"(nothing if cached) and {_duration(cost.training_seconds)} of training on "
+            f"{target.type}, from a probe of a few steps"
+        )
+
+
+def _study(config: str, seeds: str | None) -> tuple[Study, list[int]]:
+    study = load_study(config)
+    return study, list(study.seeds) if seeds is None else _seeds(seeds)
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        if text.strip().isdecimal():
+            found = list(range(int(text)))
+        else:
+            spans = [part.partition("-") for part in text.split(",")]
+            found = [
+                seed
+                for first, _, last in spans
+                for seed in range(int(first), int(last or first) + 1)
+            ]
+    except ValueError:
+        found = []
+    if not found or len(set(found)) < len(found) or len(found) > 10_000:
+        raise InputError(f"--seeds: {text!r}; give a number of seeds (5) or seeds (0,3,7-9)")
+    return found
+
+
+def _experiment(study: Study, results: Path, device: str) -> Experiment:
+    return Experiment(study, results, choose_device(device), user_cache(), _progress())
+
+
+def _progress() -> Progress:
+    if err.is_terminal:
+        return TerminalProgress(err)
+    return LineProgress(lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
+
+
+def _say(text: str) -> None:
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _write_table(study: Study, store: RecordStore, seeds: list[int]) -> None:
+    records = tables.collect(study, store, seeds)
+    frame = tables.comparison(study, records)
+    shown = tables.presentable(frame, study)
+    note = tables.incompleteness(tables.missing_runs(records, seeds))
+    heading = f"{study.title}\n\n" + (f"{note}\n\n" if note else "")
+    files: dict[str, Callable[[], str]] = {
+        "table.csv": lambda: frame.to_csv(index=False, float_format="%.6f", lineterminator="\n"),
+        "table.md": lambda: f"{heading}{shown.to_markdown(index=False, disable_numparse=True)}\n",
+        "table.tex": lambda: _latex(shown, study, note),
+        "metrics.csv": lambda: tables.measurements(records).to_csv(
+            index=False, float_format="%.6f", lineterminator="\n"
+        ),
+        "manifest.json": lambda: manifest(study, records, seeds),
+    }
+    for name, content in files.items():
+        store.write_text(name, content())
+    _print_table(study, shown)
+    _say(f"written to {store.folder}: {', '.join(files)}")
+    if note:
+        raise SwabenchError(note)
+
+
+def _latex(shown: pd.DataFrame, study: Study, note: str) -> str:
+    escaped = shown.rename(columns=lambda name: name.replace("%", r"\%"))
+    escaped = escaped.map(lambda value: str(value).replace("—", "---"))
+    return str(escaped.to_latex(index=False, caption=f"{study.title}. {note}".strip()))
+
+
+def _print_table(study: Study, shown: pd.DataFrame) -> None:
+    drawn = Table(title=study.title, title_justify="left")
+    for number, column in enumerate(shown.columns):
+        drawn.add_column(str(column), justify="left" if number == 0 else "right")
+    for row in shown.astype(str).itertuples(index=False):
+        drawn.add_row(*row)
+    # A log has no width to fold to: there the table keeps its own.
+    Console(width=None if out.is_terminal else 160).print(drawn)
+
+
+def main() -> None:
+    """Entry point of the `swabench` command."""
+    app()

@@ -1,0 +1,393 @@
+"""A study: one YAML file, one comparison. Loaded, merged with what it extends, and checked.
+
+Every check that needs no data is made here, before anything is fetched or trained. What a run
+depends on is its identity (`Study.pretrain_identity`, `Study.run_identity`): records are found
+by it, so a changed study never picks up old records.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from swabench.data import DatasetName
+from swabench.errors import InputError
+from swabench.methods import Method
+from swabench.schedules import Schedule
+from swabench.settings import Count, Fraction, SeedNumber, Settings
+
+# Raised whenever the meaning of a study's settings changes, so that older records are not reused.
+IDENTITY_VERSION = 1
+
+Boundary = Literal["head", "layer4", "all"]
+BOUNDARIES: tuple[Boundary, ...] = ("head", "layer4", "all")
+Precision = Literal["float32", "bfloat16"]
+
+
+class DataSettings(Settings):
+    """Which images, at what size, and how many are held out of training for validation.
+
+    Attributes:
+        dataset: A known data set, or `folder` for any four IDX files.
+        folder: Where the files lie; without it they are looked for in the user's cache, then
+            downloaded.
+        image_size: Side in pixels; images of another size are resized (bilinear, antialiased).
+        validation_images: Training images held out, the same share of every class.
+        split_seed: Seed of the draw that holds them out; the same for all runs.
+        normalization: Mean and deviation of this data set, or ImageNet's for its weights.
+        training_images: Train on a stratified draw of so many images; None for all.
+        test_images: Test on a stratified draw of so many images; None for all.
+    """
+
+    dataset: DatasetName = "mnist"
+    folder: Path | None = None
+    image_size: Annotated[int, Field(strict=True, ge=8)] = 28
+    validation_images: Count = 5000
+    split_seed: SeedNumber = 0
+    normalization: Literal["dataset", "imagenet"] = "dataset"
+    training_images: Count | None = None
+    test_images: Count | None = None
+
+    @model_validator(mode="after")
+    def _folder_is_named(self) -> "DataSettings":
+        if self.dataset == "folder" and self.folder is None:
+            raise ValueError("folder: the data set 'folder' needs the path of a folder")
+        return self
+
+
+class BackboneSettings(Settings):
+    """ResNet-50: where its weights come from and how the frozen part is computed.
+
+    Attributes:
+        weights: `random`, a torchvision name such as `IMAGENET1K_V1`, or a file (.pth,
+            .safetensors).
+        seed: Seed of random weights; the same for all runs, so features are shared.
+        standardize_features: Whether the head sees features with the training set's mean and
+            deviation taken out. Random features need it: their scales differ by far.
+        precision: Number format in which frozen layers are computed and cached.
+    """
+
+    weights: str = "random"
+    seed: SeedNumber = 0
+    standardize_features: bool = Field(default=True, strict=True)
+    precision: Precision = "float32"
+
+
+class SGD(Settings):
+    """Stochastic gradient descent, as `torch.optim.SGD`."""
+
+    name: Literal["sgd"]
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0
+    nesterov: bool = Field(default=False, strict=True)
+
+
+class Adam(Settings):
+    """Adam, as `torch.optim.Adam`."""
+
+    name: Literal["adam"]
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    weight_decay: Annotated[float, Field(ge=0)] = 0
+
+
+Optimizer = Annotated[SGD | Adam, Field(discriminator="name")]
+
+
+class Stage(Settings):
+    """What pretraining and fine-tuning have in common.
+
+    Attributes:
+        trainable: Where training begins: the final layer, the last stage of blocks, or all.
+        epochs: Passes over the training images.
+        batch_size: Images in a minibatch; the last of an epoch may be smaller.
+        optimizer: The update rule; learning rates come from a schedule.
+    """
+
+    trainable: Boundary = "head"
+    epochs: Count
+    batch_size: Count = 128
+    optimizer: Optimizer
+
+
+class Pretraining(Stage):
+    """The stage every method starts from; a row of the table by itself.
+
+    Attributes:
+        name: The row's name.
+        title: The row's name in words.
+        rate: The learning-rate schedule.
+        paper_accuracy: The paper's number for this row, in percent.
+    """
+
+    name: str = "adam"
+    title: str = "Adam alone, not fine-tuned"
+    rate: Schedule
+    paper_accuracy: float | None = None
+
+    @property
+    def method(self) -> Method:
+        """Pretraining seen as a method without an averaging plan."""
+        return Method(title=self.title, rate=self.rate, paper_accuracy=self.paper_accuracy)
+
+
+def _seed_list(value: object) -> object:
+    """A plain number n stands for the seeds 0 … n − 1."""
+    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Seeds = Annotated[
+    tuple[SeedNumber, ...], BeforeValidator(_seed_list), Field(min_length=1, strict=False)
+]
+
+
+class Study(Settings):
+    """One comparison: what is trained, by which methods, on which seeds.
+
+    Attributes:
+        name: Names the folder under results; the file's stem.
+        title: One line that says what the study is.
+        reference: The method that the others are compared with.
+        confidence: Level of every interval.
+    """
+
+    name: str
+    title: str
+    data: DataSettings = DataSettings()
+    backbone: BackboneSettings = BackboneSettings()
+    pretrain: Pretraining
+    finetune: Stage
+    methods: Annotated[dict[str, Method], Field(min_length=1)]
+    seeds: Seeds
+    reference: str = "sgd"
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+    @field_validator("methods")
+    @classmethod
+    def _names_are_words(cls, methods: dict[str, Method]) -> dict[str, Method]:
+        for name in methods:
+            if not name.replace("-", "").replace(".", "").isalnum() or name in {"all", "."}:
+                raise ValueError(f"{name!r} is no method name; use letters, digits, '-' and '.'")
+        return methods
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"{list(seeds)} names a seed twice")
+        return seeds
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Study":
+        for name, method in self.methods.items():
+            try:
+                method.check(self.finetune.epochs)
+            except ValueError as error:
+                raise ValueError(f"methods.{name}.{error}") from None
+        if self.pretrain.name in self.methods:
+            raise ValueError(f"pretrain.name: {self.pretrain.name!r} is also a method's name")
+        if self.reference not in self.row_names:
+            raise ValueError(
+                f"reference: {self.reference!r} is no method; there are {', '.join(self.row_names)}"
+            )
+        if BOUNDARIES.index(self.pretrain.trainable) > BOUNDARIES.index(self.finetune.trainable):
+            raise ValueError(
+                f"finetune.trainable: {self.finetune.trainable!r} would freeze layers that "
+                f"pretraining trains ({self.pretrain.trainable!r}); train at least those"
+            )
+        return self
+
+    @property
+    def row_names(self) -> tuple[str, ...]:
+        """Names of the table's rows: pretraining, then the methods in the study's order."""
+        return (self.pretrain.name, *self.methods)
+
+    def row_method(self, name: str) -> Method:
+        """The method behind a row of the table."""
+        return self.pretrain.method if name == self.pretrain.name else self.methods[name]
+
+    def pretrain_identity(self, seed: int) -> str:
+        """A digest of everything that a seed's pretraining depends on."""
+        # A known data set has known bytes wherever it lies.
+        movable = set() if self.data.dataset == "folder" else {"folder"}
+        return _digest(
+            {
+                "version": IDENTITY_VERSION,
+                "data": _plain(self.data, exclude=movable),
+                "backbone": _plain(self.backbone),
+                "pretrain": _plain(self.pretrain, exclude={"name", "title", "paper_accuracy"}),
+                "seed": seed,
+            }
+        )
+
+    def run_identity(self, method: str, seed: int) -> str:
+        """A digest of everything that a run of a method at a seed depends on.
+
+        Names, titles and the study's other methods are not part of it: renaming a method or
+        adding one beside it leaves its runs valid.
+        """
+        if method == self.pretrain.name:
+            return self.pretrain_identity(seed)
+        return _digest(
+            {
+                "pretrain": self.pretrain_identity(seed),
+                "finetune": _plain(self.finetune),
+                "method": _plain(self.methods[method], exclude={"title", "paper_accuracy"}),
+            }
+        )
+
+    def select_methods(self, names: list[str]) -> list[str]:
+        """The named methods in the study's order; `all` names every one.
+
+        Raises:
+            InputError: A name is no method of this study.
+        """
+        for name in names:
+            if name != "all" and name not in self.methods:
+                raise InputError(
+                    f"--method: {name!r} is no method of study {self.name!r}; "
+                    f"there are {', '.join(self.methods)}, or all"
+                )
+        return [name for name in self.methods if name in names or "all" in names]
+
+
+def _plain(settings: Settings, exclude: set[str] | None = None) -> dict[str, Any]:
+    return settings.model_dump(mode="json", exclude=exclude)
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# --- loading -------------------------------------------------------------------------------
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without silent surprises: a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def bundled_folder() -> Path:
+    """Where the bundled studies lie: in the installed package, else beside a source checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def bundled_studies() -> list[str]:
+    """Names of the bundled studies."""
+    return sorted(path.stem for path in bundled_folder().glob("*.yaml"))
+
+
+def find_study(config: str) -> Path:
+    """The file behind `--config`: a path, or the name of a bundled study.
+
+    Raises:
+        InputError: There is neither.
+    """
+    path = Path(config)
+    if path.is_file():
+        return path
+    bundled = bundled_folder() / f"{config}.yaml"
+    if bundled.is_file():
+        return bundled
+    raise InputError(
+        f"--config: {config!r} is neither a file nor a bundled study; "
+        f"bundled are {', '.join(bundled_studies())}"
+    )
+
+
+def load_study(config: str) -> Study:
+    """Load a study by path or bundled name, with what it extends, and check it.
+
+    Raises:
+        InputError: Names the file, the key, what was found there and what is allowed.
+    """
+    path = find_study(config)
+    merged = _merged(path, ())
+    merged.setdefault("name", path.stem)
+    try:
+        return Study.model_validate(merged)
+    except ValidationError as error:
+        raise InputError(_in_words(path, error)) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a study is a mapping of keys, found {type(content).__name__}")
+    return content
+
+
+def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """A study's keys over those of the study it extends."""
+    if path.resolve() in above:
+        raise InputError(f"{path}: extends: the studies extend each other in a circle")
+    own = _read_yaml(path)
+    parent = own.pop("extends", None)
+    if parent is None:
+        return own
+    beside = path.parent / f"{parent}.yaml"
+    try:
+        parent_path = beside if beside.is_file() else find_study(str(parent))
+    except InputError:
+        raise InputError(
+            f"{path}: extends: {parent!r} is neither a study beside it nor a bundled one "
+            f"({', '.join(bundled_studies())})"
+        ) from None
+    base = _merged(parent_path, (*above, path.resolve()))
+    base.pop("name", None)
+    return _overlay(base, own)
+
+
+def _overlay(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Sections merge key by key, their values are replaced whole; `null` takes a method out."""
+    result = dict(base)
+    for key, value in own.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            section = {**base[key], **value}
+            if key == "methods":
+                section = {name: spec for name, spec in section.items() if spec is not None}
+            result[key] = section
+        else:
+            result[key] = value
+    return result
+
+
+def _in_words(path: Path, error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        # The tags of discriminated unions ("constant", "sgd") are no keys of the file.
+        tags = {"constant", "multiplicative", "cyclical", "triangular", "adam"}
+        places = [str(part) for part in problem["loc"]]
+        if places[:1] == ["methods"]:
+            key = ".".join(places[:2] + [part for part in places[2:] if part not in tags])
+        else:
+            key = ".".join(part for part in places if part not in tags | {"sgd"})
+        found = problem["input"]
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "unknown key"
+        shown = f", found {found!r}" if not isinstance(found, dict | Study) else ""
+        lines.append(f"{path}: {key + ': ' if key else ''}{message}{shown}")
+    return "\n".join(lines)

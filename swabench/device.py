@@ -1,0 +1,56 @@
+"""Where tensors live: the choice of a device, and its name for the manifest."""
+
+import platform
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from swabench.errors import InputError
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device behind `--device`; `auto` takes a GPU where there is one.
+
+    Raises:
+        InputError: The name is unknown, or this machine or this torch has no such device.
+    """
+    if name not in get_args(DeviceName):
+        raise InputError(f"--device: {name!r} is unknown; use one of {', '.join(_names())}")
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, there in present.items() if there))
+    if not present[name]:
+        raise InputError(
+            f"--device: {name!r} is not available to torch {torch.__version__} on this machine; "
+            "use --device cpu, or auto to take what there is"
+        )
+    return torch.device(name)
+
+
+def describe_device(device: torch.device) -> str:
+    """The device's model name, for the manifest."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads" + (
+        " (MPS)" if device.type == "mps" else ""
+    )
+
+
+def _names() -> tuple[str, ...]:
+    return get_args(DeviceName)
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,48 @@
+"""What a number was made with: versions, device, commit. For records and manifests."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import swabench
+from swabench.device import describe_device
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, device and commit of this process."""
+    return {
+        "swabench": swabench.__version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device.type,
+        "device_name": describe_device(device),
+        **{
+            name: version(name)
+            for name in ("torch", "torchvision", "numpy", "pandas", "scipy", "safetensors")
+        },
+    }
+
+
+def commit() -> str | None:
+    """The source checkout's commit, marked where files differ from it; None outside of one."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        # Results are what a run writes; they do not make the code another.
+        changed = _git(root, "status", "--porcelain", "--", ".", ":!results", ":!README.md")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{head}-modified" if changed else head
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    return done.stdout.strip()

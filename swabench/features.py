@@ -1,0 +1,178 @@
+"""The feature cache: what is frozen is computed once, and shared by all studies that need it.
+
+An entry lies in a folder named by a digest of everything that determines it: the images' bytes,
+the backbone's weights, the boundary, image size, normalisation and precision. It is written
+whole or not at all, and verified whenever it is read.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models import ResNet
+
+from swabench.backbone import Normalization, Preprocess, frozen_part, weights_digest
+from swabench.config import Boundary, Precision
+from swabench.errors import InputError, SwabenchError
+from swabench.progress import Progress
+
+BATCH = {"cpu": 256, "cuda": 4096, "mps": 1024}
+_ARRAY = "features.safetensors"
+_META = "features.json"
+
+
+def frozen_features(
+    images: NDArray[np.uint8],
+    network: ResNet,
+    boundary: Boundary,
+    image_size: int,
+    normalization: Normalization,
+    precision: Precision,
+    *,
+    device: torch.device,
+    cache: Path,
+    progress: Progress,
+    name: str,
+) -> Tensor:
+    """The frozen layers' output for all images, from the cache or computed into it.
+
+    Args:
+        images: Shape (N, C, H, W), uint8.
+        network: ResNet-50; the layers below the boundary are taken apart, so hand in a copy.
+        boundary: `head` or `layer4`.
+        image_size: Side in pixels at which the network sees the images.
+        normalization: Mean and deviation of each channel.
+        precision: Number format of the computation and of the result.
+        device: Where to compute.
+        cache: The user's cache folder.
+        progress: Told how far it is.
+        name: What the images are, for messages.
+
+    Returns:
+        Features on the CPU, first dimension N, in the number format of `precision`.
+
+    Raises:
+        InputError: The entry in the cache is not what it should be, or cannot be written.
+    """
+    key: dict[str, Any] = {
+        "images": hashlib.sha256(images.tobytes()).hexdigest(),
+        "shape": list(images.shape),
+        "weights": weights_digest(network),
+        "boundary": boundary,
+        "image_size": image_size,
+        "normalization": [list(values) for values in normalization],
+        "precision": precision,
+    }
+    folder = cache / "features" / _digest(key)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if folder.exists():
+                features = read_entry(folder, key)
+                progress.say(f"features of the {name} images: read from {folder}")
+                return features
+            layers = nn.Sequential(
+                Preprocess(image_size, normalization), *frozen_part(network, boundary)
+            )
+            features = extract(images, layers, device, precision, progress, name)
+            _write_entry(folder, key, features, device)
+    except PermissionError as error:
+        raise InputError(
+            f"{cache}: the cache cannot be written ({error.strerror}); "
+            "set SWABENCH_CACHE to a folder of yours"
+        ) from None
+    return features
+
+
+def extract(
+    images: NDArray[np.uint8],
+    layers: nn.Module,
+    device: torch.device,
+    precision: Precision,
+    progress: Progress,
+    name: str,
+) -> Tensor:
+    """Run all images through `layers` in large batches.
+
+    Returns:
+        The layers' output on the CPU, first dimension N, contiguous.
+
+    Raises:
+        SwabenchError: The device's memory does not hold a batch.
+    """
+    dtype = getattr(torch, precision)
+    layers = layers.to(device, dtype)
+    layers = layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = BATCH[device.type]
+    result: Tensor | None = None
+    with torch.inference_mode(), progress.task(f"features, {name}", len(images), "images") as done:
+        for start in range(0, len(images), batch):
+            rows = torch.from_numpy(images[start : start + batch]).to(device)
+            try:
+                output = layers(rows).cpu()
+            except torch.OutOfMemoryError:
+                raise SwabenchError(
+                    f"features: {device} has no memory for {batch} images of this size; "
+                    "lower data.image_size or use --device cpu"
+                ) from None
+            if result is None:
+                result = output.new_empty(len(images), *output.shape[1:])
+            result[start : start + batch] = output
+            done(len(rows))
+    if result is None:
+        raise ValueError("no images")
+    return result.clone()  # out of inference mode, so that autograd may use it
+
+
+def read_entry(folder: Path, key: Mapping[str, Any]) -> Tensor:
+    """Read and verify a cache entry.
+
+    Raises:
+        InputError: It belongs to another key, or its bytes are not those that were written.
+    """
+    remedy = f"delete {folder} and run again"
+    try:
+        meta = json.loads((folder / _META).read_text())
+        with (folder / _ARRAY).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: a damaged cache entry ({error}); {remedy}") from None
+    if not isinstance(meta, dict) or meta.get("key") != key:
+        raise InputError(f"{folder / _META}: the features of another key lie here; {remedy}")
+    if found != meta.get("sha256"):
+        raise InputError(
+            f"{folder / _ARRAY}: altered or truncated, sha256 {found[:12]}… where "
+            f"{str(meta.get('sha256'))[:12]}… was written; {remedy}"
+        )
+    return load_file(folder / _ARRAY)["features"]
+
+
+def _write_entry(
+    folder: Path, key: Mapping[str, Any], features: Tensor, device: torch.device
+) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+    try:
+        save_file({"features": features}, temporary / _ARRAY)
+        with (temporary / _ARRAY).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        meta = {"key": key, "sha256": sha256, "device": device.type, "torch": torch.__version__}
+        (temporary / _META).write_text(json.dumps(meta, indent=2))
+        os.replace(temporary, folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _digest(key: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]

