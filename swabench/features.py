@@ -87,7 +87,7 @@ def frozen_features(
             )
             features = extract(images, layers, device, precision, progress, name)
             _write_entry(folder, key, features, device)
-    except PermissionError as error:
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise InputError(
             f"{cache}: the cache cannot be written ({error.strerror}); "
             "set SWABENCH_CACHE to a folder of yours"
@@ -169,9 +169,8 @@ def _write_entry(
         meta = {"key": key, "sha256": sha256, "device": device.type, "torch": torch.__version__}
         (temporary / _META).write_text(json.dumps(meta, indent=2))
         os.replace(temporary, folder)
-    except OSError:
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _digest(key: Mapping[str, Any]) -> str:

@@ -166,9 +166,10 @@ class RecordStore:
             temporary.chmod(0o755)  # mkdtemp's folders are private
             os.replace(temporary, folder)
         except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)
             if not folder.is_dir():  # else another process has just written the same run
                 raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def check_writable(self) -> None:
         """Find out before any work is done whether results can be written.

@@ -1,0 +1,134 @@
+"""Independent references for training: torch's own optimizer and averaging, one run at a time."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, StepLR
+from torch.optim.swa_utils import AveragedModel
+
+from swabench.config import SGD
+from swabench.methods import Method
+from swabench.schedules import Constant, Cyclical, Multiplicative, Triangular
+
+Batches = Sequence[Sequence[Tensor]]
+
+
+def linear(weights: Tensor, classes: int) -> nn.Linear:
+    """A torch Linear with the given flat weights."""
+    features = len(weights) // classes - 1
+    layer = nn.Linear(features, classes, dtype=weights.dtype)
+    with torch.no_grad():
+        layer.weight.copy_(weights[: classes * features].view(classes, features))
+        layer.bias.copy_(weights[classes * features :])
+    return layer
+
+
+def flat(module: nn.Module) -> Tensor:
+    """A module's parameters as one vector."""
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+
+
+def one_at_a_time(
+    method: Method,
+    start: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    batches: Batches,
+    settings: SGD,
+    classes: int,
+) -> tuple[Tensor, Tensor]:
+    """Train one head the usual way: torch.optim.SGD, torch's schedulers, AveragedModel.
+
+    Returns:
+        Final weights of the iterate and of the average (the iterate's where there is no plan).
+    """
+    model = linear(start, classes)
+    plan = method.averaging
+    phases = plan.phases if plan else 1
+    averaged = AveragedModel(model)
+    for phase in range(phases):
+        if phase > 0:
+            model.load_state_dict(averaged.module.state_dict())
+        optimizer, scheduler, per_epoch = _optimizer(model, method, settings, len(batches[0]))
+        averaged = AveragedModel(model)
+        if plan and plan.include_start:
+            averaged.update_parameters(model)
+        length = len(batches) // phases
+        for epoch in batches[phase * length : (phase + 1) * length]:
+            for rows in epoch:
+                optimizer.zero_grad()
+                F.cross_entropy(model(inputs[rows]), labels[rows]).backward()
+                optimizer.step()
+                if not per_epoch:
+                    scheduler.step()
+            if per_epoch:
+                scheduler.step()
+            if plan:
+                averaged.update_parameters(model)
+    return flat(model), flat(averaged.module) if plan else flat(model)
+
+
+def _optimizer(
+    model: nn.Module, method: Method, settings: SGD, steps: int
+) -> tuple[torch.optim.SGD, LRScheduler, bool]:
+    rate = method.rate
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=1.0,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.nesterov,
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = getattr(rate, "learning_rate", 1.0)
+    match rate:
+        case Constant():
+            return optimizer, LambdaLR(optimizer, lambda epoch: 1.0), True
+        case Multiplicative():
+            return optimizer, StepLR(optimizer, rate.every_epochs, rate.factor), True
+        case Triangular():
+            scheduler = CyclicLR(
+                optimizer, rate.low, rate.high, rate.up_epochs, rate.down_epochs,
+                cycle_momentum=False,
+            )  # fmt: skip
+            return optimizer, scheduler, True
+        case Cyclical():
+            return optimizer, LambdaLR(optimizer, sawtooth(rate, steps)), False
+
+
+def sawtooth(rate: Cyclical, steps_per_epoch: int) -> Callable[[int], float]:
+    """α(i) of Izmailov et al. (section 3.1), written out; torch counts i from 0."""
+    c = round(rate.cycle_epochs * steps_per_epoch)
+
+    def alpha(done: int) -> float:
+        i = done + 1
+        t = ((i - 1) % c + 1) / c
+        return (1 - t) * rate.high + t * rate.low
+
+    return alpha
+
+
+def algorithm_1(
+    w: Tensor, gradient: Callable[[int, Tensor], Tensor], alpha: Callable[[int], float], c: int,
+    iterations: range,
+) -> Tensor:  # fmt: skip
+    """Algorithm 1 of the paper, line by line (its i counts from 1 within `iterations`)."""
+    w_swa = w
+    for i, iteration in enumerate(iterations, start=1):
+        w = w - alpha(i) * gradient(iteration, w)
+        if i % c == 0:
+            n_models = i // c
+            w_swa = (w_swa * n_models + w) / (n_models + 1)
+    return w_swa
+
+
+def algorithm_2(
+    w: Tensor, gradient: Callable[[int, Tensor], Tensor], alpha: Callable[[int], float], c: int,
+    n: int, p: int,
+) -> Tensor:  # fmt: skip
+    """Algorithm 2 of the paper, line by line."""
+    for phase in range(p):
+        w = algorithm_1(w, gradient, alpha, c, range(phase * (n // p), (phase + 1) * (n // p)))
+    return w

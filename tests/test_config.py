@@ -1,0 +1,173 @@
+from pathlib import Path
+
+import pytest
+
+from swabench.config import Study, bundled_studies, load_study
+from swabench.errors import InputError
+
+MINIMAL = """
+title: A small study
+pretrain:
+  optimizer: {name: adam}
+  rate: {schedule: constant, learning_rate: 0.001}
+  epochs: 1
+finetune: {optimizer: {name: sgd}, epochs: 6}
+methods:
+  sgd: {title: SGD, rate: {schedule: constant, learning_rate: 0.005}}
+  pswa:
+    title: PSWA
+    rate: {schedule: cyclical, high: 0.01, low: 0.005}
+    averaging: {phases: 3}
+seeds: 2
+"""
+
+
+def study(tmp_path: Path, text: str, name: str = "mine.yaml") -> Study:
+    path = tmp_path / name
+    path.write_text(text)
+    return load_study(str(path))
+
+
+@pytest.mark.parametrize("name", bundled_studies())
+def test_bundled_studies_load_and_say_how_to_run_them(name: str) -> None:
+    loaded = load_study(name)
+    assert loaded.name == name
+    head = (Path(__file__).parent.parent / "configs" / f"{name}.yaml").read_text()
+    assert head.startswith("#")
+    assert f"--config {name}" in head
+
+
+def test_the_default_study_is_the_papers_protocol() -> None:
+    loaded = load_study("mnist")
+    expected = ("adam", "sgd", "sgd-multiplicative", "swa", "swa-cyclical", "pswa")
+    assert loaded.row_names == expected
+    assert loaded.seeds == tuple(range(10))
+    papers = [loaded.row_method(name).paper_accuracy for name in expected]
+    assert papers == [92.31, 93.01, 93.0, 92.90, 93.04, None]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "found"),
+    [
+        ("epochs: 1", "epochs: 1\n  epohcs: 2", "pretrain.epohcs: unknown key", "2"),
+        ("0.005}}", "-0.005}}", "methods.sgd.rate.learning_rate", "-0.005"),
+        ("0.005}}", ".nan}}", "methods.sgd.rate.learning_rate", "nan"),
+        ("0.005}}", ".inf}}", "methods.sgd.rate.learning_rate", "inf"),
+        ("0.005}}", "fast}}", "methods.sgd.rate.learning_rate", "fast"),
+        ("schedule: constant, learning_rate: 0.005", "schedule: cosine", "methods.sgd.rate", ""),
+        ("epochs: 6", "epochs: 7", "methods.pswa.averaging.phases: 3 phases", "7"),
+        ("epochs: 6", "epochs: 2.5", "finetune.epochs", "2.5"),
+        ("epochs: 6", "epochs: true", "finetune.epochs", "True"),
+        ("epochs: 6", "epochs: 0", "finetune.epochs", "0"),
+        ("seeds: 2", "seeds: 0", "seeds", ""),
+        ("seeds: 2", "seeds: [1, 1]", "seeds", "twice"),
+        ("seeds: 2", "seeds: [-1]", "seeds", "-1"),
+        ("seeds: 2", "seeds: 2\nreference: sdg", "reference: 'sdg'", "pswa"),
+        ("seeds: 2", "seeds: 2\nconfidence: 95", "confidence", "95"),
+        ("seeds: 2", "seeds: 2\nseeds: 3", "'seeds' is given twice", "line"),
+        ("seeds: 2", "seeds: 2\ndata: {dataset: svhn}", "data.dataset", "svhn"),
+        ("seeds: 2", "seeds: 2\ndata: {dataset: folder}", "folder", "path"),
+        ("  pswa:", "  all:", "methods", "all"),
+        ("  pswa:", "  adam:", "pretrain.name", "adam"),
+        ("epochs: 6", "epochs: 6, momentum: 0.9", "finetune.momentum: unknown key", "0.9"),
+        ("name: sgd", "name: sgd, momentum: 1.5", "finetune.optimizer.momentum", "1.5"),
+        ("high: 0.01", "high: 0.001", "methods.pswa.rate", "above high"),
+        ("title: A small study", "- a list", "", "YAML"),
+        (MINIMAL, "[1, 2]", "mapping", "list"),
+        (MINIMAL, "", "mapping", "NoneType"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, key: str, found: str) -> None:
+    assert old in MINIMAL
+    with pytest.raises(InputError) as error:
+        study(tmp_path, MINIMAL.replace(old, new, 1))
+    message = str(error.value)
+    assert "mine.yaml" in message
+    assert key in message
+    assert found in message
+
+
+def test_frozen_layers_that_pretraining_trained_are_refused(tmp_path: Path) -> None:
+    text = MINIMAL.replace("epochs: 1", "epochs: 1\n  trainable: layer4")
+    with pytest.raises(InputError, match=r"finetune.trainable: 'head' would freeze"):
+        study(tmp_path, text)
+
+
+def test_an_unknown_study_names_the_bundled_ones() -> None:
+    with pytest.raises(InputError, match=r"'mnits' is neither .*mnist"):
+        load_study("mnits")
+
+
+def test_extending_replaces_keys_of_sections_and_whole_methods(tmp_path: Path) -> None:
+    study(tmp_path, MINIMAL, "base.yaml")
+    child = study(
+        tmp_path,
+        """
+extends: base
+finetune: {epochs: 9}
+methods:
+  pswa: null
+  sgd: {title: SGD, rate: {schedule: cyclical, high: 0.02, low: 0.01}}
+""",
+    )
+    assert child.name == "mine"
+    assert child.title == "A small study"
+    assert child.finetune.epochs == 9
+    assert child.finetune.optimizer.name == "sgd"
+    assert list(child.methods) == ["sgd"]
+    assert child.methods["sgd"].rate.schedule == "cyclical"
+
+
+def test_extending_in_a_circle_or_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("extends: two")
+    (tmp_path / "two.yaml").write_text("extends: one")
+    with pytest.raises(InputError, match="circle"):
+        load_study(str(tmp_path / "one.yaml"))
+    with pytest.raises(InputError, match="'nothing' is neither"):
+        study(tmp_path, "extends: nothing")
+
+
+def test_a_rate_in_yamls_bare_exponent_form_is_read_as_a_number(tmp_path: Path) -> None:
+    loaded = study(tmp_path, MINIMAL.replace("learning_rate: 0.001", "learning_rate: 1e-3"))
+    assert loaded.pretrain.rate.rates(1, 1)[0] == 0.001
+
+
+class TestIdentity:
+    """Records are found by identity: it must change with what a run depends on, and no more."""
+
+    def test_differs_between_all_runs(self, tmp_path: Path) -> None:
+        loaded = study(tmp_path, MINIMAL)
+        assert loaded.run_identity("adam", 0) == loaded.pretrain_identity(0)
+        assert len({loaded.run_identity(m, s) for m in loaded.row_names for s in (0, 1)}) == 6
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("learning_rate: 0.005", "learning_rate: 0.006"),
+            ("learning_rate: 0.001", "learning_rate: 0.002"),
+            ("epochs: 1", "epochs: 2"),
+            ("epochs: 6", "epochs: 9"),
+            ("name: sgd", "name: sgd, momentum: 0.5"),
+            ("seeds: 2", "seeds: 2\ndata: {validation_images: 100}"),
+            ("seeds: 2", "seeds: 2\nbackbone: {seed: 1}"),
+        ],
+    )
+    def test_changes_with_what_a_run_depends_on(self, tmp_path: Path, old: str, new: str) -> None:
+        before = study(tmp_path, MINIMAL)
+        after = study(tmp_path, MINIMAL.replace(old, new, 1))
+        assert before.run_identity("sgd", 0) != after.run_identity("sgd", 0)
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("title: SGD", "title: Plain SGD, paper_accuracy: 93.01"),
+            ("title: A small study", "title: Another"),
+            ("seeds: 2", "seeds: 5"),
+            ("phases: 3", "phases: 2"),
+            ("seeds: 2", "seeds: 2\ndata: {folder: /somewhere/else}"),
+        ],
+    )
+    def test_stays_with_what_it_does_not(self, tmp_path: Path, old: str, new: str) -> None:
+        before = study(tmp_path, MINIMAL)
+        after = study(tmp_path, MINIMAL.replace(old, new, 1))
+        assert before.run_identity("sgd", 0) == after.run_identity("sgd", 0)

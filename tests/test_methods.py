@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swabench.averaging import AveragingPlan
+from swabench.config import bundled_studies, load_study
+from swabench.methods import Method
+from swabench.schedules import Constant, Cyclical
+
+CONSTANT = Constant(schedule="constant", learning_rate=0.01)
+SAWTOOTH = Cyclical(schedule="cyclical", high=0.01, low=0.005)
+
+
+def test_plain_sgd_neither_captures_nor_restarts() -> None:
+    timeline = Method(title="SGD", rate=CONSTANT).timeline(3, 4)
+    assert len(timeline.rates) == 12
+    assert not timeline.captures.any()
+    assert not timeline.restarts.any()
+
+
+def test_swa_captures_at_the_end_of_every_epoch() -> None:
+    timeline = Method(title="SWA", rate=CONSTANT, averaging=AveragingPlan()).timeline(3, 4)
+    assert np.flatnonzero(timeline.captures).tolist() == [3, 7, 11]
+
+
+@given(st.sampled_from([0.25, 1 / 3, 0.5, 1.0, 2.0]), st.integers(1, 4), st.integers(3, 60))
+def test_captures_fall_on_the_sawtooths_minimum(cycle: float, cycles: int, steps: int) -> None:
+    rate = Cyclical(schedule="cyclical", high=0.01, low=0.005, cycle_epochs=cycle)
+    method = Method(
+        title="SWA", rate=rate, averaging=AveragingPlan(capture_every_epochs=cycle * cycles)
+    )
+    timeline = method.timeline(24, steps)
+    assert timeline.captures.any()
+    assert np.allclose(timeline.rates[timeline.captures], rate.low)
+
+
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 10))
+def test_every_phase_is_a_whole_swa(phases: int, phase_epochs: int, steps: int) -> None:
+    epochs = phases * phase_epochs
+    swa = Method(title="SWA", rate=SAWTOOTH, averaging=AveragingPlan())
+    pswa = Method(title="PSWA", rate=SAWTOOTH, averaging=AveragingPlan(phases=phases))
+    one, all_phases = swa.timeline(phase_epochs, steps), pswa.timeline(epochs, steps)
+    np.testing.assert_array_equal(all_phases.rates, np.tile(one.rates, phases))
+    np.testing.assert_array_equal(all_phases.captures, np.tile(one.captures, phases))
+    starts = [phase * phase_epochs * steps for phase in range(1, phases)]
+    assert np.flatnonzero(all_phases.restarts).tolist() == starts
+
+
+def test_what_does_not_fit_is_named() -> None:
+    def method(rate: Cyclical | Constant = CONSTANT, **plan: float) -> Method:
+        return Method(title="m", rate=rate, averaging=AveragingPlan(**plan))  # type: ignore[arg-type]
+
+    with pytest.raises(ValueError, match=r"phases: 3 phases do not divide 10 epochs; 1, 2, 5, 10"):
+        method(phases=3).check(10)
+    with pytest.raises(ValueError, match="longer than a phase"):
+        method(phases=3, capture_every_epochs=4).check(9)
+    with pytest.raises(ValueError, match="miss the rate's minimum"):
+        method(SAWTOOTH, capture_every_epochs=1.5).check(9)
+
+
+@pytest.mark.parametrize("name", bundled_studies())
+def test_bundled_timelines_are_whole_and_positive(name: str) -> None:
+    study = load_study(name)
+    for method in study.methods.values():
+        timeline = method.timeline(study.finetune.epochs, 7)
+        assert len(timeline.rates) == 7 * study.finetune.epochs
+        assert (timeline.rates > 0).all()

@@ -1,0 +1,209 @@
+"""Stacked training against torch's own, the paper's algorithms, and itself."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from swabench.averaging import AveragingPlan
+from swabench.config import SGD, Adam
+from swabench.methods import Method
+from swabench.schedules import Constant, Cyclical, Multiplicative, Triangular
+from swabench.training.heads import StackedHeads, initial_head, stacked_logits
+from swabench.training.learner import Split, SplitName
+from swabench.training.loop import DataOrder, Outcome, RunPlan, train
+from tests.reference import algorithm_1, algorithm_2, flat, linear, one_at_a_time, sawtooth
+
+FEATURES, CLASSES, IMAGES, BATCH, EPOCHS = 12, 5, 70, 16, 2  # 70 = 4 × 16 + a ragged 6
+CYCLICAL = Cyclical(schedule="cyclical", high=0.2, low=0.05)
+CONSTANT = Constant(schedule="constant", learning_rate=0.1)
+METHODS = {
+    "sgd": Method(title="", rate=CONSTANT),
+    "sgd-multiplicative": Method(
+        title="",
+        rate=Multiplicative(
+            schedule="multiplicative", learning_rate=0.2, factor=0.25, every_epochs=1
+        ),
+    ),
+    "triangular": Method(
+        title="",
+        rate=Triangular(schedule="triangular", low=0.1, high=0.2, up_epochs=1, down_epochs=1),
+    ),
+    "swa": Method(title="", rate=CONSTANT, averaging=AveragingPlan()),
+    "swa-torch": Method(title="", rate=CONSTANT, averaging=AveragingPlan(include_start=False)),
+    "swa-cyclical": Method(title="", rate=CYCLICAL, averaging=AveragingPlan()),
+    "pswa": Method(title="", rate=CYCLICAL, averaging=AveragingPlan(phases=2)),
+}
+
+
+def splits(dtype: torch.dtype = torch.float64) -> dict[SplitName, Split]:
+    generator = torch.Generator().manual_seed(3)
+
+    def some(count: int) -> Split:
+        inputs = torch.randn(count, FEATURES, generator=generator, dtype=torch.float64)
+        labels = torch.randint(CLASSES, (count,), generator=generator)
+        return Split(inputs.to(dtype), labels)
+
+    return {"train": some(IMAGES), "validation": some(11), "test": some(13)}
+
+
+def start(seed: int = 0) -> Tensor:
+    return initial_head(FEATURES, CLASSES, seed).double()
+
+
+def run(
+    methods: list[Method], optimizer: SGD | Adam, epochs: int = EPOCHS, **options: bool
+) -> list[Outcome]:
+    data = splits()
+    order = DataOrder(IMAGES, BATCH, seed=1, stage=1)
+    plans = [RunPlan(m.timeline(epochs, order.steps_per_epoch), m.averaging) for m in methods]
+    learner = StackedHeads(data, start().expand(len(methods), -1), optimizer, CLASSES)
+    return train(learner, plans, data, order, epochs, **options)
+
+
+def batches(epochs: int = EPOCHS) -> list[tuple[Tensor, ...]]:
+    order = DataOrder(IMAGES, BATCH, seed=1, stage=1)
+    return [order.epoch(epoch) for epoch in range(epochs)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SGD(name="sgd"),
+        SGD(name="sgd", momentum=0),
+        SGD(name="sgd", momentum=0.8, weight_decay=0.01, nesterov=True),
+    ],
+)
+def test_stacked_runs_equal_torch_one_at_a_time(settings: SGD) -> None:
+    data = splits()["train"]
+    outcomes = run(list(METHODS.values()), settings)
+    for (name, method), outcome in zip(METHODS.items(), outcomes, strict=True):
+        iterate, average = one_at_a_time(
+            method, start(), data.inputs, data.labels, batches(), settings, CLASSES
+        )
+        assert (outcome.weights["iterate"] - iterate).abs().max() < 1e-10, name
+        if method.averaging:
+            assert (outcome.weights["average"] - average).abs().max() < 1e-10, name
+
+
+def test_adam_equals_torch() -> None:
+    data = splits()["train"]
+    [outcome] = run([METHODS["sgd"]], Adam(name="adam"))
+    model = linear(start(), CLASSES)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for rows in [rows for epoch in batches() for rows in epoch]:
+        optimizer.zero_grad()
+        F.cross_entropy(model(data.inputs[rows]), data.labels[rows]).backward()
+        optimizer.step()
+    assert (outcome.weights["iterate"] - flat(model)).abs().max() < 1e-10
+
+
+def gradient(step: int, w: Tensor) -> Tensor:
+    data = splits()["train"]
+    rows = [rows for epoch in batches(6) for rows in epoch][step]
+    model = linear(w, CLASSES)
+    F.cross_entropy(model(data.inputs[rows]), data.labels[rows]).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def test_swa_is_algorithm_1() -> None:
+    c = -(-IMAGES // BATCH)
+    [outcome] = run([METHODS["swa-cyclical"]], SGD(name="sgd", momentum=0), 6)
+    alpha = sawtooth(CYCLICAL, c)
+    expected = algorithm_1(start(), gradient, lambda i: alpha(i - 1), c, range(6 * c))
+    assert (outcome.weights["average"] - expected).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("phases", [1, 2, 3])
+def test_pswa_is_algorithm_2(phases: int) -> None:
+    c = -(-IMAGES // BATCH)
+    method = Method(title="", rate=CYCLICAL, averaging=AveragingPlan(phases=phases))
+    [outcome] = run([method], SGD(name="sgd", momentum=0), 6)
+    alpha = sawtooth(CYCLICAL, c)
+    expected = algorithm_2(start(), gradient, lambda i: alpha(i - 1), c, 6 * c, phases)
+    assert (outcome.weights["average"] - expected).abs().max() < 1e-10
+
+
+def test_pswa_with_one_phase_is_swa() -> None:
+    once = Method(title="", rate=CYCLICAL, averaging=AveragingPlan(phases=1))
+    [pswa], [swa] = run([once], SGD(name="sgd")), run([METHODS["swa-cyclical"]], SGD(name="sgd"))
+    assert torch.equal(pswa.weights["average"], swa.weights["average"])
+    assert pswa.history == swa.history
+
+
+def test_runs_do_not_depend_on_their_neighbours() -> None:
+    settings = SGD(name="sgd")
+    alone = [run([method], settings)[0] for method in METHODS.values()]
+    together = run(list(METHODS.values()), settings)
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(
+            one.weights["iterate"], other.weights["iterate"], atol=1e-12, rtol=0
+        )
+
+
+def test_a_diverging_run_is_told_and_leaves_the_others_alone() -> None:
+    wild = Method(title="", rate=Constant(schedule="constant", learning_rate=1e308))
+    broken, healthy = run([wild, METHODS["swa"]], SGD(name="sgd"))
+    [alone] = run([METHODS["swa"]], SGD(name="sgd"))
+    assert broken.diverged_epoch == 1
+    assert healthy.diverged_epoch is None
+    torch.testing.assert_close(healthy.weights["average"], alone.weights["average"])
+
+
+def test_measurements_are_those_of_the_final_weights() -> None:
+    data = splits()
+    for method, outcome in zip(
+        METHODS.values(), run(list(METHODS.values()), SGD(name="sgd")), strict=True
+    ):
+        for predictor, weights in outcome.weights.items():
+            scores = linear(weights, CLASSES)(data["test"].inputs)
+            last = [m for m in outcome.history if m.predictor == predictor and m.split == "test"]
+            assert [m.epoch for m in last] == [1, 2]
+            right = (scores.argmax(-1) == data["test"].labels).double().mean().item()
+            assert last[-1].accuracy == pytest.approx(100 * right)
+            loss = F.cross_entropy(scores, data["test"].labels).item()
+            assert last[-1].loss == pytest.approx(loss, rel=1e-12)
+            kept = outcome.log_probabilities[predictor, "test"]
+            torch.testing.assert_close(kept, scores.log_softmax(-1).detach())
+        assert ("average" in outcome.weights) == (method.averaging is not None)
+
+
+@pytest.mark.parametrize("name", ["swa", "swa-torch", "pswa"])
+def test_the_ensemble_is_the_mean_of_its_members_predictions(name: str) -> None:
+    [outcome] = run([METHODS[name]], SGD(name="sgd"), keep_trajectory=True)
+    assert outcome.trajectory is not None
+    begin, first, second = outcome.trajectory
+    average_of_phase_1 = (begin + first) / 2
+    members = {
+        "swa": [begin, first, second],
+        "swa-torch": [first, second],
+        "pswa": [average_of_phase_1, second],
+    }[name]
+    logits = stacked_logits(splits()["test"].inputs, torch.stack(members), CLASSES)
+    expected = logits.softmax(-1).mean(0)
+    torch.testing.assert_close(outcome.log_probabilities["ensemble", "test"].exp(), expected)
+
+
+def test_the_trajectory_holds_the_start_and_every_epoch() -> None:
+    [outcome] = run([METHODS["sgd"]], SGD(name="sgd"), keep_trajectory=True)
+    assert outcome.trajectory is not None
+    assert outcome.trajectory.shape == (EPOCHS + 1, CLASSES * (FEATURES + 1))
+    assert torch.equal(outcome.trajectory[0], start())
+    assert torch.equal(outcome.trajectory[-1], outcome.weights["iterate"])
+
+
+def test_the_data_order_is_a_permutation_fixed_by_seed_stage_and_epoch() -> None:
+    def rows(seed: int, stage: int, epoch: int) -> list[int]:
+        return torch.cat(DataOrder(IMAGES, BATCH, seed, stage).epoch(epoch)).tolist()
+
+    assert sorted(rows(0, 0, 0)) == list(range(IMAGES))
+    assert rows(0, 0, 0) == rows(0, 0, 0)
+    orders = [rows(seed, stage, epoch) for seed in (0, 1) for stage in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(order) for order in orders}) == len(orders)
+    assert [len(batch) for batch in DataOrder(IMAGES, BATCH, 0, 0).epoch(0)] == [16, 16, 16, 16, 6]
+
+
+def test_stacked_adam_refuses_runs_with_rates_of_their_own() -> None:
+    other = Method(title="", rate=Constant(schedule="constant", learning_rate=0.2))
+    with pytest.raises(ValueError, match="one rate"):
+        run([METHODS["sgd"], other], Adam(name="adam"))
