@@ -59,6 +59,30 @@ class Preprocess(nn.Module):
         return normalized.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
 
+class Standardize(nn.Module):
+    """A fixed affine map between the pooled features and the final layer.
+
+    The final layer of `head` trains on standardised features; with this map before it, its
+    weights mean the same where the layers below train too.
+
+    Args:
+        mean: Of every feature, shape (D,).
+        deviation: Of every feature, shape (D,).
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: Tensor, deviation: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.clone(), persistent=False)
+        self.register_buffer("deviation", deviation.clone(), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardise (N, D)."""
+        return (features - self.mean) / self.deviation
+
+
 def load_backbone(settings: BackboneSettings) -> ResNet:
     """ResNet-50 with the study's weights, in evaluation mode, on the CPU.
 
@@ -102,6 +126,25 @@ def frozen_part(network: ResNet, boundary: Boundary) -> nn.Sequential:
     if boundary == "head":
         layers["flatten"] = nn.Flatten()
     return nn.Sequential(layers).eval().requires_grad_(False)
+
+
+def trained_part(
+    network: ResNet, boundary: Boundary, standardize: Standardize, classes: int
+) -> nn.Sequential:
+    """The layers above the boundary, with a new final layer; the others are `network`'s own.
+
+    Maps images (N, 3, H, W) for `all`, layer 3's maps (N, 1024, h, w) for `layer4`, or features
+    (N, 2048) for `head`, to class scores (N, C). Layers are named as in torchvision.
+    """
+    first = {"all": 0, "layer4": _STAGES.index("layer4"), "head": len(_STAGES)}[boundary]
+    layers = OrderedDict(
+        (name, cast(nn.Module, getattr(network, name))) for name in _STAGES[first:]
+    )
+    if layers:
+        layers["flatten"] = nn.Flatten()
+    layers["standardize"] = standardize
+    layers["fc"] = nn.Linear(FEATURES, classes)
+    return nn.Sequential(layers)
 
 
 def _fold_batchnorm(network: ResNet) -> None:

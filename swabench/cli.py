@@ -1,7 +1,7 @@
 """The command line: parse, call, print. The work is done elsewhere."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Never
 
@@ -20,6 +20,7 @@ from swabench.drawing import draw_rate
 from swabench.errors import InputError, SwabenchError
 from swabench.estimate import estimate
 from swabench.experiment import Experiment
+from swabench.export import check_output, write_state
 from swabench.manifest import manifest
 from swabench.progress import LineProgress, Progress, TerminalProgress
 from swabench.records import RecordStore
@@ -167,6 +168,34 @@ def reproduce(
 
 
 @app.command()
+def export(
+    method: Annotated[str, typer.Option("--method", "-m", help="A row of the study's table.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A file to write: .safetensors or .pth.")
+    ],
+    seed: Annotated[int, typer.Option("--seed", help="Which seed's run.")] = 0,
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    device: DeviceOption = "auto",
+) -> None:
+    """Write a run's weights for a plain torchvision resnet50, by load_state_dict.
+
+    Example: swabench export --method swa --seed 0 --output swa.safetensors
+    """
+    study = load_study(config)
+    check_output(output)
+    experiment = _experiment(study, results, device)
+    state = experiment.export(method, seed)
+    write_state(state, output)
+    mean, deviation = experiment.normalization()
+    _say(f"{output}: {method} at seed {seed}, {len(state['fc.bias'])} classes")
+    _say(
+        f"  takes images scaled to [0, 1], resized to {study.data.image_size} pixels, normalised "
+        f"by mean {_numbers(mean)} and deviation {_numbers(deviation)}, as three channels"
+    )
+
+
+@app.command()
 def methods(config: ConfigOption = "mnist") -> None:
     """Show each method of a study: its learning rate over the epochs, and its averaging plan."""
     study = load_study(config)
@@ -253,6 +282,10 @@ def _progress() -> Progress:
 
 def _say(text: str) -> None:
     out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6f}" for value in values)
 
 
 def _duration(seconds: float) -> str:

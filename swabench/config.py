@@ -26,6 +26,7 @@ IDENTITY_VERSION = 1
 Boundary = Literal["head", "layer4", "all"]
 BOUNDARIES: tuple[Boundary, ...] = ("head", "layer4", "all")
 Precision = Literal["float32", "bfloat16"]
+BatchNormMode = Literal["train", "frozen", "first-epoch"]
 
 
 class DataSettings(Settings):
@@ -69,12 +70,16 @@ class BackboneSettings(Settings):
         standardize_features: Whether the head sees features with the training set's mean and
             deviation taken out. Random features need it: their scales differ by far.
         precision: Number format in which frozen layers are computed and cached.
+        cache_features: Whether training reads the frozen layers' outputs from the cache; `false`
+            runs the frozen layers anew each step, where the cache would not fit. The results are
+            the same.
     """
 
     weights: str = "random"
     seed: SeedNumber = 0
     standardize_features: bool = Field(default=True, strict=True)
     precision: Precision = "float32"
+    cache_features: bool = Field(default=True, strict=True)
 
 
 class SGD(Settings):
@@ -106,12 +111,29 @@ class Stage(Settings):
         epochs: Passes over the training images.
         batch_size: Images in a minibatch; the last of an epoch may be smaller.
         optimizer: The update rule; learning rates come from a schedule.
+        batchnorm: What BatchNorm does while training. `train`: it normalises by the minibatch,
+            and is re-estimated on the training images for every average. `frozen`: it keeps the
+            statistics that the stage starts with. `first-epoch`: it trains for one epoch and is
+            frozen after, as in the paper's public code. For `head`, which has none, this and
+            the next two mean nothing.
+        precision: Number format of forward and backward passes; weights and averages are kept
+            in float32.
+        evaluation_batch_size: Images at a time where nothing trains. BatchNorm is re-estimated
+            in such batches too.
     """
 
     trainable: Boundary = "head"
     epochs: Count
     batch_size: Count = 128
     optimizer: Optimizer
+    batchnorm: BatchNormMode = "train"
+    precision: Precision = "float32"
+    evaluation_batch_size: Annotated[int, Field(strict=True, ge=2)] = 1000
+
+    def batchnorm_steps(self, steps_per_epoch: int) -> int | None:
+        """In how many steps, from the first, BatchNorm trains; None for all."""
+        steps = {"train": None, "frozen": 0, "first-epoch": steps_per_epoch}
+        return steps[self.batchnorm]
 
 
 class Pretraining(Stage):
@@ -210,6 +232,10 @@ class Study(Settings):
         """The method behind a row of the table."""
         return self.pretrain.method if name == self.pretrain.name else self.methods[name]
 
+    def row_stage(self, name: str) -> Stage:
+        """The stage that a row of the table is the result of."""
+        return self.pretrain if name == self.pretrain.name else self.finetune
+
     def pretrain_identity(self, seed: int) -> str:
         """A digest of everything that a seed's pretraining depends on."""
         # A known data set has known bytes wherever it lies.
@@ -218,8 +244,8 @@ class Study(Settings):
             {
                 "version": IDENTITY_VERSION,
                 "data": _plain(self.data, exclude=movable),
-                "backbone": _plain(self.backbone),
-                "pretrain": _plain(self.pretrain, exclude={"name", "title", "paper_accuracy"}),
+                "backbone": _plain(self.backbone, exclude={"cache_features"}),
+                "pretrain": _plain_stage(self.pretrain, {"name", "title", "paper_accuracy"}),
                 "seed": seed,
             }
         )
@@ -235,7 +261,7 @@ class Study(Settings):
         return _digest(
             {
                 "pretrain": self.pretrain_identity(seed),
-                "finetune": _plain(self.finetune),
+                "finetune": _plain_stage(self.finetune),
                 "method": _plain(self.methods[method], exclude={"title", "paper_accuracy"}),
             }
         )
@@ -257,6 +283,12 @@ class Study(Settings):
 
 def _plain(settings: Settings, exclude: set[str] | None = None) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude=exclude)
+
+
+def _plain_stage(stage: Stage, exclude: frozenset[str] | set[str] = frozenset()) -> dict[str, Any]:
+    """What a stage's result depends on: the final layer has no BatchNorm and stays in float32."""
+    idle = {"batchnorm", "precision", "evaluation_batch_size"}
+    return _plain(stage, exclude={*exclude, *(idle if stage.trainable == "head" else ())})
 
 
 def _digest(value: Mapping[str, Any]) -> str:

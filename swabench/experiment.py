@@ -13,14 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swabench.backbone import FEATURES, Normalization
 from swabench.config import Stage, Study
 from swabench.environment import environment
 from swabench.errors import InputError, SwabenchError
-from swabench.materials import Materials, load_materials
+from swabench.export import plain_state
+from swabench.learners import Start, complete, in_lockstep, make_learner
+from swabench.materials import Materials
 from swabench.methods import Method
 from swabench.progress import Advance, Progress
-from swabench.records import Record, RecordStore
-from swabench.training.heads import StackedHeads, initial_head
+from swabench.records import RecordStore
+from swabench.training.heads import initial_head
 from swabench.training.loop import DataOrder, Outcome, RunPlan, train
 
 # Stages draw their data orders from different streams of the same seed.
@@ -55,12 +58,11 @@ class Experiment:
         if not missing:
             return 0
         self.store.check_writable()
-        inputs = self._materials.splits["train"].inputs
         with self._progress.task(
             "pretraining", len(missing) * study.pretrain.epochs, "epochs"
         ) as advance:
             for seed in missing:
-                start = initial_head(inputs.shape[1], self._materials.classes, seed)
+                start = Start(initial_head(FEATURES, self._materials.classes, seed))
                 self._run(
                     study.pretrain,
                     PRETRAINING,
@@ -92,7 +94,7 @@ class Experiment:
             for seed in seeds:
                 group = {m: study.methods[m] for m, at in missing if at == seed}
                 if group:
-                    start = self._pretrained(seed).tensors()["weights/iterate"]
+                    start = self._trained(study.pretrain.name, seed)
                     diverged += self._run(study.finetune, FINETUNING, group, seed, start, advance)
         if diverged:
             raise SwabenchError(
@@ -100,16 +102,39 @@ class Experiment:
             )
         return len(missing)
 
-    def _pretrained(self, seed: int) -> Record:
-        record = self.store.find(self.study.pretrain.name, seed)
+    def export(self, method: str, seed: int) -> dict[str, Tensor]:
+        """What a run handed over, under the names of a plain torchvision `resnet50`.
+
+        Raises:
+            InputError: There is no record of that run.
+        """
+        if method not in self.study.row_names:
+            raise InputError(
+                f"--method: {method!r} is no row of study {self.study.name!r}; "
+                f"there are {', '.join(self.study.row_names)}"
+            )
+        trained = self._trained(method, seed)
+        return plain_state(self._materials, self.study.row_stage(method).trainable, trained)
+
+    def normalization(self) -> Normalization:
+        """Mean and deviation of each channel that the study normalises images with."""
+        return self._materials.normalization
+
+    def _trained(self, name: str, seed: int) -> Start:
+        """What a recorded run handed over."""
+        record = self.store.find(name, seed)
         if record is None:
-            raise SwabenchError(f"pretraining at seed {seed} left no record; run it first")
+            raise InputError(
+                f"{self.store.folder}: holds no record of {name} at seed {seed}; run it first"
+            )
         if record.provenance != self._materials.provenance:
             raise InputError(
                 f"{record.folder}: was made from other data or backbone weights than those at "
                 "hand; choose another folder with --results, or delete it and run again"
             )
-        return record
+        tensors = record.tensors()
+        weights = tensors[f"weights/{record.result}"]
+        return Start(weights, tensors.get(f"statistics/{record.result}", torch.empty(0)))
 
     def _run(
         self,
@@ -117,30 +142,65 @@ class Experiment:
         stage_number: int,
         methods: Mapping[str, Method],
         seed: int,
-        start: Tensor,
+        trained: Start,
         advance: Advance,
     ) -> list[str]:
-        """Run methods of one seed in lockstep and record them; returns which diverged."""
+        """Run methods of one seed from one start and record them; returns which diverged.
+
+        Args:
+            stage: What trains, and how.
+            stage_number: Tells the stages' data orders apart.
+            methods: By name.
+            seed: The runs' seed.
+            trained: What was trained before.
+            advance: Told of every epoch done.
+        """
+        start = complete(trained, stage.trainable, self._materials)
+        groups = [methods]
+        if not in_lockstep(self.study, stage.trainable):
+            groups = [{name: method} for name, method in methods.items()]
+        diverged: list[str] = []
+        for group in groups:
+            diverged += self._run_group(stage, stage_number, group, seed, start, advance)
+        return diverged
+
+    def _run_group(
+        self,
+        stage: Stage,
+        stage_number: int,
+        methods: Mapping[str, Method],
+        seed: int,
+        start: Start,
+        advance: Advance,
+    ) -> list[str]:
+        """Run methods together, as one learner."""
         materials = self._materials
-        splits = materials.splits
-        order = DataOrder(len(splits["train"]), stage.batch_size, seed, stage_number)
-        plans = [
-            RunPlan(method.timeline(stage.epochs, order.steps_per_epoch), method.averaging)
-            for method in methods.values()
-        ]
-        weights = start.to(self._device).expand(len(plans), -1)
-        learner = StackedHeads(splits, weights, stage.optimizer, materials.classes)
         began = time.monotonic()
-        outcomes = train(
-            learner,
-            plans,
-            splits,
-            order,
-            stage.epochs,
-            keep_trajectory=True,
-            after_epoch=lambda: advance(len(plans)),
-        )
-        seconds = (time.monotonic() - began) / len(plans)
+        try:
+            learner = make_learner(self.study, stage, materials, start, len(methods))
+            splits = materials.splits(stage.trainable)
+            order = DataOrder(len(splits["train"]), stage.batch_size, seed, stage_number)
+            outcomes = train(
+                learner,
+                [
+                    RunPlan(method.timeline(stage.epochs, order.steps_per_epoch), method.averaging)
+                    for method in methods.values()
+                ],
+                splits,
+                order,
+                stage.epochs,
+                # A whole network's weights of every epoch would fill a disk.
+                keep_trajectory=in_lockstep(self.study, stage.trainable),
+                after_epoch=lambda: advance(len(methods)),
+            )
+        except torch.OutOfMemoryError:
+            key = "pretrain" if stage is self.study.pretrain else "finetune"
+            raise SwabenchError(
+                f"{self._device.type}: out of memory while training {stage.trainable!r}; lower "
+                f"{key}.batch_size ({stage.batch_size}), {key}.evaluation_batch_size "
+                f"({stage.evaluation_batch_size}) or data.image_size"
+            ) from None
+        seconds = (time.monotonic() - began) / len(methods)
         diverged = []
         for name, outcome in zip(methods, outcomes, strict=True):
             if outcome.diverged_epoch is not None:
@@ -163,7 +223,7 @@ class Experiment:
     @cached_property
     def _materials(self) -> Materials:
         """Loaded when first needed, so that a finished study loads nothing."""
-        return load_materials(self.study, self._device, self._cache, self._progress)
+        return Materials(self.study, self._device, self._cache, self._progress)
 
 
 def _divergence(method: str, seed: int, outcome: Outcome) -> str:

@@ -85,6 +85,7 @@ def frozen_features(
             layers = nn.Sequential(
                 Preprocess(image_size, normalization), *frozen_part(network, boundary)
             )
+            _check_room(images, layers, precision, folder.parent)
             features = extract(images, layers, device, precision, progress, name)
             _write_entry(folder, key, features, device)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
@@ -133,6 +134,39 @@ def extract(
     if result is None:
         raise ValueError("no images")
     return result.clone()  # out of inference mode, so that autograd may use it
+
+
+def _check_room(
+    images: NDArray[np.uint8], layers: nn.Module, precision: Precision, folder: Path
+) -> None:
+    """Find out before the long work whether memory and disk will hold its result.
+
+    Raises:
+        InputError: They will not; says how large it is.
+    """
+    with torch.no_grad():
+        one = layers(torch.from_numpy(images[:1]))
+    size = one.numel() * getattr(torch, precision).itemsize * len(images)
+    remedy = (
+        "set backbone.cache_features to false, which runs the frozen layers anew each step, or "
+        "lower data.image_size or data.training_images"
+    )
+    if size > physical_memory() / 2:
+        raise InputError(
+            f"the frozen layers' outputs for {len(images)} images are {size / 1e9:.1f} GB, more "
+            f"than half of this machine's memory ({physical_memory() / 1e9:.1f} GB); {remedy}"
+        )
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise InputError(
+            f"{folder}: the frozen layers' outputs for {len(images)} images are {size / 1e9:.1f} "
+            f"GB and {free / 1e9:.1f} GB are free; set SWABENCH_CACHE to a larger disk, or {remedy}"
+        )
+
+
+def physical_memory() -> int:
+    """This machine's memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def read_entry(folder: Path, key: Mapping[str, Any]) -> Tensor:

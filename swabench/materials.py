@@ -1,21 +1,30 @@
 """What every run of a study shares: images split, frozen features, standardised, on the device."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models import ResNet
 
 from swabench.backbone import (
+    FEATURES,
     IMAGENET_NORMALIZATION,
+    Normalization,
+    Preprocess,
+    Standardize,
+    frozen_part,
     load_backbone,
+    trained_part,
     weights_digest,
 )
-from swabench.config import DataSettings, Study
+from swabench.config import Boundary, DataSettings, Study
 from swabench.data import Dataset, load_dataset, stratified_split
 from swabench.features import frozen_features
 from swabench.progress import Progress
@@ -43,51 +52,154 @@ class Standardization:
         return features.sub_(self.mean).div_(self.deviation)
 
 
-@dataclass(frozen=True)
 class Materials:
-    """What every run of a study shares.
+    """What every run of a study shares, each part loaded or computed when first asked for.
+
+    Args:
+        study: The study.
+        device: Where splits lie.
+        cache: The user's cache folder.
+        progress: Told how far things are.
 
     Attributes:
-        splits: Inputs of the trained part, and labels, on the device.
         classes: Number of classes.
         provenance: Digests of the data and the backbone, for records.
-    """
-
-    splits: Splits
-    classes: int
-    provenance: Mapping[str, Any]
-
-
-def load_materials(
-    study: Study, device: torch.device, cache: Path, progress: Progress
-) -> Materials:
-    """Find the data, compute or read the features, split and standardise them.
 
     Raises:
         InputError: Data, weights or cache cannot be used; says which and why.
     """
-    dataset = load_dataset(study.data.dataset, study.data.folder, cache, progress.say)
-    rows = choose_rows(study.data, dataset)
-    network = load_backbone(study.backbone)
-    provenance = {
-        "data": dict(dataset.digests),
-        "backbone": weights_digest(network),
-    }
-    inputs = _head_inputs(study, dataset, rows, device, cache, progress)
-    if study.backbone.standardize_features:
-        standardization = Standardization.of(inputs["train"])
-        for features in inputs.values():
-            standardization.apply_(features)
-    labels = {
-        "train": dataset.train_labels[rows["train"]],
-        "validation": dataset.train_labels[rows["validation"]],
-        "test": dataset.test_labels[rows["test"]],
-    }
-    splits: dict[SplitName, Split] = {
-        name: Split(inputs[name].to(device), torch.from_numpy(labels[name]).to(device))
-        for name in inputs
-    }
-    return Materials(splits, dataset.classes, provenance)
+
+    def __init__(self, study: Study, device: torch.device, cache: Path, progress: Progress) -> None:
+        self._study = study
+        self._device = device
+        self._cache = cache
+        self._progress = progress
+        self._dataset = load_dataset(study.data.dataset, study.data.folder, cache, progress.say)
+        self._rows = choose_rows(study.data, self._dataset)
+        self._backbone = load_backbone(study.backbone)
+        self._splits: dict[Boundary, Splits] = {}
+        self._standardization: Standardization | None = None
+        self.classes = self._dataset.classes
+        self.provenance: Mapping[str, Any] = {
+            "data": dict(self._dataset.digests),
+            "backbone": weights_digest(self._backbone),
+        }
+
+    def splits(self, boundary: Boundary) -> Splits:
+        """What training above the boundary takes, and labels, on the device.
+
+        Standardised features (N, 2048) for `head`, layer 3's maps (N, 1024, h, w) for `layer4`;
+        the images' bytes (N, C, H, W) for `all`, or where the study caches no features.
+        """
+        if boundary not in self._splits:
+            inputs = self._images() if self._runs_whole(boundary) else self._features(boundary)
+            if boundary == "head" and not self._runs_whole(boundary):
+                standardization = self._standardization_of(inputs["train"])
+                for features in inputs.values():
+                    standardization.apply_(features)
+            labels = self._labels()
+            self._splits[boundary] = {
+                name: Split(
+                    inputs[name].to(self._device), torch.from_numpy(labels[name]).to(self._device)
+                )
+                for name in inputs
+            }
+        return self._splits[boundary]
+
+    def frozen_layers(self, boundary: Boundary) -> nn.Module | None:
+        """What stands between `splits` and `trained_layers`; None where that is cached."""
+        if not self._runs_whole(boundary):
+            return None
+        preprocess = Preprocess(self._study.data.image_size, self.normalization)
+        if boundary == "all":
+            return preprocess
+        layers = nn.Sequential(preprocess, *frozen_part(self.backbone(), boundary))
+        return layers.to(getattr(torch, self._study.backbone.precision))
+
+    def trained_layers(self, boundary: Boundary, backbone: ResNet | None = None) -> nn.Sequential:
+        """The layers above the boundary, with a new final layer.
+
+        Args:
+            boundary: Where training begins.
+            backbone: Whose layers they are; without it a copy's of the study's own.
+        """
+        standardize = Standardize(self.standardization.mean, self.standardization.deviation)
+        return trained_part(backbone or self.backbone(), boundary, standardize, self.classes)
+
+    def backbone(self) -> ResNet:
+        """A copy of the study's ResNet-50, as it is before any training."""
+        return copy.deepcopy(self._backbone)
+
+    @property
+    def standardization(self) -> "Standardization":
+        """Of the starting backbone's features, whatever trains later; does nothing if not wanted."""
+        return self._standardization or self._standardization_of(self._features("head")["train"])
+
+    @cached_property
+    def normalization(self) -> Normalization:
+        """Mean and deviation of each channel that images are normalised with."""
+        if self._study.data.normalization == "imagenet":
+            return IMAGENET_NORMALIZATION
+        return self._dataset.normalization()
+
+    def _standardization_of(self, features: Tensor) -> "Standardization":
+        """Measured on the training images' features (N, D), once."""
+        if self._standardization is None:
+            self._standardization = (
+                Standardization.of(features)
+                if self._study.backbone.standardize_features
+                else Standardization(torch.zeros(FEATURES), torch.ones(FEATURES))
+            )
+        return self._standardization
+
+    def _runs_whole(self, boundary: Boundary) -> bool:
+        return boundary == "all" or not self._study.backbone.cache_features
+
+    def _labels(self) -> dict[SplitName, NDArray[np.int64]]:
+        rows, dataset = self._rows, self._dataset
+        return {
+            "train": dataset.train_labels[rows["train"]],
+            "validation": dataset.train_labels[rows["validation"]],
+            "test": dataset.test_labels[rows["test"]],
+        }
+
+    def _images(self) -> dict[SplitName, Tensor]:
+        rows, dataset = self._rows, self._dataset
+        return {
+            "train": torch.from_numpy(dataset.train_images[rows["train"]]),
+            "validation": torch.from_numpy(dataset.train_images[rows["validation"]]),
+            "test": torch.from_numpy(dataset.test_images[rows["test"]]),
+        }
+
+    def _features(self, boundary: Boundary) -> dict[SplitName, Tensor]:
+        """The frozen layers' outputs, float32, first dimension N each."""
+        rows, dataset = self._rows, self._dataset
+        # Features of whole arrays are shared by studies that split them differently; a study on
+        # a few images computes those alone.
+        used = np.arange(len(dataset.train_labels))
+        if self._study.data.training_images is not None:
+            used = np.sort(np.concatenate([rows["train"], rows["validation"]]))
+        train = self._frozen_features(dataset.train_images[used], boundary, "training")
+        test = self._frozen_features(dataset.test_images[rows["test"]], boundary, "test")
+        return {
+            "train": train[np.searchsorted(used, rows["train"])],
+            "validation": train[np.searchsorted(used, rows["validation"])],
+            "test": test,
+        }
+
+    def _frozen_features(self, images: NDArray[np.uint8], boundary: Boundary, name: str) -> Tensor:
+        return frozen_features(
+            images,
+            self.backbone(),
+            boundary,
+            self._study.data.image_size,
+            self.normalization,
+            self._study.backbone.precision,
+            device=self._device,
+            cache=self._cache,
+            progress=self._progress,
+            name=name,
+        ).float()
 
 
 def choose_rows(settings: DataSettings, dataset: Dataset) -> Rows:
@@ -116,46 +228,3 @@ def _draw(
         return rows
     _, drawn = stratified_split(labels[rows], count, seed)
     return rows[drawn]
-
-
-def _head_inputs(
-    study: Study,
-    dataset: Dataset,
-    rows: Rows,
-    device: torch.device,
-    cache: Path,
-    progress: Progress,
-) -> dict[SplitName, Tensor]:
-    """Features of each split, float32, shape (N, 2048) each."""
-    normalization = (
-        IMAGENET_NORMALIZATION
-        if study.data.normalization == "imagenet"
-        else dataset.normalization()
-    )
-
-    def features(images: NDArray[np.uint8], name: str) -> Tensor:
-        return frozen_features(
-            images,
-            load_backbone(study.backbone),
-            "head",
-            study.data.image_size,
-            normalization,
-            study.backbone.precision,
-            device=device,
-            cache=cache,
-            progress=progress,
-            name=name,
-        ).float()
-
-    # Features of whole arrays are shared by studies that split them differently; a study on a
-    # few images computes those alone.
-    used = np.arange(len(dataset.train_labels))
-    if study.data.training_images is not None:
-        used = np.sort(np.concatenate([rows["train"], rows["validation"]]))
-    train = features(dataset.train_images[used], "training")
-    test = features(dataset.test_images[rows["test"]], "test")
-    return {
-        "train": train[np.searchsorted(used, rows["train"])],
-        "validation": train[np.searchsorted(used, rows["validation"])],
-        "test": test,
-    }

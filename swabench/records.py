@@ -73,7 +73,8 @@ class Record:
         """Weights, predictions and trajectory, verified.
 
         Keys: `weights/<predictor>` (P,), `log_probabilities/<predictor>/<split>` (N, C) and,
-        where it was kept, `trajectory` (epochs + 1, P).
+        where there is BatchNorm, `statistics/<predictor>` (S,); where it was kept, `trajectory`
+        (epochs + 1, P).
 
         Raises:
             InputError: The file is missing or not as it was written.
@@ -203,6 +204,9 @@ class RecordStore:
 
 def _named_tensors(outcome: Outcome) -> dict[str, Tensor]:
     named = {f"weights/{name}": weights for name, weights in outcome.weights.items()}
+    for name, statistics in outcome.statistics.items():
+        if len(statistics):
+            named[f"statistics/{name}"] = statistics
     for (predictor, split), values in outcome.log_probabilities.items():
         named[f"log_probabilities/{predictor}/{split}"] = values.to(torch.float32)
     if outcome.trajectory is not None:

@@ -108,6 +108,11 @@ class StackedHeads:
         """The iterates' weights now, shape (R, P); a copy."""
         return torch.cat([self._matrix.flatten(1), self._bias], dim=1)
 
+    def statistics(self, weights: Tensor | None = None) -> Tensor:
+        """None, shape (K, 0): a linear head has no BatchNorm."""
+        runs = self.runs if weights is None else len(weights)
+        return torch.empty(runs, 0)
+
     def step(self, rows: Tensor, rates: Tensor) -> None:
         """Take one step of every run on training rows (B,) at rates (R,)."""
         train = self._splits["train"]

@@ -43,6 +43,13 @@ class Learner(Protocol):
     def weights(self) -> Tensor:
         """The iterates' weights now, shape (R, P); a copy."""
 
+    def statistics(self, weights: Tensor | None = None) -> Tensor:
+        """BatchNorm's statistics, shape (K, S), that `logits` scores with; S = 0 without any.
+
+        Args:
+            weights: K averages, shape (K, P); without them the R iterates.
+        """
+
     def step(self, rows: Tensor, rates: Tensor) -> None:
         """Take one step of every run.
 
@@ -52,7 +59,10 @@ class Learner(Protocol):
         """
 
     def restart(self, run: int, weights: Tensor) -> None:
-        """Put `weights`, shape (P,), in place of a run's iterate, with momentum zero."""
+        """Put an average, shape (P,), in place of a run's iterate, with momentum zero.
+
+        BatchNorm is re-estimated where there is any.
+        """
 
     def logits(self, splits: list[SplitName], weights: Tensor | None = None) -> list[Tensor]:
         """Class scores of whole splits, each of shape (K, N, C).

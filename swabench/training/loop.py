@@ -60,6 +60,7 @@ class Outcome:
     Attributes:
         history: Measurements after every epoch.
         weights: Final weights of the iterate and, with a plan, of the average; shape (P,) each.
+        statistics: BatchNorm's final statistics of the same, shape (S,) each.
         log_probabilities: Final predictions by (predictor, split), shape (N, C) each.
         trajectory: The iterate's weights at the start and after every epoch, shape
             (epochs + 1, P), where they were asked for.
@@ -69,6 +70,7 @@ class Outcome:
 
     history: list[Measurement] = field(default_factory=list)
     weights: dict[Predictor, Tensor] = field(default_factory=dict)
+    statistics: dict[Predictor, Tensor] = field(default_factory=dict)
     log_probabilities: dict[tuple[Predictor, SplitName], Tensor] = field(default_factory=dict)
     trajectory: Tensor | None = None
     diverged_epoch: int | None = None
@@ -129,10 +131,10 @@ def train(
     trajectory = [learner.weights().cpu()] if keep_trajectory else []
     step = 0
     for epoch in range(epochs):
-        batches = order.epoch(epoch)
+        batches = [rows.to(device) for rows in order.epoch(epoch)]
         for number, rows in enumerate(batches, start=1):
             tracker.restart_due(step)
-            learner.step(rows.to(device), rates[:, step])
+            learner.step(rows, rates[:, step])
             tracker.capture_due(step, epoch_ends=number == len(batches))
             step += 1
         tracker.measure(epoch + 1)
@@ -208,18 +210,22 @@ class _Tracker:
 
     def finish(self) -> list[Outcome]:
         """The outcomes, with final weights and predictions."""
-        weights = self._learner.weights().cpu()
-        averages = self._averages.value.cpu()
-        for run, outcome in enumerate(self._outcomes):
-            outcome.weights["iterate"] = weights[run].clone()
-            if run in self._row:
-                outcome.weights["average"] = averages[self._row[run]].clone()
+        learner, averages = self._learner, self._averages.value
+        self._keep("iterate", learner.weights(), learner.statistics())
+        if self._averaging:
+            self._keep("average", averages, learner.statistics(averages))
         for predictor, predicted in self._last.items():
             for split, values in zip(SCORED, predicted, strict=True):
                 for row, run in enumerate(self._runs(predictor)):
                     kept = values[row].cpu().contiguous().clone()
                     self._outcomes[run].log_probabilities[predictor, split] = kept
         return self._outcomes
+
+    def _keep(self, predictor: Predictor, weights: Tensor, statistics: Tensor) -> None:
+        weights, statistics = weights.cpu(), statistics.cpu()
+        for row, run in enumerate(self._runs(predictor)):
+            self._outcomes[run].weights[predictor] = weights[row].clone()
+            self._outcomes[run].statistics[predictor] = statistics[row].clone()
 
     def _predict(self, weights: Tensor | None = None) -> list[Tensor]:
         return [log_probabilities(logits) for logits in self._learner.logits(SCORED, weights)]

@@ -1,0 +1,70 @@
+"""Fine-tuned weights for use elsewhere: a plain torchvision `resnet50`, without this package."""
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from swabench.backbone import FEATURES
+from swabench.config import Boundary
+from swabench.errors import InputError
+from swabench.learners import Start
+from swabench.materials import Materials
+from swabench.training.flat import assign
+
+SUFFIXES = (".safetensors", ".pth")
+
+
+def plain_state(materials: Materials, boundary: Boundary, trained: Start) -> dict[str, Tensor]:
+    """The state of a `resnet50(num_classes=C)` that predicts what a trained network predicts.
+
+    Args:
+        materials: Of the run's study.
+        boundary: Where its training began.
+        trained: Its weights and BatchNorm statistics.
+
+    Returns:
+        Tensors by torchvision's names, for `load_state_dict`. The standardisation of features is
+        folded into the final layer: W (x − μ)/σ + b = (W/σ) x + (b − (W/σ) μ).
+    """
+    network = materials.backbone()
+    layers = materials.trained_layers(boundary, network)  # shares the network's layers
+    assign(layers, trained.weights, trained.statistics)
+    head = layers.get_submodule("fc")
+    mean, deviation = (
+        values.double().cpu()
+        for values in (materials.standardization.mean, materials.standardization.deviation)
+    )
+    matrix = head.get_parameter("weight").detach().double() / deviation
+    bias = head.get_parameter("bias").detach().double() - matrix @ mean
+    network.fc = nn.Linear(FEATURES, materials.classes)
+    state: dict[str, Tensor] = network.state_dict()
+    state |= {"fc.weight": matrix.float(), "fc.bias": bias.float()}
+    return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def check_output(path: Path) -> None:
+    """Find out before any work is done whether weights can be written there.
+
+    Raises:
+        InputError: The suffix is unknown, or the folder is missing or not writable.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"--output: {path} ends in {path.suffix!r}; use {' or '.join(SUFFIXES)}")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"--output: {path.parent} is no folder that can be written")
+
+
+def write_state(state: dict[str, Tensor], path: Path) -> None:
+    """Write tensors as .safetensors or .pth, whole or not at all."""
+    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    try:
+        if path.suffix == ".safetensors":
+            save_file(state, temporary)
+        else:
+            torch.save(state, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

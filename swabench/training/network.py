@@ -1,0 +1,230 @@
+"""The learner of `trainable: layer4 | all`: one network, trained by torch.optim.
+
+BatchNorm is this module's own affair: while training a layer normalises by its minibatch and
+keeps running statistics, which serve the iterate; an average has statistics measured anew.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from swabench.config import SGD, Adam, Precision
+from swabench.training.batchnorm import reestimated_statistics
+from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
+from swabench.training.graph import CudaGraph
+from swabench.training.learner import SplitName, Splits
+
+
+class NetworkLearner:
+    """One network (R = 1).
+
+    All parameters lie in one vector, their gradients in another; so do the BatchNorm statistics.
+
+    Args:
+        network: What trains; any module. Its parameters' values are not looked at.
+        splits: What `frozen` takes, or the network itself where there is none; and labels.
+        weights: Starting weights, shape (P,), as `flat.flatten` orders them.
+        statistics: Starting BatchNorm statistics, shape (S,).
+        optimizer: The update rule.
+        frozen: Layers below the boundary, run anew each step; None where inputs are cached.
+        batchnorm_steps: Steps in which BatchNorm trains: normalises by the minibatch and tracks
+            running statistics. None for all; after them, and with 0 always, it is a fixed map,
+            and an average shares the iterate's statistics.
+        precision: Number format of the forward and backward pass; the weights, their updates
+            and the averages keep their own.
+        evaluation_batch: Images at a time where nothing trains.
+    """
+
+    runs = 1
+
+    def __init__(
+        self,
+        network: nn.Module,
+        splits: Splits,
+        weights: Tensor,
+        statistics: Tensor,
+        optimizer: SGD | Adam,
+        *,
+        frozen: nn.Module | None = None,
+        batchnorm_steps: int | None = None,
+        precision: Precision = "float32",
+        evaluation_batch: int = 1000,
+    ) -> None:
+        self._device = splits["train"].labels.device
+        self._weights = weights.to(self._device, copy=True)
+        self._statistics = statistics.to(self._device, copy=True)
+        self._gradient = torch.zeros_like(self._weights)
+        self._network = network.to(self._weights).eval()
+        self._adopt_vectors()
+        self._splits = splits
+        self._frozen = _channels_last(frozen or nn.Identity()).to(self._device)
+        self._frozen.eval().requires_grad_(False)
+        self._batchnorm_steps = batchnorm_steps
+        self._precision: Precision = precision
+        self._evaluation_batch = evaluation_batch
+        self._optimizer = _optimizer(optimizer, self._weights)
+        self._steps = 0
+        self._graph: tuple[int, bool, CudaGraph] | None = None
+
+    def weights(self) -> Tensor:
+        """The iterate's weights now, shape (1, P); a copy."""
+        return self._weights.clone().unsqueeze(0)
+
+    def statistics(self, weights: Tensor | None = None) -> Tensor:
+        """BatchNorm's statistics, shape (K, S), of the iterate or of K averages (K, P)."""
+        if weights is None:
+            return self._statistics.clone().unsqueeze(0)
+        return torch.stack([self._predict([], average)[1] for average in weights])
+
+    def step(self, rows: Tensor, rates: Tensor) -> None:
+        """Take one step on training rows (B,) at rates (1,)."""
+        trains = self._batchnorm_trains()
+        if self._device.type == "cuda":
+            self._replay_backward(rows, trains)
+        else:
+            self._backward(rows)
+        # A tensor: a number would make a GPU wait for it.
+        self._optimizer.param_groups[0]["lr"] = rates[0]
+        self._optimizer.step()
+        self._steps += 1
+
+    def restart(self, run: int, weights: Tensor) -> None:
+        """Put an average (P,) in place of the iterate: momentum zero, BatchNorm re-estimated."""
+        self._statistics.copy_(self.statistics(weights.unsqueeze(0))[0])
+        self._weights.copy_(weights)
+        for state in self._optimizer.state.values():
+            for value in state.values():
+                if torch.is_tensor(value) and value.shape == self._weights.shape:
+                    value.zero_()
+
+    def logits(self, splits: list[SplitName], weights: Tensor | None = None) -> list[Tensor]:
+        """Class scores of whole splits, each of shape (K, N, C); K = 1 without `weights`.
+
+        The iterate is scored with its running statistics, K averages (K, P) with their own.
+        """
+        every = [None] if weights is None else list(weights)
+        scores = [self._predict(splits, average)[0] for average in every]
+        return [torch.stack(of_split) for of_split in zip(*scores, strict=True)]
+
+    # --- training --------------------------------------------------------------------------
+
+    def _adopt_vectors(self) -> None:
+        """Make the network's parameters, gradients and statistics views into the vectors."""
+        parameters = dict(self._network.named_parameters())
+        for name, view in parameter_views(self._weights, self._network):
+            parameters[name].data = view
+            parameters[name].requires_grad_(True)
+        for name, view in parameter_views(self._gradient, self._network):
+            parameters[name].grad = view
+        layers = batchnorm_layers(self._network)
+        for name, view in statistics_views(self._statistics, self._network):
+            layer, _, kind = name.rpartition(".")
+            setattr(layers[layer], kind, view)
+        self._weights.grad = self._gradient
+
+    def _batchnorm_trains(self) -> bool:
+        """Bring the network into its mode for the coming step; says whether BatchNorm trains."""
+        trains = self._batchnorm_steps is None or self._steps < self._batchnorm_steps
+        self._network.train()
+        for layer in batchnorm_layers(self._network).values():
+            layer.train(trains)
+        return trains
+
+    def _backward(self, rows: Tensor) -> None:
+        """The gradient of the minibatch's mean cross-entropy, into the gradients' vector."""
+        train = self._splits["train"]
+        self._gradient.zero_()
+        scores = self._forward(train.inputs.index_select(0, rows))
+        loss = F.cross_entropy(scores, train.labels.index_select(0, rows))
+        loss.backward()
+
+    def _replay_backward(self, rows: Tensor, trains: bool) -> None:
+        """The same through a CUDA graph; a batch of another size than the first is run as it is."""
+        if self._graph is None or self._graph[1] != trains:
+            kept = self._statistics.clone()
+            self._graph = (len(rows), trains, CudaGraph(self._backward, rows))
+            self._statistics.copy_(kept)
+        size, _, graph = self._graph
+        if len(rows) == size:
+            graph(rows)
+        else:
+            self._backward(rows)
+
+    # --- evaluation ------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _predict(
+        self, splits: list[SplitName], average: Tensor | None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Scores (N, C) of splits, and the statistics (S,) that they were made with."""
+        if average is None:
+            return self._scores(splits), self._statistics
+        iterate, running = self._weights.clone(), self._statistics.clone()
+        self._weights.copy_(average)
+        try:
+            if self._batchnorm_steps is None:
+                with reestimated_statistics(self._network):
+                    for batch in self._training_batches():
+                        self._forward(batch)
+            return self._scores(splits), self._statistics.clone()
+        finally:
+            self._weights.copy_(iterate)
+            self._statistics.copy_(running)
+
+    def _scores(self, splits: list[SplitName]) -> list[Tensor]:
+        self._network.eval()
+        batches = {name: self._splits[name].inputs.split(self._evaluation_batch) for name in splits}
+        return [torch.cat([self._forward(batch) for batch in batches[name]]) for name in splits]
+
+    def _training_batches(self) -> Iterator[Tensor]:
+        """All training inputs once, in batches of nearly equal size.
+
+        Mixed, because images in a user's folder may lie sorted by class; always in one order, so
+        that equal weights have equal statistics.
+        """
+        inputs = self._splits["train"].inputs
+        order = torch.from_numpy(np.random.default_rng(0).permutation(len(inputs)))
+        batches = -(-len(inputs) // self._evaluation_batch)
+        for rows in order.to(self._device).tensor_split(batches):
+            yield inputs.index_select(0, rows)
+
+    def _forward(self, raw: Tensor) -> Tensor:
+        """Class scores (B, C) of what the splits hold."""
+        with torch.no_grad():
+            inputs = self._frozen(raw).to(self._weights.dtype)
+        if inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        # Weights are used once in a pass: a cache of cast ones would only stand in a graph's way.
+        with torch.autocast(
+            self._device.type,
+            torch.bfloat16,
+            enabled=self._precision == "bfloat16",
+            cache_enabled=False,
+        ):
+            scores: Tensor = self._network(inputs)
+        return scores.to(self._weights.dtype)
+
+
+def _channels_last(module: nn.Module) -> nn.Module:
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _optimizer(settings: SGD | Adam, weights: Tensor) -> torch.optim.Optimizer:
+    """PyTorch's own; `fused` makes a step one pass over the vector. Rates are set step by step."""
+    if isinstance(settings, SGD):
+        return torch.optim.SGD(
+            [weights],
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.nesterov,
+            fused=True,
+        )
+    return torch.optim.Adam(
+        [weights],
+        betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
