@@ -70,6 +70,10 @@ class BackboneSettings(Settings):
         standardize_features: Whether the head sees features with the training set's mean and
             deviation taken out. Random features need it: their scales differ by far.
         precision: Number format in which frozen layers are computed and cached.
+        statistics: BatchNorm's statistics at the start: those `stored` with the weights, or
+            `measured` on the training images first. Random weights are stored with means of 0
+            and variances of 1, which are no statistics of theirs: where BatchNorm is to train,
+            the network would turn into another one at the first step.
         cache_features: Whether training reads the frozen layers' outputs from the cache; `false`
             runs the frozen layers anew each step, where the cache would not fit. The results are
             the same.
@@ -79,6 +83,7 @@ class BackboneSettings(Settings):
     seed: SeedNumber = 0
     standardize_features: bool = Field(default=True, strict=True)
     precision: Precision = "float32"
+    statistics: Literal["stored", "measured"] = "stored"
     cache_features: bool = Field(default=True, strict=True)
 
 

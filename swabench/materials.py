@@ -26,8 +26,9 @@ from swabench.backbone import (
 )
 from swabench.config import Boundary, DataSettings, Study
 from swabench.data import Dataset, load_dataset, stratified_split
-from swabench.features import frozen_features
+from swabench.features import frozen_features, measured_statistics
 from swabench.progress import Progress
+from swabench.training.flat import assign, flatten
 from swabench.training.learner import Split, SplitName, Splits
 
 Rows = Mapping[SplitName, NDArray[np.int64]]
@@ -84,6 +85,8 @@ class Materials:
             "data": dict(self._dataset.digests),
             "backbone": weights_digest(self._backbone),
         }
+        if study.backbone.statistics == "measured":
+            self._measure_statistics()
 
     def splits(self, boundary: Boundary) -> Splits:
         """What training above the boundary takes, and labels, on the device.
@@ -132,7 +135,7 @@ class Materials:
 
     @property
     def standardization(self) -> "Standardization":
-        """Of the starting backbone's features, whatever trains later; does nothing if not wanted."""
+        """Of the starting backbone's features, whatever trains; the identity if not wanted."""
         return self._standardization or self._standardization_of(self._features("head")["train"])
 
     @cached_property
@@ -141,6 +144,22 @@ class Materials:
         if self._study.data.normalization == "imagenet":
             return IMAGENET_NORMALIZATION
         return self._dataset.normalization()
+
+    def _measure_statistics(self) -> None:
+        """Give the backbone the BatchNorm statistics of this study's training images."""
+        layers = trained_part(
+            self._backbone, "all", Standardize(torch.zeros(1), torch.ones(1)), self.classes
+        )
+        statistics = measured_statistics(
+            self._dataset.train_images[self._rows["train"]],
+            copy.deepcopy(layers),
+            Preprocess(self._study.data.image_size, self.normalization),
+            {"weights": self.provenance["backbone"], "normalization": self.normalization},
+            device=self._device,
+            cache=self._cache,
+            progress=self._progress,
+        )
+        assign(layers, flatten(layers)[0], statistics)
 
     def _standardization_of(self, features: Tensor) -> "Standardization":
         """Measured on the training images' features (N, D), once."""

@@ -14,10 +14,21 @@ statistics of evaluation mode itself; large batches come near to that.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from swabench.training.flat import BatchNorm, batchnorm_layers
+
+
+def mixed_batches(images: int, batch_size: int) -> tuple[Tensor, ...]:
+    """Rows of all training images once, int64, in batches of nearly equal size.
+
+    Mixed, because images in a user's folder may lie sorted by class; always in one order, so that
+    equal weights have equal statistics.
+    """
+    order = torch.from_numpy(np.random.default_rng(0).permutation(images))
+    return order.tensor_split(-(-images // batch_size))
 
 
 class _Moments:

@@ -4,15 +4,12 @@ BatchNorm is this module's own affair: while training a layer normalises by its 
 keeps running statistics, which serve the iterate; an average has statistics measured anew.
 """
 
-from collections.abc import Iterator
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swabench.config import SGD, Adam, Precision
-from swabench.training.batchnorm import reestimated_statistics
+from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
 from swabench.training.graph import CudaGraph
 from swabench.training.learner import SplitName, Splits
@@ -162,13 +159,14 @@ class NetworkLearner:
         """Scores (N, C) of splits, and the statistics (S,) that they were made with."""
         if average is None:
             return self._scores(splits), self._statistics
+        train = self._splits["train"]
         iterate, running = self._weights.clone(), self._statistics.clone()
         self._weights.copy_(average)
         try:
             if self._batchnorm_steps is None:
                 with reestimated_statistics(self._network):
-                    for batch in self._training_batches():
-                        self._forward(batch)
+                    for rows in mixed_batches(len(train), self._evaluation_batch):
+                        self._forward(train.inputs.index_select(0, rows.to(self._device)))
             return self._scores(splits), self._statistics.clone()
         finally:
             self._weights.copy_(iterate)
@@ -178,18 +176,6 @@ class NetworkLearner:
         self._network.eval()
         batches = {name: self._splits[name].inputs.split(self._evaluation_batch) for name in splits}
         return [torch.cat([self._forward(batch) for batch in batches[name]]) for name in splits]
-
-    def _training_batches(self) -> Iterator[Tensor]:
-        """All training inputs once, in batches of nearly equal size.
-
-        Mixed, because images in a user's folder may lie sorted by class; always in one order, so
-        that equal weights have equal statistics.
-        """
-        inputs = self._splits["train"].inputs
-        order = torch.from_numpy(np.random.default_rng(0).permutation(len(inputs)))
-        batches = -(-len(inputs) // self._evaluation_batch)
-        for rows in order.to(self._device).tensor_split(batches):
-            yield inputs.index_select(0, rows)
 
     def _forward(self, raw: Tensor) -> Tensor:
         """Class scores (B, C) of what the splits hold."""
