@@ -70,10 +70,6 @@ class BackboneSettings(Settings):
         standardize_features: Whether the head sees features with the training set's mean and
             deviation taken out. Random features need it: their scales differ by far.
         precision: Number format in which frozen layers are computed and cached.
-        statistics: BatchNorm's statistics at the start: those `stored` with the weights, or
-            `measured` on the training images first. Random weights are stored with means of 0
-            and variances of 1, which are no statistics of theirs: where BatchNorm is to train,
-            the network would turn into another one at the first step.
         cache_features: Whether training reads the frozen layers' outputs from the cache; `false`
             runs the frozen layers anew each step, where the cache would not fit. The results are
             the same.
@@ -83,7 +79,6 @@ class BackboneSettings(Settings):
     seed: SeedNumber = 0
     standardize_features: bool = Field(default=True, strict=True)
     precision: Precision = "float32"
-    statistics: Literal["stored", "measured"] = "stored"
     cache_features: bool = Field(default=True, strict=True)
 
 
@@ -226,7 +221,33 @@ class Study(Settings):
                 f"finetune.trainable: {self.finetune.trainable!r} would freeze layers that "
                 f"pretraining trains ({self.pretrain.trainable!r}); train at least those"
             )
+        self._check_random_weights()
         return self
+
+    def _check_random_weights(self) -> None:
+        """Random weights come with means of 0 and variances of 1, which are not their own.
+
+        As soon as BatchNorm trains, the network is another one, and what was fitted to the old
+        one's features before (a final layer, a standardisation) means nothing.
+        """
+        stage = self.finetune
+        if (
+            self.backbone.weights != "random"
+            or stage.trainable == "head"
+            or stage.batchnorm == "frozen"
+        ):
+            return
+        if self.pretrain.trainable == "head":
+            raise ValueError(
+                "pretrain.trainable: 'head' trains on random weights without BatchNorm statistics, "
+                f"and is lost when finetune trains BatchNorm; use {stage.trainable!r}, set "
+                "finetune.batchnorm to frozen, or name weights in backbone.weights"
+            )
+        if self.backbone.standardize_features:
+            raise ValueError(
+                "backbone.standardize_features: true would fit random weights without BatchNorm "
+                f"statistics, and {stage.trainable!r} trains BatchNorm; set it to false"
+            )
 
     @property
     def row_names(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,8 @@ from swabench.backbone import Normalization, Preprocess, frozen_part, weights_di
 from swabench.config import Boundary, Precision
 from swabench.errors import InputError, SwabenchError
 from swabench.progress import Progress
-from swabench.training.batchnorm import mixed_batches, reestimated_statistics
-from swabench.training.flat import flatten
 
 BATCH = {"cpu": 256, "cuda": 4096, "mps": 1024}
-STATISTICS_BATCH = 1000  # the same everywhere: statistics depend on it a little
 _ARRAY = "features.safetensors"
 _META = "features.json"
 
@@ -77,97 +74,26 @@ def frozen_features(
         "normalization": [list(values) for values in normalization],
         "precision": precision,
     }
-
-    def compute() -> Tensor:
-        layers = nn.Sequential(
-            Preprocess(image_size, normalization), *frozen_part(network, boundary)
-        )
-        _check_room(images, layers, precision, cache)
-        return extract(images, layers, device, precision, progress, name)
-
-    return _cached(key, compute, device, cache, progress, f"features of the {name} images")
-
-
-def measured_statistics(
-    images: NDArray[np.uint8],
-    layers: nn.Module,
-    preprocess: Preprocess,
-    key: Mapping[str, Any],
-    *,
-    device: torch.device,
-    cache: Path,
-    progress: Progress,
-) -> Tensor:
-    """BatchNorm statistics of a network on training images, from the cache or measured into it.
-
-    Args:
-        images: Shape (N, C, H, W), uint8.
-        layers: The network; its statistics are lost.
-        preprocess: What images pass before it.
-        key: What else determines the result: the weights' digest and the normalisation.
-        device: Where to compute.
-        cache: The user's cache folder.
-        progress: Told how far it is.
-
-    Returns:
-        Statistics (S,) on the CPU, as `flat.flatten` orders them.
-
-    Raises:
-        InputError: The entry in the cache is not what it should be, or cannot be written.
-    """
-
-    def compute() -> Tensor:
-        network = nn.Sequential(preprocess, layers).to(device)
-        batches = mixed_batches(len(images), STATISTICS_BATCH)
-        with (
-            progress.task("BatchNorm statistics", len(images), "images") as done,
-            reestimated_statistics(network),
-        ):
-            for rows in batches:
-                network(torch.from_numpy(images[rows.numpy()]).to(device))
-                done(len(rows))
-        return flatten(layers)[1].cpu()
-
-    # By way of plain JSON, so that what is read compares equal with what was written.
-    full = json.loads(
-        json.dumps(
-            {
-                "images": hashlib.sha256(images.tobytes()).hexdigest(),
-                "shape": list(images.shape),
-                "image_size": preprocess.image_size,
-                "batch": STATISTICS_BATCH,
-                **key,
-            }
-        )
-    )
-    return _cached(full, compute, device, cache, progress, "BatchNorm statistics")
-
-
-def _cached(
-    key: Mapping[str, Any],
-    compute: Callable[[], Tensor],
-    device: torch.device,
-    cache: Path,
-    progress: Progress,
-    what: str,
-) -> Tensor:
-    """The cache's entry for a key, computed and written first where it is missing."""
     folder = cache / "features" / _digest(key)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if folder.exists():
-                found = read_entry(folder, key)
-                progress.say(f"{what}: read from {folder}")
-                return found
-            computed = compute()
-            _write_entry(folder, key, computed, device)
-    except PermissionError as error:
+                features = read_entry(folder, key)
+                progress.say(f"features of the {name} images: read from {folder}")
+                return features
+            layers = nn.Sequential(
+                Preprocess(image_size, normalization), *frozen_part(network, boundary)
+            )
+            _check_room(images, layers, precision, folder.parent)
+            features = extract(images, layers, device, precision, progress, name)
+            _write_entry(folder, key, features, device)
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise InputError(
             f"{cache}: the cache cannot be written ({error.strerror}); "
             "set SWABENCH_CACHE to a folder of yours"
         ) from None
-    return computed
+    return features
 
 
 def extract(

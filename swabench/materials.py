@@ -26,9 +26,8 @@ from swabench.backbone import (
 )
 from swabench.config import Boundary, DataSettings, Study
 from swabench.data import Dataset, load_dataset, stratified_split
-from swabench.features import frozen_features, measured_statistics
+from swabench.features import frozen_features
 from swabench.progress import Progress
-from swabench.training.flat import assign, flatten
 from swabench.training.learner import Split, SplitName, Splits
 
 Rows = Mapping[SplitName, NDArray[np.int64]]
@@ -85,8 +84,6 @@ class Materials:
             "data": dict(self._dataset.digests),
             "backbone": weights_digest(self._backbone),
         }
-        if study.backbone.statistics == "measured":
-            self._measure_statistics()
 
     def splits(self, boundary: Boundary) -> Splits:
         """What training above the boundary takes, and labels, on the device.
@@ -96,10 +93,12 @@ class Materials:
         """
         if boundary not in self._splits:
             inputs = self._images() if self._runs_whole(boundary) else self._features(boundary)
-            if boundary == "head" and not self._runs_whole(boundary):
-                standardization = self._standardization_of(inputs["train"])
-                for features in inputs.values():
-                    standardization.apply_(features)
+            if boundary == "head" and self._study.backbone.cache_features:
+                if self._study.backbone.standardize_features:
+                    # Measured here, so that the features are not read twice.
+                    self._standardization = Standardization.of(inputs["train"])
+                    for features in inputs.values():
+                        self._standardization.apply_(features)
             labels = self._labels()
             self._splits[boundary] = {
                 name: Split(
@@ -136,7 +135,11 @@ class Materials:
     @property
     def standardization(self) -> "Standardization":
         """Of the starting backbone's features, whatever trains; the identity if not wanted."""
-        return self._standardization or self._standardization_of(self._features("head")["train"])
+        if self._standardization is None:
+            if not self._study.backbone.standardize_features:
+                return Standardization(torch.zeros(FEATURES), torch.ones(FEATURES))
+            self._standardization = Standardization.of(self._features("head")["train"])
+        return self._standardization
 
     @cached_property
     def normalization(self) -> Normalization:
@@ -144,32 +147,6 @@ class Materials:
         if self._study.data.normalization == "imagenet":
             return IMAGENET_NORMALIZATION
         return self._dataset.normalization()
-
-    def _measure_statistics(self) -> None:
-        """Give the backbone the BatchNorm statistics of this study's training images."""
-        layers = trained_part(
-            self._backbone, "all", Standardize(torch.zeros(1), torch.ones(1)), self.classes
-        )
-        statistics = measured_statistics(
-            self._dataset.train_images[self._rows["train"]],
-            copy.deepcopy(layers),
-            Preprocess(self._study.data.image_size, self.normalization),
-            {"weights": self.provenance["backbone"], "normalization": self.normalization},
-            device=self._device,
-            cache=self._cache,
-            progress=self._progress,
-        )
-        assign(layers, flatten(layers)[0], statistics)
-
-    def _standardization_of(self, features: Tensor) -> "Standardization":
-        """Measured on the training images' features (N, D), once."""
-        if self._standardization is None:
-            self._standardization = (
-                Standardization.of(features)
-                if self._study.backbone.standardize_features
-                else Standardization(torch.zeros(FEATURES), torch.ones(FEATURES))
-            )
-        return self._standardization
 
     def _runs_whole(self, boundary: Boundary) -> bool:
         return boundary == "all" or not self._study.backbone.cache_features

@@ -1,5 +1,6 @@
 """Independent references for training: torch's own optimizer and averaging, one run at a time."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -51,7 +52,7 @@ def one_at_a_time(
     for phase in range(phases):
         if phase > 0:
             model.load_state_dict(averaged.module.state_dict())
-        optimizer, scheduler, per_epoch = _optimizer(model, method, settings, len(batches[0]))
+        optimizer, scheduler, per_epoch = torch_optimizer(model, method, settings, len(batches[0]))
         averaged = AveragedModel(model)
         if plan and plan.include_start:
             averaged.update_parameters(model)
@@ -70,7 +71,7 @@ def one_at_a_time(
     return flat(model), flat(averaged.module) if plan else flat(model)
 
 
-def _optimizer(
+def torch_optimizer(
     model: nn.Module, method: Method, settings: SGD, steps: int
 ) -> tuple[torch.optim.SGD, LRScheduler, bool]:
     rate = method.rate
@@ -96,6 +97,77 @@ def _optimizer(
             return optimizer, scheduler, True
         case Cyclical():
             return optimizer, LambdaLR(optimizer, sawtooth(rate, steps)), False
+
+
+def network_one_at_a_time(
+    method: Method,
+    network: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    batches: Batches,
+    settings: SGD,
+    statistics_batches: Sequence[Tensor],
+) -> tuple[nn.Module, nn.Module]:
+    """Train a network the usual way, and give its average exact BatchNorm statistics.
+
+    Returns:
+        The iterate, with its running statistics, and the average with re-estimated ones.
+    """
+    model = copy.deepcopy(network)
+    plan = method.averaging
+    phases = plan.phases if plan else 1
+    averaged = AveragedModel(model)
+    for phase in range(phases):
+        if phase > 0:
+            exact_batchnorm(averaged.module, inputs, statistics_batches)
+            model.load_state_dict(averaged.module.state_dict())
+        optimizer, scheduler, per_epoch = torch_optimizer(model, method, settings, len(batches[0]))
+        averaged = AveragedModel(model)
+        if plan and plan.include_start:
+            averaged.update_parameters(model)
+        length = len(batches) // phases
+        for epoch in batches[phase * length : (phase + 1) * length]:
+            model.train()
+            for rows in epoch:
+                optimizer.zero_grad()
+                F.cross_entropy(model(inputs[rows]), labels[rows]).backward()
+                optimizer.step()
+                if not per_epoch:
+                    scheduler.step()
+            if per_epoch:
+                scheduler.step()
+            if plan and plan.decay == 0:
+                averaged = AveragedModel(model)
+            elif plan:
+                averaged.update_parameters(model)
+    average = averaged.module if plan else copy.deepcopy(model)
+    if plan:
+        exact_batchnorm(average, inputs, statistics_batches)
+    return model.eval(), average.eval()
+
+
+def exact_batchnorm(network: nn.Module, inputs: Tensor, batches: Sequence[Tensor]) -> None:
+    """Set BatchNorm's statistics to mean and variance of all that reaches each layer, in float64.
+
+    Everything that reaches a layer in one pass in training mode is kept and then measured whole.
+    """
+    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    seen: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
+
+    def note(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        seen[layer].append(arguments[0].detach().double().transpose(0, 1).flatten(1))
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    network.train()
+    with torch.no_grad():
+        for rows in batches:
+            network(inputs[rows])
+    for layer, hook in zip(layers, hooks, strict=True):
+        hook.remove()
+        variance, mean = torch.var_mean(torch.cat(seen[layer], dim=1), dim=1)
+        layer.get_buffer("running_mean").copy_(mean)
+        layer.get_buffer("running_var").copy_(variance)
+    network.eval()
 
 
 def sawtooth(rate: Cyclical, steps_per_epoch: int) -> Callable[[int], float]:
