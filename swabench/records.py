@@ -193,8 +193,11 @@ class RecordStore:
         self.check_writable()
         path = self.folder / name
         temporary = path.with_name(f".writing-{os.getpid()}-{name}")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
         return path
 
     def _run_folder(self, method: str, seed: int) -> Path:

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -70,11 +72,14 @@ def test_a_fraction_of_one_is_refused_as_decay() -> None:
         AveragingPlan(decay=1.0)
 
 
-def averaged_model(make, start, members):  # type: ignore[no-untyped-def]
+def averaged_model(
+    make: Callable[[nn.Module], AveragedModel], start: list[float], members: list[list[float]]
+) -> torch.Tensor:
     model = nn.Linear(1, 3, bias=False, dtype=torch.float64)
     model.weight.data[:, 0] = torch.tensor(start, dtype=torch.float64)
     averaged = make(model)
     for member in members:
         model.weight.data[:, 0] = torch.tensor(member, dtype=torch.float64)
         averaged.update_parameters(model)
-    return averaged.module.weight.detach()[:, 0]
+    [weight] = averaged.module.parameters()
+    return weight.detach()[:, 0]

@@ -52,13 +52,16 @@ def start(seed: int = 0) -> Tensor:
 
 
 def run(
-    methods: list[Method], optimizer: SGD | Adam, epochs: int = EPOCHS, **options: bool
+    methods: list[Method],
+    optimizer: SGD | Adam,
+    epochs: int = EPOCHS,
+    keep_trajectory: bool = False,
 ) -> list[Outcome]:
     data = splits()
     order = DataOrder(IMAGES, BATCH, seed=1, stage=1)
     plans = [RunPlan(m.timeline(epochs, order.steps_per_epoch), m.averaging) for m in methods]
     learner = StackedHeads(data, start().expand(len(methods), -1), optimizer, CLASSES)
-    return train(learner, plans, data, order, epochs, **options)
+    return train(learner, plans, data, order, epochs, keep_trajectory=keep_trajectory)
 
 
 def batches(epochs: int = EPOCHS) -> list[tuple[Tensor, ...]]:

@@ -1,0 +1,205 @@
+"""How fast the default study is, beside the usual way, in one run: `make bench`.
+
+Prints ratios and the machine's own limit (the rate of a large matrix product), and writes
+`results/bench/speed.json` with a manifest. Absolute times are this machine's; ratios travel.
+Takes about ten minutes on 2 cores, and wants an idle machine.
+
+    python tests/bench/speed.py [--device cpu] [--output results/bench/speed.json]
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import resnet50
+
+from swabench.backbone import Preprocess, frozen_part, load_backbone
+from swabench.config import SGD, BackboneSettings, load_study
+from swabench.data import load_dataset, user_cache
+from swabench.device import choose_device
+from swabench.environment import environment
+from swabench.experiment import Experiment
+from swabench.features import extract
+from swabench.progress import SilentProgress
+from swabench.training.heads import StackedHeads, initial_head
+from swabench.training.learner import Split
+
+NORMALIZATION = ((0.1307,), (0.3081,))
+FEATURES, CLASSES, BATCH = 2048, 10, 128
+console = Console()
+
+
+def seconds(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
+    """Median seconds of some work, after a warm-up, the device waited for."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    once()
+    return float(np.median([once() for _ in range(repeats)]))
+
+
+def peak_flops(device: torch.device) -> float:
+    """Operations a second of a large float32 matrix product."""
+    size = 4096
+    left, right = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    return 2 * size**3 / seconds(lambda: left @ right, device)
+
+
+def forward_flops() -> int:
+    """Operations of one image's pass through all frozen layers (two a multiply-add)."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        resnet50().eval()(torch.zeros(1, 3, 28, 28))
+    return int(counter.get_total_flops())
+
+
+def extraction_rate(images: NDArray[np.uint8], device: torch.device) -> float:
+    """Images a second through the frozen layers, as the feature cache computes them."""
+    network = load_backbone(BackboneSettings())
+    layers = nn.Sequential(Preprocess(28, NORMALIZATION), *frozen_part(network, "head"))
+    silent = SilentProgress()
+    some = images[:2048]
+    return len(some) / seconds(
+        lambda: extract(some, layers, device, "float32", silent, "bench"), device, 3
+    )
+
+
+def stacked_rate(runs: int, device: torch.device, steps: int = 100) -> float:
+    """Runs × images a second of `runs` heads in lockstep on cached features."""
+    features, labels, batches = _cached(device, steps)
+    split = Split(features, labels)
+    learner = StackedHeads(
+        {"train": split},
+        initial_head(FEATURES, CLASSES, 0).to(device).expand(runs, -1),
+        SGD(name="sgd"),
+        CLASSES,
+    )
+    rates = torch.full((runs,), 0.01, device=device)
+
+    def work() -> None:
+        for rows in batches:
+            learner.step(rows, rates)
+
+    return runs * steps * BATCH / seconds(work, device)
+
+
+def single_rate(device: torch.device, steps: int = 100) -> float:
+    """Images a second of one head by torch.optim.SGD on the same cached features."""
+    features, labels, batches = _cached(device, steps)
+    head = nn.Linear(FEATURES, CLASSES, device=device)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.01, momentum=0.9)
+
+    def work() -> None:
+        for rows in batches:
+            optimizer.zero_grad()
+            F.cross_entropy(head(features[rows]), labels[rows]).backward()
+            optimizer.step()
+
+    return steps * BATCH / seconds(work, device)
+
+
+def usual_rate(images: Tensor, labels: Tensor, device: torch.device, batches: int = 40) -> float:
+    """Images a second of the usual loop: DataLoader, frozen forward each step, SGD, SWA."""
+    network = resnet50(num_classes=CLASSES).to(device).eval().requires_grad_(False)
+    network.fc.requires_grad_(True)
+    mean, deviation = NORMALIZATION[0][0], NORMALIZATION[1][0]
+    normalized = ((images.float() / 255 - mean) / deviation).expand(-1, 3, -1, -1)
+    loader = DataLoader(TensorDataset(normalized, labels), BATCH, shuffle=True)
+    optimizer = torch.optim.SGD(network.fc.parameters(), lr=0.01, momentum=0.9)
+    averaged = AveragedModel(network)
+
+    def work() -> None:
+        for inputs, targets in _first(loader, batches):
+            optimizer.zero_grad()
+            F.cross_entropy(network(inputs.to(device)), targets.to(device)).backward()
+            optimizer.step()
+        averaged.update_parameters(network)
+
+    return batches * BATCH / seconds(work, device, 3)
+
+
+def whole_study(device: torch.device, data_cache: Path) -> tuple[float, int]:
+    """Seconds of the default study from data to records, features included; images seen."""
+    study = load_study("mnist")
+    images = 60_000 - study.data.validation_images
+    epochs = study.pretrain.epochs + study.finetune.epochs * len(study.methods)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder) / "cache"
+        cache.mkdir()
+        (cache / "mnist").symlink_to(data_cache / "mnist")
+        experiment = Experiment(study, Path(folder), device, cache, SilentProgress())
+        start = time.perf_counter()
+        experiment.pretrain(list(study.seeds))
+        experiment.finetune(list(study.methods), list(study.seeds))
+        return time.perf_counter() - start, images * epochs * len(study.seeds)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--output", type=Path, default=Path("results/bench/speed.json"))
+    arguments = parser.parse_args()
+    device = choose_device(arguments.device)
+    dataset = load_dataset("mnist", None, user_cache(), console.print)
+    labels = torch.from_numpy(dataset.train_labels)
+
+    peak, flops = peak_flops(device), forward_flops()
+    extraction = extraction_rate(dataset.train_images, device)
+    single, stacked = single_rate(device), stacked_rate(30, device)
+    usual = usual_rate(torch.from_numpy(dataset.train_images), labels, device)
+    study_seconds, images_seen = whole_study(device, user_cache())
+    found = {
+        "matrix product, float32, GFLOP/s": peak / 1e9,
+        "feature extraction, images/s": extraction,
+        "feature extraction, share of the matrix product's rate": extraction * flops / peak,
+        "one head on cached features, images/s": single,
+        "30 stacked heads, runs × images/s": stacked,
+        "30 stacked heads over one at a time": stacked / single,
+        "usual loop, images/s": usual,
+        "whole default study, s": study_seconds,
+        "whole default study, images seen/s": images_seen / study_seconds,
+        "whole default study over the usual loop, per image seen": images_seen
+        / study_seconds
+        / usual,
+    }
+    table = Table("measured", "value", title=f"swabench on {device.type}")
+    for name, value in found.items():
+        table.add_row(name, f"{value:,.3g}" if value < 100 else f"{value:,.0f}")
+    console.print(table)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    content = {"measured": found, "environment": environment(device)}
+    arguments.output.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _cached(device: torch.device, steps: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+    features = torch.randn(20_000, FEATURES, device=device)
+    labels = torch.randint(CLASSES, (len(features),), device=device)
+    batches = torch.randint(len(features), (steps, BATCH), device=device)
+    return features, labels, list(batches)
+
+
+def _first(loader: DataLoader[tuple[Tensor, ...]], count: int) -> Iterator[tuple[Tensor, ...]]:
+    for _, batch in zip(range(count), loader, strict=False):
+        yield batch
+
+
+if __name__ == "__main__":
+    main()
