@@ -1,0 +1,592 @@
+"""The network learner against the usual way, the stacked heads, and BatchNorm done by hand."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import resnet50
+
+from swabench import experiment as experiments
+from swabench import features
+from swabench.averaging import AveragingPlan
+from swabench.backbone import Preprocess, Standardize, load_backbone, trained_part
+from swabench.config import SGD, Adam, BackboneSettings, Precision, Study
+from swabench.data import encode_idx
+from swabench.errors import InputError, SwabenchError
+from swabench.experiment import Experiment
+from swabench.methods import Method
+from swabench.progress import SilentProgress
+from swabench.records import Record
+from swabench.schedules import Constant, Cyclical, Multiplicative
+from swabench.training.batchnorm import mixed_batches, reestimated_statistics
+from swabench.training.flat import assign, batchnorm_layers, flatten
+from swabench.training.heads import StackedHeads, initial_head
+from swabench.training.learner import Split, SplitName
+from swabench.training.loop import DataOrder, Outcome, RunPlan, train
+from swabench.training.network import NetworkLearner
+from tests.reference import exact_batchnorm, network_one_at_a_time
+
+CLASSES, IMAGES, BATCH, EPOCHS, EVALUATION_BATCH = 4, 38, 12, 2, 15  # 38 = 3 × 12 + a ragged 2
+CONSTANT = Constant(schedule="constant", learning_rate=0.05)
+CYCLICAL = Cyclical(schedule="cyclical", high=0.1, low=0.02)
+METHODS = {
+    "sgd": Method(title="", rate=CONSTANT),
+    "sgd-multiplicative": Method(
+        title="",
+        rate=Multiplicative(
+            schedule="multiplicative", learning_rate=0.1, factor=0.25, every_epochs=1
+        ),
+    ),
+    "sgd-reestimated": Method(title="", rate=CONSTANT, averaging=AveragingPlan(decay=0)),
+    "swa": Method(title="", rate=CONSTANT, averaging=AveragingPlan()),
+    "swa-cyclical": Method(title="", rate=CYCLICAL, averaging=AveragingPlan()),
+    "pswa": Method(title="", rate=CYCLICAL, averaging=AveragingPlan(phases=2)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks this small only lose by threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny(seed: int = 0) -> nn.Sequential:
+    """A network with everything that ResNet-50 has but size: 8-pixel images, two BatchNorms."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, stride=2, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, CLASSES),
+    ).double()
+
+
+def splits(
+    images: int = IMAGES, shape: tuple[int, ...] = (1, 8, 8), dtype: torch.dtype = torch.float64
+) -> dict[SplitName, Split]:
+    generator = torch.Generator().manual_seed(3)
+
+    def some(count: int) -> Split:
+        labels = torch.randint(CLASSES, (count,), generator=generator)
+        noise = torch.randn(count, *shape, generator=generator, dtype=torch.float64)
+        # Images of a class share a brightness, so that there is something to learn.
+        return Split((noise + labels.view(-1, *[1] * len(shape))).to(dtype), labels)
+
+    return {"train": some(images), "validation": some(11), "test": some(13)}
+
+
+def learner_of(
+    network: nn.Module,
+    data: dict[SplitName, Split],
+    optimizer: SGD | Adam | None = None,
+    *,
+    batchnorm_steps: int | None = None,
+    precision: Precision = "float32",
+) -> NetworkLearner:
+    return NetworkLearner(
+        copy.deepcopy(network),
+        data,
+        *flatten(network),
+        optimizer or SGD(name="sgd"),
+        batchnorm_steps=batchnorm_steps,
+        precision=precision,
+        evaluation_batch=EVALUATION_BATCH,
+    )
+
+
+def run(
+    learner: NetworkLearner | StackedHeads,
+    methods: list[Method],
+    data: dict[SplitName, Split],
+    epochs: int = EPOCHS,
+    batch: int = BATCH,
+) -> list[Outcome]:
+    order = DataOrder(len(data["train"]), batch, seed=1, stage=1)
+    plans = [RunPlan(m.timeline(epochs, order.steps_per_epoch), m.averaging) for m in methods]
+    return train(learner, plans, data, order, epochs)
+
+
+def batches(images: int, epochs: int = EPOCHS, batch: int = BATCH) -> list[tuple[Tensor, ...]]:
+    order = DataOrder(images, batch, seed=1, stage=1)
+    return [order.epoch(epoch) for epoch in range(epochs)]
+
+
+def score(network: nn.Module, inputs: Tensor) -> Tensor:
+    with torch.no_grad():
+        return F.log_softmax(network(inputs), dim=-1)
+
+
+# --- the usual way -------------------------------------------------------------------------
+
+
+def check_against_the_usual_way(
+    network: nn.Module,
+    method: Method,
+    data: dict[SplitName, Split],
+    settings: SGD,
+    tolerance: float,
+) -> None:
+    (outcome,) = run(learner_of(network, data, settings), [method], data)
+    iterate, average = network_one_at_a_time(
+        method,
+        network,
+        data["train"].inputs,
+        data["train"].labels,
+        batches(len(data["train"])),
+        settings,
+        mixed_batches(len(data["train"]), EVALUATION_BATCH),
+    )
+    close = {"rtol": tolerance, "atol": tolerance}
+    expected = {"iterate": iterate} | ({"average": average} if method.averaging else {})
+    assert set(outcome.weights) == set(expected)
+    for predictor, model in expected.items():
+        weights, statistics = flatten(model)
+        torch.testing.assert_close(outcome.weights[predictor], weights, **close)  # type: ignore[index, arg-type]
+        torch.testing.assert_close(outcome.statistics[predictor], statistics, **close)  # type: ignore[index, arg-type]
+        found = outcome.log_probabilities[predictor, "test"]  # type: ignore[index]
+        torch.testing.assert_close(found, score(model, data["test"].inputs), **close)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "settings", [SGD(name="sgd"), SGD(name="sgd", momentum=0.8, weight_decay=0.01, nesterov=True)]
+)
+def test_tiny_network_equals_the_usual_way(name: str, settings: SGD) -> None:
+    check_against_the_usual_way(tiny(), METHODS[name], splits(), settings, 1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["swa", "pswa"])
+def test_resnet50_equals_the_usual_way(name: str) -> None:
+    torch.manual_seed(0)
+    network = resnet50(num_classes=CLASSES).double()
+    data = splits(images=14, shape=(3, 28, 28))
+    method = METHODS[name].model_copy(
+        update={"rate": Constant(schedule="constant", learning_rate=1e-3)}
+    )
+    # Fifty random layers amplify rounding.
+    check_against_the_usual_way(network, method, data, SGD(name="sgd"), 1e-6)
+
+
+def test_adam_equals_torchs() -> None:
+    network, data = tiny(), splits()
+    (outcome,) = run(
+        learner_of(network, data, Adam(name="adam", weight_decay=0.01)), [METHODS["sgd"]], data
+    )
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.05, weight_decay=0.01)
+    network.train()
+    for epoch in batches(IMAGES):
+        for rows in epoch:
+            optimizer.zero_grad()
+            F.cross_entropy(
+                network(data["train"].inputs[rows]), data["train"].labels[rows]
+            ).backward()
+            optimizer.step()
+    torch.testing.assert_close(outcome.weights["iterate"], flatten(network)[0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_head_as_a_network_equals_the_stacked_heads(name: str) -> None:
+    data = splits(shape=(9,))
+    method, settings = METHODS[name], SGD(name="sgd", weight_decay=0.01)
+    start = initial_head(9, CLASSES, 0).double()
+    layer = nn.Linear(9, CLASSES).double()
+    assign(layer, start, torch.empty(0))
+    (network,) = run(learner_of(layer, data, settings), [method], data)
+    (stacked,) = run(StackedHeads(data, start.unsqueeze(0), settings, CLASSES), [method], data)
+    for predictor, weights in stacked.weights.items():
+        torch.testing.assert_close(network.weights[predictor], weights)
+    for key, values in stacked.log_probabilities.items():
+        torch.testing.assert_close(network.log_probabilities[key], values)
+    assert network.statistics["iterate"].shape == (0,)
+
+
+# --- BatchNorm -----------------------------------------------------------------------------
+
+
+def sorted_by_size(data: Split, batch: int) -> list[Tensor]:
+    return list(torch.arange(len(data)).split(batch))
+
+
+@pytest.mark.parametrize("batch", [10, 19, 12, IMAGES])  # 10 and 12 leave ragged last ones
+def test_statistics_are_those_of_all_images_in_float64(batch: int) -> None:
+    network, train_split = tiny(), splits()["train"]
+    expected = copy.deepcopy(network)
+    rows = sorted_by_size(train_split, batch)
+    exact_batchnorm(expected, train_split.inputs, rows)
+    with reestimated_statistics(network):
+        for some in rows:
+            network(train_split.inputs[some])
+    torch.testing.assert_close(flatten(network)[1], flatten(expected)[1], rtol=1e-12, atol=1e-12)
+
+
+def test_float32_statistics_are_exact_to_float32() -> None:
+    network, train_split = tiny().float(), splits()["train"]
+    # Means far from zero are where sums of squares lose their digits.
+    inputs = (train_split.inputs + 1000).float()
+    expected = copy.deepcopy(network)
+    rows = sorted_by_size(train_split, 12)
+    exact_batchnorm(expected, inputs, rows)
+    with reestimated_statistics(network):
+        for some in rows:
+            network(inputs[some])
+    first = slice(0, 8)  # mean and variance of the first layer's four channels
+    torch.testing.assert_close(
+        flatten(network)[1][first], flatten(expected)[1][first], rtol=1e-5, atol=0
+    )
+
+
+def test_with_all_images_in_one_batch_statistics_are_those_of_evaluation_mode() -> None:
+    network, inputs = tiny(), splits()["train"].inputs
+    with reestimated_statistics(network):
+        network(inputs)
+    reached: dict[nn.Module, Tensor] = {}
+    for layer in batchnorm_layers(network).values():
+        layer.register_forward_pre_hook(lambda m, args: reached.update({m: args[0]}))
+    network(inputs)
+    for layer, values in reached.items():
+        variance, mean = torch.var_mean(values, dim=(0, 2, 3))
+        # While training torch normalises by the biased variance, and keeps the unbiased one.
+        close = {"rtol": 2 / (values.numel() / values.shape[1]), "atol": 1e-3}
+        torch.testing.assert_close(layer.get_buffer("running_mean"), mean, **close)
+        torch.testing.assert_close(layer.get_buffer("running_var"), variance, **close)
+
+
+def test_short_batches_do_not_weigh_as_full_ones() -> None:
+    """What torch's update_bn does differs visibly here, so the tests above can fail."""
+    network, inputs = tiny(), splits()["train"].inputs
+    exact, usual = copy.deepcopy(network), copy.deepcopy(network)
+    exact_batchnorm(exact, inputs, list(torch.arange(IMAGES).split(12)))
+    torch.optim.swa_utils.update_bn(list(inputs.split(12)), usual)
+    assert not torch.allclose(flatten(exact)[1], flatten(usual)[1], rtol=1e-3)
+
+
+def test_reestimation_leaves_the_layers_as_they_were() -> None:
+    network = tiny()
+    with reestimated_statistics(network):
+        network(splits()["train"].inputs)
+    assert not network.training
+    for layer in batchnorm_layers(network).values():
+        assert layer.momentum == 0.1
+        assert not layer.training
+        assert not layer._forward_hooks
+
+
+def test_without_reestimation_the_average_is_wrong() -> None:
+    data, network = splits(images=200), tiny()
+    learner = learner_of(network, data)
+    (outcome,) = run(learner, [METHODS["swa"]], data, epochs=4)
+    average, stale = tiny(), tiny()
+    assign(average, outcome.weights["average"], outcome.statistics["average"])
+    # What one gets who drops the step: the statistics that the average started with.
+    assign(stale, outcome.weights["average"], flatten(network)[1])
+    recorded = outcome.log_probabilities["average", "test"]
+    test = data["test"].inputs
+    torch.testing.assert_close(score(average.eval(), test), recorded)
+    assert (score(stale.eval(), test) - recorded).abs().mean() > 0.1
+
+
+def test_statistics_see_training_images_alone() -> None:
+    data = splits()
+    other = {**data, "validation": splits(images=50)["train"], "test": splits(images=60)["train"]}
+    average = flatten(tiny(1))[0].unsqueeze(0)
+    first, second = (learner_of(tiny(), each).statistics(average) for each in (data, other))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_scoring_an_average_leaves_the_iterate_alone() -> None:
+    data = splits()
+    learner = learner_of(tiny(), data)
+    before = learner.weights(), learner.statistics(), learner.logits(["test"])[0]
+    average = flatten(tiny(1))[0].unsqueeze(0)
+    assert not torch.allclose(learner.logits(["test"], average)[0], before[2])
+    after = learner.weights(), learner.statistics(), learner.logits(["test"])[0]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+def test_a_restart_forgets_momentum_and_measures_statistics_anew() -> None:
+    data = splits()
+    learner = learner_of(tiny(), data)
+    rows, rate = torch.arange(BATCH), torch.tensor([0.1], dtype=torch.float64)
+    learner.step(rows, rate)
+    average = flatten(tiny(1))[0]
+    learner.restart(0, average)
+    torch.testing.assert_close(learner.statistics(), learner.statistics(average.unsqueeze(0)))
+    learner.step(rows, rate)
+    fresh = learner_of(tiny(1), data)
+    fresh.step(rows, rate)
+    torch.testing.assert_close(learner.weights(), fresh.weights())
+
+
+def test_frozen_statistics_stay_and_serve_the_average_too() -> None:
+    data = splits()
+    network = tiny()
+    network(data["train"].inputs)  # statistics that are not 0 and 1
+    learner = learner_of(network, data, batchnorm_steps=0)
+    (outcome,) = run(learner, [METHODS["pswa"]], data)
+    for statistics in outcome.statistics.values():
+        torch.testing.assert_close(statistics, flatten(network)[1], rtol=0, atol=0)
+    # A network whose BatchNorm is in evaluation mode is trained the usual way.
+    network.eval()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    for epoch in batches(IMAGES):
+        for rows in epoch:
+            optimizer.zero_grad()
+            inputs, labels = data["train"].inputs[rows], data["train"].labels[rows]
+            F.cross_entropy(network(inputs), labels).backward()
+            optimizer.step()
+    (plain,) = run(
+        learner_of(tiny_like(network, outcome, data), data, batchnorm_steps=0),
+        [METHODS["sgd"]],
+        data,
+    )
+    torch.testing.assert_close(plain.weights["iterate"], flatten(network)[0])
+
+
+def tiny_like(trained: nn.Module, outcome: Outcome, data: dict[SplitName, Split]) -> nn.Module:
+    """The network that `trained` was before: the same seed, the same statistics."""
+    fresh = tiny()
+    assign(fresh, flatten(fresh)[0], flatten(trained)[1])
+    return fresh
+
+
+def test_batchnorm_can_train_for_the_first_epoch_alone() -> None:
+    data, steps = splits(), -(-IMAGES // BATCH)
+    one = learner_of(tiny(), data)
+    run(one, [METHODS["sgd"]], data, epochs=1)
+    both = learner_of(tiny(), data, batchnorm_steps=steps)
+    (outcome,) = run(both, [METHODS["swa"]], data, epochs=3)
+    torch.testing.assert_close(outcome.statistics["iterate"], one.statistics()[0])
+    torch.testing.assert_close(outcome.statistics["average"], one.statistics()[0])
+
+
+# --- number formats, layouts, devices ------------------------------------------------------
+
+
+def test_bfloat16_keeps_weights_and_averages_in_float32() -> None:
+    data = splits(dtype=torch.float32)
+    exact = run(learner_of(tiny().float(), data), [METHODS["swa"]], data)[0]
+    rough = run(learner_of(tiny().float(), data, precision="bfloat16"), [METHODS["swa"]], data)[0]
+    assert rough.weights["average"].dtype == torch.float32
+    difference = (rough.weights["average"] - exact.weights["average"]).abs().max()
+    assert 0 < difference < 0.05
+
+
+def test_vectors_hold_what_the_network_holds() -> None:
+    network = tiny()
+    network(splits()["train"].inputs)
+    weights, statistics = flatten(network)
+    other = tiny(1)
+    assign(other, weights, statistics)
+    for name, value in network.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(other.state_dict()[name], value, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="parameters is wanted"):
+        assign(other, weights[:-1], statistics)
+
+
+def test_what_trains_higher_up_is_the_tail_of_what_trains_lower_down() -> None:
+    network = load_backbone(BackboneSettings())
+    standardize = Standardize(torch.zeros(2048), torch.ones(2048))
+    vectors = {}
+    for boundary in ("head", "layer4", "all"):
+        part = trained_part(network, boundary, standardize, 10)  # type: ignore[arg-type]
+        torch.manual_seed(0)
+        part.get_submodule("fc").reset_parameters()  # type: ignore[operator]
+        vectors[boundary] = flatten(part)
+    for k in (0, 1):
+        head, layer4, whole = (vectors[name][k] for name in ("head", "layer4", "all"))
+        assert torch.equal(whole[len(whole) - len(layer4) :], layer4)
+        assert torch.equal(layer4[len(layer4) - len(head) :], head)
+    assert sum(map(len, vectors["all"])) == sum(map(len, flatten(resnet50(num_classes=10))))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("batchnorm_steps", [None, 4])
+def test_a_gpu_agrees_with_the_cpu(name: str, batchnorm_steps: int | None) -> None:
+    """Through CUDA graphs, and with the ragged last minibatch beside them."""
+    data = splits(dtype=torch.float32)
+    on_gpu: dict[SplitName, Split] = {
+        key: Split(split.inputs.cuda(), split.labels.cuda()) for key, split in data.items()
+    }
+    found = []
+    for each in (data, on_gpu):
+        learner = learner_of(tiny().float(), each, batchnorm_steps=batchnorm_steps)
+        found.append(run(learner, [METHODS[name]], each)[0])
+    for predictor, weights in found[0].weights.items():
+        torch.testing.assert_close(found[1].weights[predictor], weights, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            found[1].statistics[predictor], found[0].statistics[predictor], rtol=1e-3, atol=1e-3
+        )
+
+
+# --- whole studies on ResNet-50, few images ------------------------------------------------
+
+TRAIN, HELD_OUT, TEST = 26, 10, 12
+
+
+@pytest.fixture(scope="module")
+def own_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for part, count in (("train", TRAIN + HELD_OUT), ("t10k", TEST)):
+        labels = (np.arange(count) % 2).astype(np.uint8)
+        pixels = generator.integers(0, 128, (count, 28, 28)) + 100 * labels[:, None, None]
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(encode_idx(pixels.astype(np.uint8)))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(encode_idx(labels))
+    return folder
+
+
+def study_of(
+    images: Path,
+    pretrain: str = "head",
+    finetune: str = "layer4",
+    cache_features: bool = True,
+    standardize: bool = True,
+    **stage: object,
+) -> Study:
+    batchnorm = {"batchnorm": "frozen"} if pretrain == "head" != finetune else {}
+    return Study.model_validate(
+        {
+            "name": "few",
+            "title": "few images",
+            "data": {"dataset": "folder", "folder": images, "validation_images": HELD_OUT},
+            "backbone": {"cache_features": cache_features, "standardize_features": standardize},
+            "pretrain": {
+                "trainable": pretrain,
+                "optimizer": {"name": "adam"},
+                "rate": {"schedule": "constant", "learning_rate": 1e-3},
+                "epochs": 1,
+                "batch_size": 8,
+            },
+            "finetune": {
+                "trainable": finetune,
+                "optimizer": {"name": "sgd"},
+                "epochs": 1,
+                "batch_size": 10,
+                **batchnorm,
+                **stage,
+            },
+            "methods": {
+                "swa": {
+                    "title": "SWA",
+                    "rate": {"schedule": "constant", "learning_rate": 1e-5},
+                    "averaging": {},
+                },
+                "sgd": {"title": "SGD", "rate": {"schedule": "constant", "learning_rate": 1e-5}},
+            },
+            "seeds": 1,
+        }
+    )
+
+
+def carry_out(study: Study, folder: Path, methods: tuple[str, ...] = ("swa",)) -> Experiment:
+    experiment = Experiment(
+        study, folder / "results", torch.device("cpu"), folder / "cache", SilentProgress()
+    )
+    experiment.finetune(list(methods), [0])
+    return experiment
+
+
+def record_of(experiment: Experiment, method: str = "swa") -> Record:
+    record = experiment.store.find(method, 0)
+    assert record is not None
+    return record
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batchnorm", ["frozen", "train"])
+def test_layer4_on_cached_features_equals_the_whole_network_each_step(
+    own_images: Path, tmp_path: Path, batchnorm: str
+) -> None:
+    found = []
+    for cached in (True, False):
+        study = study_of(
+            own_images, "layer4", "layer4", cached, standardize=False, batchnorm=batchnorm
+        )
+        experiment = carry_out(study, tmp_path / str(cached))
+        found.append(record_of(experiment).tensors())
+    assert set(found[0]) == set(found[1])
+    for name, values in found[0].items():
+        scale = values.std().item()
+        torch.testing.assert_close(found[1][name], values, rtol=1e-3, atol=1e-3 * scale)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pretrain", "finetune"), [("head", "head"), ("head", "layer4"), ("layer4", "all")]
+)
+def test_exported_weights_predict_the_same_in_a_plain_resnet50(
+    own_images: Path, tmp_path: Path, pretrain: str, finetune: str
+) -> None:
+    study = study_of(own_images, pretrain, finetune, standardize=pretrain == "head")
+    experiment = carry_out(study, tmp_path)
+    network = resnet50(num_classes=2)
+    network.load_state_dict(experiment.export("swa", 0), strict=True)
+    recorded = record_of(experiment).tensors()["log_probabilities/average/test"]
+    images = np.frombuffer((own_images / "t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8)
+    inputs = Preprocess(28, experiment.normalization())(
+        torch.from_numpy(images.reshape(-1, 1, 28, 28).copy())
+    )
+    found = score(network.eval(), inputs)
+    torch.testing.assert_close(found, recorded, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.slow
+def test_networks_start_from_what_pretraining_trained(own_images: Path, tmp_path: Path) -> None:
+    """With a rate of almost nothing, fine-tuning all layers ends where pretraining did."""
+    study = study_of(own_images, "head", "all")
+    experiment = carry_out(study, tmp_path)
+    pretrained = record_of(experiment, "adam").tensors()["log_probabilities/iterate/test"]
+    finetuned = record_of(experiment).tensors()["log_probabilities/average/test"]
+    torch.testing.assert_close(finetuned, pretrained, rtol=0, atol=0.05)
+
+
+def test_out_of_memory_names_what_to_lower(
+    own_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(experiments, "make_learner", full)
+    with pytest.raises(SwabenchError, match=r"pretrain\.batch_size \(8\)"):
+        carry_out(study_of(own_images, "head", "head"), tmp_path)
+
+
+def test_features_that_would_not_fit_are_refused(
+    own_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "physical_memory", lambda: 1000)
+    with pytest.raises(InputError, match=r"backbone\.cache_features to false"):
+        carry_out(study_of(own_images, "head", "head"), tmp_path)
+    assert not list((tmp_path / "cache" / "features").glob("*/"))
+
+
+def test_a_last_minibatch_of_one_image_is_refused(own_images: Path, tmp_path: Path) -> None:
+    study = study_of(own_images, "all", "all", standardize=False)
+    alone = study.model_copy(
+        update={"pretrain": study.pretrain.model_copy(update={"batch_size": 5})}
+    )
+    with pytest.raises(InputError, match="of a single image"):
+        carry_out(alone, tmp_path)
+
+
+def test_random_weights_carry_no_head_into_training_batchnorm(own_images: Path) -> None:
+    with pytest.raises(ValueError, match=r"pretrain\.trainable"):
+        study_of(own_images, "head", "all", batchnorm="train")
+    with pytest.raises(ValueError, match=r"backbone\.standardize_features"):
+        study_of(own_images, "layer4", "all")
