@@ -6,7 +6,7 @@ CONFIG ?= mnist
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: reproduce test lint bench clean
+.PHONY: reproduce test lint bench bench-network clean
 
 reproduce: $(VENV)/installed            ## environment, data, training, table
 	$(BIN)/swabench reproduce --config $(CONFIG)
@@ -22,6 +22,9 @@ lint: $(VENV)/installed-test
 
 bench: $(VENV)/installed-test           ## ratios against the usual way, in one run
 	$(BIN)/python tests/bench/speed.py
+
+bench-network: $(VENV)/installed-test   ## the same for training the network itself
+	$(BIN)/python -m tests.bench.network
 
 clean:                                  ## the environment and tool caches; never results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from swabench import experiment as experiments
 from swabench import features
 from swabench.averaging import AveragingPlan
 from swabench.backbone import Preprocess, Standardize, frozen_part, load_backbone, trained_part
-from swabench.config import SGD, Adam, BackboneSettings, Boundary, Precision, Study
+from swabench.config import BOUNDARIES, SGD, Adam, BackboneSettings, Boundary, Precision, Study
 from swabench.data import encode_idx
 from swabench.errors import InputError, SwabenchError
 from swabench.experiment import Experiment
@@ -404,10 +405,10 @@ def test_what_trains_higher_up_is_the_tail_of_what_trains_lower_down() -> None:
     network = load_backbone(BackboneSettings())
     standardize = Standardize(torch.zeros(2048), torch.ones(2048))
     vectors = {}
-    for boundary in ("head", "layer4", "all"):
-        part = trained_part(network, boundary, standardize, 10)  # type: ignore[arg-type]
+    for boundary in BOUNDARIES:
+        part = trained_part(network, boundary, standardize, 10)
         torch.manual_seed(0)
-        part.get_submodule("fc").reset_parameters()
+        nn.Linear.reset_parameters(cast(nn.Linear, part.get_submodule("fc")))
         vectors[boundary] = flatten(part)
     for k in (0, 1):
         head, layer4, whole = (vectors[name][k] for name in ("head", "layer4", "all"))

@@ -1,0 +1,271 @@
+"""How fast the network learner is, beside the usual ways, in one run: `make bench-network`.
+
+Prints ratios and the device's own limit (the rate of a large matrix product), and writes
+`results/bench/network-<device>.json`. Absolute rates are this machine's; ratios travel. Beside it
+run a plain loop (DataLoader, torchvision transforms, torch.optim.SGD, swa_utils) and, where the
+package `lightning` is installed, Lightning with its SWA callback. Wants an idle machine.
+
+    python -m tests.bench.network [--device cpu] [--batches 8] [--output FILE]
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+from torchvision.models import ResNet, resnet50
+
+from swabench.averaging import AveragingPlan, RunningMean
+from swabench.backbone import (
+    FEATURES,
+    Preprocess,
+    Standardize,
+    frozen_part,
+    load_backbone,
+    trained_part,
+)
+from swabench.config import SGD, BackboneSettings, Boundary, Precision
+from swabench.device import choose_device
+from swabench.environment import environment
+from swabench.training.flat import flatten
+from swabench.training.learner import Split
+from swabench.training.network import NetworkLearner
+from tests.bench.speed import NORMALIZATION, peak_flops, seconds
+
+SIZE, CLASSES, BATCH, RATE = 28, 10, 128, 0.005
+BOUNDARIES: tuple[Boundary, ...] = ("all", "layer4")
+console = Console()
+
+
+class Digits(Dataset[tuple[Tensor, int]]):
+    """Images as torchvision's MNIST hands them out: one by one, by way of PIL."""
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+        self._images = images
+        self._labels = labels
+        self._transform = transforms.Compose(
+            [
+                transforms.Grayscale(3),
+                transforms.ToTensor(),
+                transforms.Normalize(NORMALIZATION[0] * 3, NORMALIZATION[1] * 3),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = Image.fromarray(self._images[index, 0])
+        return self._transform(image), int(self._labels[index])
+
+
+def some_digits(batches: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Made-up images: their content has no influence on speed."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (batches * BATCH, 1, SIZE, SIZE), dtype=np.uint8)
+    return images, generator.integers(0, CLASSES, len(images))
+
+
+def product_rate(
+    boundary: Boundary, batches: int, device: torch.device, precision: Precision
+) -> float:
+    """Images a second of the network learner, with one capture into the average."""
+    images, labels = some_digits(batches)
+    standardize = Standardize(torch.zeros(FEATURES), torch.ones(FEATURES))
+    part = trained_part(load_backbone(BackboneSettings()), boundary, standardize, CLASSES)
+    preprocess: nn.Module | None = Preprocess(SIZE, NORMALIZATION)
+    inputs = torch.from_numpy(images)
+    if boundary == "layer4":
+        below = nn.Sequential(
+            Preprocess(SIZE, NORMALIZATION),
+            *frozen_part(load_backbone(BackboneSettings()), "layer4"),
+        )
+        with torch.no_grad():  # the cache is filled once in a study; that is not measured here
+            inputs = torch.cat([below(some) for some in inputs.split(256)])
+        preprocess = None
+    split = Split(inputs.to(device), torch.from_numpy(labels).to(device))
+    learner = NetworkLearner(
+        part,
+        {"train": split},
+        *flatten(part),
+        SGD(name="sgd"),
+        frozen=preprocess,
+        precision=precision,
+    )
+    average = RunningMean([AveragingPlan()], learner.weights())
+    rows = torch.randperm(len(labels)).to(device).split(BATCH)
+    rates = torch.tensor([RATE], device=device)
+
+    def work() -> None:
+        for some in rows:
+            learner.step(some, rates)
+        average.capture(0, learner.weights()[0])
+
+    return len(labels) / seconds(work, device, 3)
+
+
+def plain_network(boundary: Boundary) -> ResNet:
+    """What one writes: ResNet-50, its lower layers without gradients where they do not train."""
+    network = resnet50(num_classes=CLASSES)
+    if boundary == "layer4":
+        network.requires_grad_(False)
+        network.layer4.requires_grad_(True)
+        network.fc.requires_grad_(True)
+    return network
+
+
+def workers(device: torch.device) -> int:
+    """Loader processes: a GPU is fed by all cores, a CPU needs them for training."""
+    return 0 if device.type == "cpu" else min(16, os.cpu_count() or 1)
+
+
+def loader_of(batches: int, device: torch.device) -> DataLoader[tuple[Tensor, int]]:
+    """The usual loader."""
+    return DataLoader(
+        Digits(*some_digits(batches)),
+        BATCH,
+        shuffle=True,
+        num_workers=workers(device),
+        persistent_workers=workers(device) > 0,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def plain_rate(boundary: Boundary, batches: int, device: torch.device) -> float:
+    """Images a second of a plain PyTorch loop with swa_utils."""
+    network = plain_network(boundary).to(device).train()
+    optimizer = torch.optim.SGD(
+        [p for p in network.parameters() if p.requires_grad], lr=RATE, momentum=0.9
+    )
+    averaged = AveragedModel(network)
+    loader = loader_of(batches, device)
+
+    def work() -> None:
+        for inputs, labels in loader:
+            optimizer.zero_grad()
+            scores = network(inputs.to(device, non_blocking=True))
+            F.cross_entropy(scores, labels.to(device, non_blocking=True)).backward()
+            optimizer.step()
+        averaged.update_parameters(network)
+
+    return batches * BATCH / seconds(work, device, 3)
+
+
+def lightning_rate(boundary: Boundary, batches: int, device: torch.device) -> float | None:
+    """Images a second of Lightning with its SWA callback; None where it is not installed."""
+    if importlib.util.find_spec("lightning") is None:
+        return None
+    lightning: Any = importlib.import_module("lightning")
+    callbacks: Any = importlib.import_module("lightning.pytorch.callbacks")
+    network = plain_network(boundary)
+
+    class Module(lightning.LightningModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+            return F.cross_entropy(self.network(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            trained = [p for p in network.parameters() if p.requires_grad]
+            return torch.optim.SGD(trained, lr=RATE, momentum=0.9)
+
+    class Clock(callbacks.Callback):  # type: ignore[misc]
+        """Seconds of every epoch; the first warms up, after the last SWA measures BatchNorm."""
+
+        def __init__(self) -> None:
+            self.starts: list[float] = []
+
+        def on_train_epoch_start(self, trainer: object, module: object) -> None:
+            torch.zeros(1, device=device).item()  # waits for the device
+            self.starts.append(time.perf_counter())
+
+    clock = Clock()
+    trainer = lightning.Trainer(
+        max_epochs=4,
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=1,
+        callbacks=[clock, callbacks.StochasticWeightAveraging(swa_lrs=RATE, swa_epoch_start=1)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Module(), loader_of(batches, device))
+    return batches * BATCH / float(np.median(np.diff(clock.starts[:4])[1:]))
+
+
+def step_flops(boundary: Boundary) -> float:
+    """Operations of a training step, an image (two a multiply-add), frozen layers left out."""
+    standardize = Standardize(torch.zeros(FEATURES), torch.ones(FEATURES))
+    part = trained_part(load_backbone(BackboneSettings()), boundary, standardize, CLASSES).train()
+    inputs = torch.zeros(4, 3, SIZE, SIZE)
+    if boundary == "layer4":
+        with torch.no_grad():
+            inputs = frozen_part(load_backbone(BackboneSettings()), "layer4")(inputs)
+    with FlopCounterMode(display=False) as counter:
+        part(inputs).sum().backward()
+    return int(counter.get_total_flops()) / len(inputs)
+
+
+def measure(device: torch.device, batches: int) -> dict[str, float]:
+    """All rates and ratios."""
+    peak = peak_flops(device)
+    found = {"matrix product, float32, GFLOP/s": peak / 1e9}
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    for boundary in BOUNDARIES:
+        plain = plain_rate(boundary, batches, device)
+        lightning = lightning_rate(boundary, batches, device)
+        found[f"{boundary}: plain loop, images/s"] = plain
+        if lightning is not None:
+            found[f"{boundary}: Lightning with SWA, images/s"] = lightning
+        for precision in precisions:
+            own = product_rate(boundary, batches, device, precision)
+            found[f"{boundary}: swabench, {precision}, images/s"] = own
+            found[f"{boundary}: swabench, {precision}, over the plain loop"] = own / plain
+            if lightning is not None:
+                found[f"{boundary}: swabench, {precision}, over Lightning"] = own / lightning
+            found[f"{boundary}: swabench, {precision}, share of the matrix product's rate"] = (
+                own * step_flops(boundary) / peak
+            )
+    return found
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batches", type=int, default=None, help="of 128 images, a measurement")
+    parser.add_argument("--output", type=Path, default=None)
+    arguments = parser.parse_args()
+    device = choose_device(arguments.device)
+    batches = arguments.batches or (8 if device.type == "cpu" else 200)
+    found = measure(device, batches)
+    table = Table("measured", "value", title=f"the network learner on {device.type}")
+    for name, value in found.items():
+        table.add_row(name, f"{value:,.3g}" if value < 100 else f"{value:,.0f}")
+    console.print(table)
+    output = arguments.output or Path("results/bench") / f"network-{device.type}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    content = {"measured": found, "environment": environment(device)}
+    output.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
