@@ -162,7 +162,7 @@ def reproduce(
     study, chosen = _study(config, seeds)
     experiment = _experiment(study, results, device)
     experiment.pretrain(chosen)
-    experiment.finetune(list(study.methods), chosen)
+    experiment.finetune(list(study.every_method), chosen)
     _write_table(study, experiment.store, chosen)
 
 
@@ -198,17 +198,19 @@ def validate(
     study, chosen = _study(config, seeds)
     target = choose_device(device)
     store = RecordStore(results, study)
-    rows = list(study.row_names)
-    missing = store.missing(rows, chosen)
+    runs = list(study.run_names)
+    missing = store.missing(runs, chosen)
     _say(f"{study.name}: {study.title}: the study is valid")
     _say(
         f"  trains      {study.pretrain.trainable} by {study.pretrain.name} "
         f"({study.pretrain.epochs} epochs), then {study.finetune.trainable} "
         f"({study.finetune.epochs} epochs, batch {study.finetune.batch_size})"
     )
-    _say(f"  rows        {', '.join(rows)}")
+    _say(f"  rows        {', '.join(study.row_names)}")
+    if study.rate_sweep:
+        _say(f"  rate sweep  {', '.join(runs[len(study.row_names) :])}")
     _say(f"  seeds       {', '.join(map(str, chosen))}")
-    _say(f"  runs        {len(missing)} to do, {len(rows) * len(chosen) - len(missing)} done")
+    _say(f"  runs        {len(missing)} to do, {len(runs) * len(chosen) - len(missing)} done")
     if missing:
         cost = estimate(study, missing, target)
         _say(

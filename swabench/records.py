@@ -72,8 +72,8 @@ class Record:
     def tensors(self) -> dict[str, Tensor]:
         """Weights, predictions and trajectory, verified.
 
-        Keys: `weights/<predictor>` (P,), `log_probabilities/<predictor>/<split>` (N, C) and,
-        where it was kept, `trajectory` (epochs + 1, P).
+        Keys: `weights/<predictor>` (P,), `log_probabilities/<predictor>/<split>` (N, C),
+        `labels/<split>` (N,) and, where it was kept, `trajectory` (epochs + 1, P).
 
         Raises:
             InputError: The file is missing or not as it was written.
@@ -208,6 +208,8 @@ def _named_tensors(outcome: Outcome) -> dict[str, Tensor]:
     named = {f"weights/{name}": weights for name, weights in outcome.weights.items()}
     for (predictor, split), values in outcome.log_probabilities.items():
         named[f"log_probabilities/{predictor}/{split}"] = values.to(torch.float32)
+    for split, labels in outcome.labels.items():
+        named[f"labels/{split}"] = labels.to(torch.int16)
     if outcome.trajectory is not None:
         named["trajectory"] = outcome.trajectory
     return {name: tensor.contiguous() for name, tensor in named.items()}

@@ -63,6 +63,7 @@ class Outcome:
         log_probabilities: Final predictions by (predictor, split), shape (N, C) each.
         trajectory: The iterate's weights at the start and after every epoch, shape
             (epochs + 1, P), where they were asked for.
+        labels: The true classes by split, shape (N,) each: predictions mean little without.
         diverged_epoch: The epoch after which the iterate's loss was not finite; then the rest
             means nothing.
     """
@@ -71,6 +72,7 @@ class Outcome:
     weights: dict[Predictor, Tensor] = field(default_factory=dict)
     log_probabilities: dict[tuple[Predictor, SplitName], Tensor] = field(default_factory=dict)
     trajectory: Tensor | None = None
+    labels: dict[SplitName, Tensor] = field(default_factory=dict)
     diverged_epoch: int | None = None
 
 
@@ -211,6 +213,9 @@ class _Tracker:
         weights = self._learner.weights().cpu()
         averages = self._averages.value.cpu()
         for run, outcome in enumerate(self._outcomes):
+            outcome.labels = {
+                split: labels.cpu() for split, labels in zip(SCORED, self._labels, strict=True)
+            }
             outcome.weights["iterate"] = weights[run].clone()
             if run in self._row:
                 outcome.weights["average"] = averages[self._row[run]].clone()
