@@ -2,24 +2,37 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
-from swabench.analysis.statistics import Estimate, mean_interval
+from swabench.analysis.statistics import Estimate, compare_paired, mean_interval, seeds_needed
 from swabench.config import Study
 from swabench.errors import InputError
 from swabench.records import Record, RecordStore
+from swabench.training.loop import Predictor
 
 Records = Mapping[str, Mapping[int, Record]]
 
+PREDICTORS: tuple[Predictor, Predictor] = ("average", "ensemble")
+"""The two ways of making one prediction of several snapshots."""
 
-def collect(study: Study, store: RecordStore, seeds: Sequence[int]) -> Records:
+
+def collect(
+    study: Study, store: RecordStore, seeds: Sequence[int], names: Sequence[str] | None = None
+) -> Records:
     """All records of a study, by row and seed, checked to be of one kind.
+
+    Args:
+        study: The study.
+        store: Its records.
+        seeds: The seeds to look for.
+        names: Which runs; by default the table's rows. `study.run_names` are all there are.
 
     Raises:
         InputError: There is none, or they were made from different data or weights.
     """
     found: dict[str, dict[int, Record]] = {}
-    for name in study.row_names:
+    for name in study.row_names if names is None else names:
         records = ((seed, store.find(name, seed)) for seed in seeds)
         found[name] = {seed: record for seed, record in records if record is not None}
     every = [record for records in found.values() for record in records.values()]
@@ -90,6 +103,82 @@ def presentable(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     )
 
 
+def ensembles(study: Study, records: Records) -> pd.DataFrame:
+    """One row a method that averages: its average beside the ensemble of the same snapshots.
+
+    Returns:
+        Final test accuracies in percent and losses in nats of both, and the paired differences
+        ensemble − average, each with its interval over seeds.
+    """
+    rows = []
+    for name, found in records.items():
+        if study.row_method(name).averaging is None:
+            continue
+        row: dict[str, str | float] = {"method": name, "title": study.row_method(name).title}
+        for measure in ("accuracy", "loss"):
+            average, ensemble = (
+                [getattr(record.final(predictor, "test"), measure) for record in found.values()]
+                for predictor in PREDICTORS
+            )
+            gaps = [b - a for a, b in zip(average, ensemble, strict=True)]
+            for label, values in (
+                (f"average_{measure}", average),
+                (f"ensemble_{measure}", ensemble),
+                (f"{measure}_difference", gaps),
+            ):
+                row |= _columns(label, mean_interval(values, study.confidence) if values else None)
+        rows.append({**row, "seeds": len(found)})
+    return pd.DataFrame(rows)
+
+
+def presentable_ensembles(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The ensembles as a person reads them."""
+    interval = f"[{100 * study.confidence:g} %]"
+    shown = {
+        f"Average, % {interval}": ("average_accuracy", 2, False),
+        f"Ensemble, % {interval}": ("ensemble_accuracy", 2, False),
+        f"Difference, points {interval}": ("accuracy_difference", 3, True),
+        f"Average, loss {interval}": ("average_loss", 4, False),
+        f"Ensemble, loss {interval}": ("ensemble_loss", 4, False),
+        f"Difference, loss {interval}": ("loss_difference", 4, True),
+    }
+    columns = {
+        title: _with_interval(frame, column, column, digits, signed)
+        for title, (column, digits, signed) in shown.items()
+    }
+    return pd.DataFrame({"Method": frame["method"], **columns, "Seeds": frame["seeds"]})
+
+
+def not_distinguished(study: Study, records: Records) -> list[str]:
+    """A line for each row that is not told from the reference, with the seeds that would tell.
+
+    A row is told from it where the paired t test and the sign-flip test both fall to the level
+    of the study's rules; no correction is made here for the number of rows.
+    """
+    rules, reference = study.claims, study.reference
+    rng = np.random.default_rng(rules.sign_flip_seed)
+    lines = []
+    for name in records:
+        pairs = _pairs(name, reference, records)
+        if name == reference or not pairs[0]:
+            continue
+        found = compare_paired(*pairs, confidence=study.confidence, rng=rng)
+        if max(found.p_t, found.p_sign_flip) <= rules.alpha:
+            continue
+        mean, deviation = found.difference.mean, found.difference.deviation
+        needed = seeds_needed(mean, deviation, rules.power, rules.alpha)
+        lines.append(
+            f"{name} is not distinguished from {reference} by {len(pairs[0])} seeds; "
+            + (
+                f"about {needed} would tell a difference of {mean:+.3f} points at "
+                f"{rules.power:.0%} power."
+                if needed
+                else f"how many would tell a difference of {mean:+.3f} points cannot be said."
+            )
+        )
+    return lines
+
+
 def incompleteness(missing: Mapping[str, Sequence[int]]) -> str:
     """What a table lacks, in one line; empty where it lacks nothing."""
     if not missing:
@@ -138,14 +227,19 @@ def _columns(name: str, estimate: Estimate | None) -> dict[str, float]:
 
 def _difference(name: str, reference: str, records: Records, confidence: float) -> dict[str, float]:
     """Columns of the paired difference, over the seeds that both rows have."""
-    own, other = _finals(records[name], "accuracy"), _finals(records[reference], "accuracy")
-    both = sorted(own.keys() & other.keys())
+    pairs = _pairs(name, reference, records)
     columns = (f"difference_to_{reference}", "difference_low", "difference_high")
-    if name == reference or not both:
+    if name == reference or not pairs[0]:
         return dict.fromkeys(columns, float("nan"))
-    pairs = [own[seed] for seed in both], [other[seed] for seed in both]
     found = mean_interval([a - b for a, b in zip(*pairs, strict=True)], confidence)
     return dict(zip(columns, (found.mean, found.low, found.high), strict=True))
+
+
+def _pairs(name: str, reference: str, records: Records) -> tuple[list[float], list[float]]:
+    """Final accuracies of a row and of the reference, at the seeds that both have."""
+    own, other = _finals(records[name], "accuracy"), _finals(records[reference], "accuracy")
+    both = sorted(own.keys() & other.keys())
+    return [own[seed] for seed in both], [other[seed] for seed in both]
 
 
 def _with_interval(

@@ -1,0 +1,2 @@
+"""stub"""
+def render_report(*a) -> str: return ""
