@@ -336,7 +336,8 @@ def _decided(study: Study, store: RecordStore, seeds: list[int]) -> tuple[list[C
 def _write_report(study: Study, store: RecordStore, seeds: list[int]) -> None:
     decided, note = _decided(study, store, seeds)
     records = tables.collect(study, store, seeds, study.run_names)
-    path = store.write_text("report.html", render_report(study, records, seeds, decided, store))
+    page = render_report(study, records, seeds, decided, store.figures())
+    path = store.write_text("report.html", page)
     _say(f"written: {path}")
     if note:
         raise SwabenchError(note)

@@ -30,6 +30,7 @@ from swabench.training.loop import Measurement, Outcome, Predictor
 
 _RECORD = "record.json"
 _TENSORS = "tensors.safetensors"
+_FIGURES = "figures"
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,11 @@ class RecordStore:
         finally:
             temporary.unlink(missing_ok=True)
         return path
+
+    def figures(self) -> dict[str, str]:
+        """The SVG figures of the study that have been drawn, by name, in order."""
+        paths = sorted((self.folder / _FIGURES).glob("*.svg"))
+        return {path.stem: path.read_text(encoding="utf-8") for path in paths}
 
     def _run_folder(self, method: str, seed: int) -> Path:
         identity = self._study.run_identity(method, seed)

@@ -39,6 +39,7 @@ class Claim:
 
     Attributes:
         key: C1 to C8.
+        statement: The claim itself, to stand after "that" or "whether".
         question: The claim as one question.
         measure: What is measured, and the rule that decides.
         verdict: By that rule.
@@ -48,6 +49,7 @@ class Claim:
     """
 
     key: str
+    statement: str
     question: str
     measure: str
     verdict: Verdict
@@ -114,6 +116,7 @@ class Case:
 @dataclass(frozen=True)
 class _Test:
     key: str
+    statement: str
     question: str
     measure: str
     needs: Callable[[Study], Sequence[str]]
@@ -139,6 +142,7 @@ def decide_claims(
 
 _UNTRIED = Claim(
     "C8",
+    "weighting the snapshots by their validation score would do better",
     "Would weighting the snapshots by their validation score do better?",
     "The paper proposes it and does not try it.",
     "not tested",
@@ -148,13 +152,13 @@ _UNTRIED = Claim(
 
 def _decide(test: _Test, case: Case) -> Claim:
     measure = test.measure.format(rules=case.rules, transient=f"{case.rules.transient:.0%}")
-    claim = Claim(test.key, test.question.format(rules=case.rules), measure, "not measured", "")
+    claim = Claim(test.key, test.statement, test.question, measure, "not measured", "")
     lacking = _lacking(test.needs(case.study), case)
     if lacking:
-        return replace(claim, reason=lacking)
+        return replace(claim, reason=f"{lacking}.")
     evidence = corrected(test.gather(case))
     if not evidence:
-        return replace(claim, reason=f"there is no record of a {LINE}")
+        return replace(claim, reason=f"There is no record of the {LINE}.")
     verdict = test.judge(evidence, case.rules.alpha)
     return replace(
         claim,
@@ -168,10 +172,10 @@ def _decide(test: _Test, case: Case) -> Claim:
 def _lacking(names: Sequence[str], case: Case) -> str:
     """What a claim needs and the records do not have; empty where nothing is missing."""
     if not names:
-        return "the study has no rate_sweep of its SGD and its SWA"
+        return "The study has no rate_sweep of its SGD and its SWA"
     unknown = [name for name in names if name not in case.study.run_names]
     if unknown:
-        return f"the study has no method {' and no method '.join(map(repr, unknown))}"
+        return f"The study has no method {' and no method '.join(map(repr, unknown))}"
     absent = {
         name: [s for s in case.seeds if s not in case.records.get(name, {})] for name in names
     }
@@ -249,9 +253,11 @@ def _mcnemar_notes(evidence: Sequence[Evidence], case: Case) -> list[str]:
     return [
         f"{e.comparison}: seed by seed, McNemar's mid-p is below {case.rules.alpha:g} at "
         f"{len(e.mcnemar_seeds)} of {len(case.seeds)} seeds"
-        + (f" ({', '.join(map(str, e.mcnemar_seeds))})." if e.mcnemar_seeds else ".")
+        # Naming all or none of them would tell nobody anything.
+        + (f" ({listed})." if 0 < len(e.mcnemar_seeds) < len(case.seeds) else ".")
         for e in evidence
         if e.mcnemar_seeds is not None
+        for listed in [", ".join(map(str, e.mcnemar_seeds))]
     ]
 
 
@@ -410,7 +416,7 @@ def _high_rates_suit_swa_only(case: Case) -> list[Evidence]:
     rules, compare = case.rules, case.compare
     margin = rules.margin_points
     highest = max(_best_rates(case, rules.sgd).values())
-    found = []
+    found: list[Evidence] = []
     for rate in _rates_of(case, rules.sgd):
         shown, losses = {}, {}
         for method in (rules.sgd, rules.swa):
@@ -461,6 +467,7 @@ def _tests() -> list[_Test]:
     return [
         _Test(
             "C1",
+            "every fine-tuning is better than Adam alone",
             "Is every fine-tuning better than Adam alone?",
             "Final test accuracy of each method less that of pretraining, paired by seed. "
             "Supported if every one is above zero, contradicted if any is below.",
@@ -469,6 +476,7 @@ def _tests() -> list[_Test]:
         ),
         _Test(
             "C2",
+            "SWA and tuned SGD are extremely close",
             "Are SWA and tuned SGD extremely close?",
             "Final test accuracy of {rules.swa} and of {rules.swa_cyclical} less that of "
             "{rules.sgd}, paired by seed. Supported if both lie within ±{rules.margin_points:g} "
@@ -478,6 +486,7 @@ def _tests() -> list[_Test]:
         ),
         _Test(
             "C3",
+            "the average is stable where its own cyclical iterate is not",
             "Is the average stable where its own cyclical iterate is not?",
             "The swing of a curve: the standard deviation of its changes from one epoch to the "
             "next, so that a steady rise counts for nothing and jumping up and down for all. "
@@ -489,6 +498,7 @@ def _tests() -> list[_Test]:
         ),
         _Test(
             "C4",
+            "SWA's minimum is no wider than SGD's",
             "Is SWA's minimum no wider than SGD's?",
             f"The {LINE} through the starting and the fine-tuned weights, as logarithm, "
             "{rules.swa} less {rules.sgd}, paired by seed. Supported if the two are within "
@@ -499,6 +509,7 @@ def _tests() -> list[_Test]:
         ),
         _Test(
             "C5",
+            "Periodic SWA beats SWA",
             "Does Periodic SWA beat SWA?",
             "Final test accuracy of {rules.pswa} less that of {rules.swa_cyclical}, which has the "
             "same rate and no restarts, paired by seed. Supported if above zero, contradicted if "
@@ -508,6 +519,7 @@ def _tests() -> list[_Test]:
         ),
         _Test(
             "C6",
+            "SWA behaves like an ensemble of its snapshots",
             "Does SWA behave like an ensemble of its snapshots?",
             "The average less the ensemble of the same snapshots, paired by seed: test accuracy "
             "within ±{rules.margin_points:g} points and test loss within ±{rules.margin_nats:g} "
@@ -520,6 +532,7 @@ def _tests() -> list[_Test]:
         ),
         _Test(
             "C7",
+            "a rate that is right for SWA is too high for plain SGD",
             "Is a rate that is right for SWA too high for plain SGD?",
             "Test accuracy at each rate of the sweep less that at the method's best rate, which "
             "is chosen for every seed by the validation accuracy at the other seeds. Supported "

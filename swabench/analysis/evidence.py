@@ -29,9 +29,7 @@ from swabench.config import Study
 Values = Mapping[int, float]
 """One value per seed."""
 
-Verdict = Literal[
-    "supported", "contradicted", "not distinguished", "not measured", "not tested"
-]
+Verdict = Literal["supported", "contradicted", "not distinguished", "not measured", "not tested"]
 
 
 @dataclass(frozen=True)
@@ -92,9 +90,7 @@ class Comparer:
             raise ValueError(f"{comparison}: found seeds {sorted(a)} and {sorted(b)}, not pairs")
         pairs = [a[seed] for seed in sorted(a)], [b[seed] for seed in sorted(a)]
         found = compare_paired(*pairs, confidence=self._confidence, rng=self._rng)
-        return Evidence(
-            comparison, measure, unit, found.difference, found.p_t, found.p_sign_flip
-        )
+        return Evidence(comparison, measure, unit, found.difference, found.p_t, found.p_sign_flip)
 
     def directed(
         self, comparison: str, measure: str, unit: str, a: Values, b: Values, sign: Literal[1, -1]

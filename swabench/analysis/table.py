@@ -1,6 +1,7 @@
 """The comparison table, from records alone, by pandas."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from swabench.records import Record, RecordStore
 from swabench.training.loop import Predictor
 
 Records = Mapping[str, Mapping[int, Record]]
+
+Standing = Literal["above", "below", "not distinguished"]
 
 PREDICTORS: tuple[Predictor, Predictor] = ("average", "ensemble")
 """The two ways of making one prediction of several snapshots."""
@@ -149,32 +152,40 @@ def presentable_ensembles(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     return pd.DataFrame({"Method": frame["method"], **columns, "Seeds": frame["seeds"]})
 
 
-def not_distinguished(study: Study, records: Records) -> list[str]:
-    """A line for each row that is not told from the reference, with the seeds that would tell.
+def standings(study: Study, records: Records) -> dict[str, Standing]:
+    """Where each other row stands to the reference, by the level of the study's rules.
 
-    A row is told from it where the paired t test and the sign-flip test both fall to the level
-    of the study's rules; no correction is made here for the number of rows.
+    A row is above or below where the paired t test and the sign-flip test both say so; no
+    correction is made here for the number of rows. Rows without pairs are left out.
     """
-    rules, reference = study.claims, study.reference
-    rng = np.random.default_rng(rules.sign_flip_seed)
-    lines = []
+    rng = np.random.default_rng(study.claims.sign_flip_seed)
+    found: dict[str, Standing] = {}
     for name in records:
-        pairs = _pairs(name, reference, records)
-        if name == reference or not pairs[0]:
+        pairs = _pairs(name, study.reference, records)
+        if name == study.reference or not pairs[0]:
             continue
-        found = compare_paired(*pairs, confidence=study.confidence, rng=rng)
-        if max(found.p_t, found.p_sign_flip) <= rules.alpha:
+        compared = compare_paired(*pairs, rng=rng)
+        # One seed has no t test: its NaN is not at or below any level.
+        if not (compared.p_t <= study.claims.alpha and compared.p_sign_flip <= study.claims.alpha):
+            found[name] = "not distinguished"
+        else:
+            found[name] = "above" if compared.difference.mean > 0 else "below"
+    return found
+
+
+def not_distinguished(study: Study, records: Records) -> list[str]:
+    """A line for each row that is not told from the reference, with the seeds that would tell."""
+    lines = []
+    for name, standing in standings(study, records).items():
+        if standing != "not distinguished":
             continue
-        mean, deviation = found.difference.mean, found.difference.deviation
-        needed = seeds_needed(mean, deviation, rules.power, rules.alpha)
+        own, other = _pairs(name, study.reference, records)
+        found = mean_interval(np.subtract(own, other))
+        needed = seeds_needed(found.mean, found.deviation, study.claims.power, study.claims.alpha)
+        words = f"about {needed}" if needed else "nobody can say how many"
         lines.append(
-            f"{name} is not distinguished from {reference} by {len(pairs[0])} seeds; "
-            + (
-                f"about {needed} would tell a difference of {mean:+.3f} points at "
-                f"{rules.power:.0%} power."
-                if needed
-                else f"how many would tell a difference of {mean:+.3f} points cannot be said."
-            )
+            f"{name} is not distinguished from {study.reference} by {found.n} seeds; {words} would "
+            f"tell a difference of {found.mean:+.3f} points at {study.claims.power:.0%} power."
         )
     return lines
 
