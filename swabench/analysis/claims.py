@@ -9,25 +9,18 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swabench.analysis.evidence import Comparer, Evidence, Values, Verdict, corrected, judge
+from swabench.analysis.flatness import LINE, Flatness
 from swabench.analysis.statistics import mcnemar_mid_p, mean_interval
 from swabench.analysis.table import Records
 from swabench.config import Study
 from swabench.records import Record
 from swabench.training.loop import Predictor
-
-Flatness = Mapping[str, Mapping[str, Values]]
-"""How sharp the minima are: measure → method → seed → a positive number, larger is sharper."""
-
-LINE = "mean rise of the test loss along the line"
-"""C4's deciding measure: ∫ (loss(α) − loss(tuned)) over the line through start and tuned weights,
-divided by the line's length in α; what the paper's figure 2 draws."""
 
 Measure = Literal["accuracy", "loss"]
 UNITS: Mapping[Measure, str] = {"accuracy": "points", "loss": "nats"}
@@ -123,6 +116,7 @@ class _Test:
     gather: Callable[[Case], Sequence[Evidence]]
     judge: Callable[[Sequence[Evidence], float], Verdict] = judge
     notes: Callable[[Case], Sequence[str]] = lambda case: ()
+    lacks: Callable[[Case], str] = lambda case: ""
 
 
 def decide_claims(
@@ -153,12 +147,10 @@ _UNTRIED = Claim(
 def _decide(test: _Test, case: Case) -> Claim:
     measure = test.measure.format(rules=case.rules, transient=f"{case.rules.transient:.0%}")
     claim = Claim(test.key, test.statement, test.question, measure, "not measured", "")
-    lacking = _lacking(test.needs(case.study), case)
+    lacking = _lacking(test.needs(case.study), case) or test.lacks(case)
     if lacking:
         return replace(claim, reason=f"{lacking}.")
     evidence = corrected(test.gather(case))
-    if not evidence:
-        return replace(claim, reason=f"There is no record of the {LINE}.")
     verdict = test.judge(evidence, case.rules.alpha)
     return replace(
         claim,
@@ -294,21 +286,37 @@ def _swing(course: Sequence[float]) -> float:
 
 
 def _minima_alike(case: Case) -> list[Evidence]:
+    swa, sgd = case.rules.swa, case.rules.sgd
+    margin = case.rules.margin_flatness
     found = []
     for measure, methods in sorted(case.flatness.items(), key=lambda item: item[0] != LINE):
-        pair = [
-            {seed: methods.get(name, {}).get(seed, math.nan) for seed in case.seeds}
-            for name in (case.rules.swa, case.rules.sgd)
+        logs = [
+            {s: math.log(v) for s, v in methods.get(name, {}).items() if s in case.seeds and v > 0}
+            for name in (swa, sgd)
         ]
-        # Ratios ask for positive numbers; a measure that lacks a seed is not half a measure.
-        if not all(value > 0 for values in pair for value in values.values()):
+        both = logs[0].keys() & logs[1].keys()
+        if not both:
             continue
-        a, b = ({seed: math.log(value) for seed, value in values.items()} for values in pair)
-        compare = partial(case.compare.equal, margin=case.rules.margin_flatness)
-        test = compare if measure == LINE else case.compare.shown
-        label = f"{case.rules.swa} − {case.rules.sgd}"
-        found.append(test(label, f"logarithm of the {measure}", "", a, b))
-    return found if any(e.decides for e in found) else []
+        a, b = ({seed: values[seed] for seed in both} for values in logs)
+        name = f"log of the {measure}"
+        if len(both) < len(case.seeds):  # some of the seeds never pass for all of them
+            name += f" ({len(both)} of {len(case.seeds)} seeds)"
+        if measure == LINE:
+            found.append(case.compare.equal(f"{swa} − {sgd}", name, "", a, b, margin))
+        else:
+            found.append(case.compare.shown(f"{swa} − {sgd}", name, "", a, b))
+    return found
+
+
+def _landscape_lacks(case: Case) -> str:
+    methods = case.flatness.get(LINE, {})
+    parts = []
+    for name in (case.rules.swa, case.rules.sgd):
+        values = methods.get(name, {})
+        absent = [seed for seed in case.seeds if not values.get(seed, 0) > 0]
+        if absent:
+            parts.append(f"{name} at seeds {', '.join(map(str, absent))}")
+    return f"The landscape has no {LINE} of {'; '.join(parts)}" if parts else ""
 
 
 # --- C6: the average as an ensemble ----------------------------------------------------------
@@ -500,12 +508,14 @@ def _tests() -> list[_Test]:
             "C4",
             "SWA's minimum is no wider than SGD's",
             "Is SWA's minimum no wider than SGD's?",
-            f"The {LINE} through the starting and the fine-tuned weights, as logarithm, "
+            f"The {LINE} through the starting and the fine-tuned weights, as far to one side of "
+            "the latter as to the other; its logarithm, "
             "{rules.swa} less {rules.sgd}, paired by seed. Supported if the two are within "
             "±{rules.margin_flatness:g} (TOST), contradicted if they are beyond. Other measures "
             "of flatness are shown beside it.",
             lambda study: (study.claims.sgd, study.claims.swa),
             _minima_alike,
+            lacks=_landscape_lacks,
         ),
         _Test(
             "C5",

@@ -101,13 +101,14 @@ def findings(study: Study, records: Records, claims: Sequence[Claim]) -> list[st
             f"{tuned.max():.2f} % ({tuned.idxmax()}), as means over seeds."
         )
     standings = tables.standings(study, records)
+    differences = frame[f"difference_to_{study.reference}"]
     for standing, words in (
         ("above", f"Above {study.reference}, beyond what chance between seeds explains"),
         ("below", f"Below {study.reference}, just as surely"),
         ("not distinguished", f"Not distinguished from {study.reference}"),
     ):
         names = [
-            f"{name} ({frame.loc[name, f'difference_to_{study.reference}']:+.2f} points)"
+            f"{name} ({float(differences[name]):+.2f} points)"
             for name, found in standings.items()
             if found == standing
         ]
