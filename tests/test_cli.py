@@ -156,7 +156,7 @@ def test_every_command_has_help(fresh: Place, command: str) -> None:
 def test_validate_says_what_it_would_run(finished: Place) -> None:
     done = finished.run("validate", "--config", "tiny.yaml", "--seeds", "0-2")
     assert done.returncode == 0, done.stderr
-    assert "6 to do, 12 done" in done.stdout
+    assert "9 to do, 18 done" in done.stdout
 
 
 def test_methods_draws_the_rates(fresh: Place) -> None:
