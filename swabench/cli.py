@@ -16,6 +16,7 @@ from swabench.analysis import claims_text
 from swabench.analysis import table as tables
 from swabench.analysis.claims import Claim, decide_claims
 from swabench.analysis.report import render_report
+from swabench.analysis.table import Records
 from swabench.config import Study, bundled_studies, load_study
 from swabench.data import load_dataset, user_cache
 from swabench.device import choose_device
@@ -162,7 +163,10 @@ def claims(
 ) -> None:
     """Decide the paper's claims by the study's rules, from records alone."""
     study, chosen = _study(config, seeds)
-    _write_claims(study, RecordStore(results, study), chosen)
+    store = RecordStore(results, study)
+    records = _every_record(study, store, chosen)
+    _write_claims(study, store, decide_claims(study, records, chosen))
+    _fail_if_incomplete(records, chosen)
 
 
 @app.command()
@@ -173,7 +177,10 @@ def report(
 ) -> None:
     """Write report.html: table, figures, claims, settings and manifest on one page."""
     study, chosen = _study(config, seeds)
-    _write_report(study, RecordStore(results, study), chosen)
+    store = RecordStore(results, study)
+    records = _every_record(study, store, chosen)
+    _write_report(study, store, records, chosen, decide_claims(study, records, chosen))
+    _fail_if_incomplete(records, chosen)
 
 
 @app.command()
@@ -188,9 +195,12 @@ def reproduce(
     experiment = _experiment(study, results, device)
     experiment.pretrain(chosen)
     experiment.finetune(list(study.every_method), chosen)
-    _write_table(study, experiment.store, chosen)
-    _write_claims(study, experiment.store, chosen)
-    _write_report(study, experiment.store, chosen)
+    store = experiment.store
+    _write_table(study, store, chosen)
+    records = _every_record(study, store, chosen)
+    decided = decide_claims(study, records, chosen)
+    _write_claims(study, store, decided)
+    _write_report(study, store, records, chosen, decided)
 
 
 @app.command()
@@ -291,7 +301,7 @@ def _duration(seconds: float) -> str:
 
 
 def _write_table(study: Study, store: RecordStore, seeds: list[int]) -> None:
-    every = tables.collect(study, store, seeds, study.run_names)
+    every = _every_record(study, store, seeds)
     records = {name: every[name] for name in study.row_names}
     frame, ensembles = tables.comparison(study, records), tables.ensembles(study, records)
     shown = tables.presentable(frame, study)
@@ -311,34 +321,29 @@ def _write_table(study: Study, store: RecordStore, seeds: list[int]) -> None:
     for line in undecided:
         _say(line)
     _say(f"written to {store.folder}: {', '.join(files)}")
-    if note:
-        raise SwabenchError(note)
+    _fail_if_incomplete(records, seeds)
 
 
-def _write_claims(study: Study, store: RecordStore, seeds: list[int]) -> None:
-    decided, note = _decided(study, store, seeds)
-    frame = claims_text.evidence_frame(decided)
-    store.write_text("claims.csv", _csv(frame))
+def _every_record(study: Study, store: RecordStore, seeds: list[int]) -> Records:
+    return tables.collect(study, store, seeds, study.run_names)
+
+
+def _write_claims(study: Study, store: RecordStore, decided: list[Claim]) -> None:
+    store.write_text("claims.csv", _csv(claims_text.evidence_frame(decided)))
     store.write_text("claims.md", claims_text.claims_markdown(decided, study))
     _print_table(f"The paper's claims: {study.title}", claims_text.verdicts(decided), left=4)
     _say(f"written to {store.folder}: claims.md, claims.csv")
-    if note:
-        raise SwabenchError(note)
 
 
-def _decided(study: Study, store: RecordStore, seeds: list[int]) -> tuple[list[Claim], str]:
-    """The claims, and what the records lack for them."""
-    records = tables.collect(study, store, seeds, study.run_names)
-    note = tables.incompleteness(tables.missing_runs(records, seeds))
-    return decide_claims(study, records, seeds), note
-
-
-def _write_report(study: Study, store: RecordStore, seeds: list[int]) -> None:
-    decided, note = _decided(study, store, seeds)
-    records = tables.collect(study, store, seeds, study.run_names)
+def _write_report(
+    study: Study, store: RecordStore, records: Records, seeds: list[int], decided: list[Claim]
+) -> None:
     page = render_report(study, records, seeds, decided, store.figures())
-    path = store.write_text("report.html", page)
-    _say(f"written: {path}")
+    _say(f"written: {store.write_text('report.html', page)}")
+
+
+def _fail_if_incomplete(records: Records, seeds: list[int]) -> None:
+    note = tables.incompleteness(tables.missing_runs(records, seeds))
     if note:
         raise SwabenchError(note)
 
