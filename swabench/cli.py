@@ -141,6 +141,19 @@ def finetune(
 
 
 @app.command()
+def landscape(
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    seeds: SeedsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure the loss around the final weights: lines, plane, rays, sharpness, Hessian."""
+    study, chosen = _study(config, seeds)
+    done = _experiment(study, results, device).survey(chosen)
+    _say(f"landscape: {done} parts measured, the others were there already")
+
+
+@app.command()
 def table(
     config: ConfigOption = "mnist",
     results: ResultsOption = DEFAULT_RESULTS,

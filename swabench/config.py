@@ -7,13 +7,14 @@ by it, so a changed study never picks up old records.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from swabench.analysis.landscape import LandscapeSettings, Part
 from swabench.data import DatasetName
 from swabench.errors import InputError
 from swabench.methods import Method
@@ -153,6 +154,7 @@ class Study(Settings):
         title: One line that says what the study is.
         reference: The method that the others are compared with.
         confidence: Level of every interval.
+        landscape: What is measured around the final weights.
     """
 
     name: str
@@ -165,6 +167,7 @@ class Study(Settings):
     seeds: Seeds
     reference: str = "sgd"
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    landscape: LandscapeSettings = LandscapeSettings()
 
     @field_validator("methods")
     @classmethod
@@ -199,12 +202,23 @@ class Study(Settings):
                 f"finetune.trainable: {self.finetune.trainable!r} would freeze layers that "
                 f"pretraining trains ({self.pretrain.trainable!r}); train at least those"
             )
+        shown = self.landscape.plane.method
+        if shown is not None and shown not in self.averaging_methods:
+            raise ValueError(
+                f"landscape.plane.method: {shown!r} is no averaging method; "
+                f"there are {', '.join(self.averaging_methods) or 'none'}"
+            )
         return self
 
     @property
     def row_names(self) -> tuple[str, ...]:
         """Names of the table's rows: pretraining, then the methods in the study's order."""
         return (self.pretrain.name, *self.methods)
+
+    @property
+    def averaging_methods(self) -> tuple[str, ...]:
+        """Names of the methods whose result is an average."""
+        return tuple(name for name, method in self.methods.items() if method.averaging)
 
     def row_method(self, name: str) -> Method:
         """The method behind a row of the table."""
@@ -237,6 +251,41 @@ class Study(Settings):
                 "pretrain": self.pretrain_identity(seed),
                 "finetune": _plain(self.finetune),
                 "method": _plain(self.methods[method], exclude={"title", "paper_accuracy"}),
+            }
+        )
+
+    def landscape_rows(self, part: Part) -> tuple[str, ...]:
+        """The rows of the table that a part of the landscape looks at.
+
+        The plane's are the pretrained, the reference and one average, in this order.
+        """
+        averages = self.averaging_methods
+        if part == "plane":
+            shown = self.landscape.plane.method
+            found = (self.pretrain.name, self.reference, *([shown] if shown else averages[:1]))
+        elif part == "lines":
+            found = (self.pretrain.name, self.reference, *averages)
+        elif part in ("segments", "rays"):
+            found = (self.reference, *averages)
+        else:
+            found = self.row_names
+        return tuple(dict.fromkeys(found))
+
+    def landscape_seeds(self, part: Part, seeds: Sequence[int]) -> list[int]:
+        """Which of `seeds` a part of the landscape looks at: the first few, or all."""
+        return list(seeds[: self.landscape.part(part).seeds])
+
+    def landscape_identity(self, part: Part, seed: int) -> str:
+        """A digest of everything that a part of the landscape depends on at a seed."""
+        rows = self.landscape_rows(part)
+        return _digest(
+            {
+                "version": IDENTITY_VERSION,
+                "part": part,
+                "settings": _plain(self.landscape.part(part), exclude={"seeds"}),
+                "training_images": self.landscape.training_images,
+                "seed": self.landscape.seed,
+                "rows": [[name, self.run_identity(name, seed)] for name in rows],
             }
         )
 
