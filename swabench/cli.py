@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from swabench import __version__
 from swabench.analysis import table as tables
+from swabench.analysis.figures import draw as draw_figures
 from swabench.config import Study, bundled_studies, load_study
 from swabench.data import load_dataset, user_cache
 from swabench.device import choose_device
@@ -165,6 +166,17 @@ def table(
 
 
 @app.command()
+def figures(
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    seeds: SeedsOption = None,
+) -> None:
+    """Draw the figures (PNG and SVG), from records alone."""
+    study, chosen = _study(config, seeds)
+    _write_figures(study, RecordStore(results, study), chosen)
+
+
+@app.command()
 def reproduce(
     config: ConfigOption = "mnist",
     results: ResultsOption = DEFAULT_RESULTS,
@@ -295,6 +307,19 @@ def _write_table(study: Study, store: RecordStore, seeds: list[int]) -> None:
     _say(f"written to {store.folder}: {', '.join(files)}")
     if note:
         raise SwabenchError(note)
+
+
+def _write_figures(study: Study, store: RecordStore, seeds: list[int]) -> None:
+    notes: dict[str, None] = {}
+    for picture in draw_figures(study, store, seeds):
+        if picture.skipped:
+            _say(f"{picture.name}: not drawn, for {picture.skipped}")
+        for kind, content in picture.content.items():
+            _say(f"written: {store.write_figure(f'{picture.name}.{kind}', content)}")
+        if picture.note:
+            notes[picture.note] = None
+    if notes:
+        raise SwabenchError(" ".join(notes))
 
 
 def _latex(shown: pd.DataFrame, study: Study, note: str) -> str:

@@ -223,7 +223,7 @@ class Surveyor:
         return {"hessian": pd.DataFrame(found)}
 
     def _on(self, where: Slice, coordinates: Floats) -> pd.DataFrame:
-        """Accuracy and loss at points (K, d) of a slice, on both splits; columns x and, in a plane, y."""
+        """Accuracy and loss at points (K, d) of a slice, on both splits; columns x (and y)."""
         frames = []
         for split, score in self._scores.items():
             accuracies, losses = evaluate(score, where, coordinates)
