@@ -24,6 +24,7 @@ from swabench.experiment import Experiment
 from swabench.manifest import manifest
 from swabench.progress import LineProgress, Progress, TerminalProgress
 from swabench.records import RecordStore
+from swabench.survey import unsurveyable
 
 out = Console()
 err = Console(stderr=True)
@@ -183,11 +184,16 @@ def reproduce(
     seeds: SeedsOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Do all of it: data, features, pretraining, every method, table. Skips what is done."""
+    """Do all of it: data, training, landscape, figures, table. Skips what is done."""
     study, chosen = _study(config, seeds)
     experiment = _experiment(study, results, device)
     experiment.pretrain(chosen)
     experiment.finetune(list(study.methods), chosen)
+    if reason := unsurveyable(study):
+        _say(f"landscape: not measured, for {reason}")
+    else:
+        experiment.survey(chosen)
+    _write_figures(study, experiment.store, chosen)
     _write_table(study, experiment.store, chosen)
 
 

@@ -108,9 +108,9 @@ class Experiment:
             InputError: Runs are missing, or the study trains more than the final layer.
         """
         missing = missing_parts(self.study, self.store, seeds)
+        check_surveyable(self.study, self.store, missing)
         if not missing:
             return 0
-        check_surveyable(self.study, self.store, missing)
         self.store.check_writable()
         materials = self._materials
         surveyor = Surveyor(self.study, self.store, materials)

@@ -42,19 +42,26 @@ def missing_parts(study: Study, store: RecordStore, seeds: Sequence[int]) -> lis
     return [(part, seed) for part, seed in wanted if store.find_landscape(part, seed) is None]
 
 
+def unsurveyable(study: Study) -> str:
+    """Why a study has no landscape to measure; empty where it has."""
+    if study.finetune.trainable != "head":
+        return (
+            f"study {study.name!r} fine-tunes {study.finetune.trainable!r}; the landscape needs "
+            "`finetune.trainable: head`"
+        )
+    if not study.averaging_methods:
+        return f"study {study.name!r} has no averaging method to look at"
+    return ""
+
+
 def check_surveyable(study: Study, store: RecordStore, parts: Sequence[tuple[Part, int]]) -> None:
     """Check before anything is loaded that the parts can be measured.
 
     Raises:
         InputError: The study trains more than the final layer, or lacks runs; names them.
     """
-    if study.finetune.trainable != "head":
-        raise InputError(
-            f"landscape: study {study.name!r} fine-tunes {study.finetune.trainable!r}; "
-            "the landscape is measured for `finetune.trainable: head` only"
-        )
-    if not study.averaging_methods:
-        raise InputError(f"landscape: study {study.name!r} has no averaging method to look at")
+    if reason := unsurveyable(study):
+        raise InputError(f"landscape: {reason}")
     runs = {(name, seed) for part, seed in parts for name in study.landscape_rows(part)}
     missing = sorted(f"{name} at seed {seed}" for name, seed in runs if not store.find(name, seed))
     if missing:

@@ -18,9 +18,11 @@ import numpy as np
 import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from numpy.typing import NDArray
 
 from swabench.analysis.landscape import Part
 from swabench.analysis.surveys import Gathered, gather
@@ -65,6 +67,8 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "lines.markersize": 4,
     "legend.frameon": False,
+    "figure.constrained_layout.w_pad": 0.07,  # inches
+    "figure.constrained_layout.h_pad": 0.05,
     "legend.handlelength": 3.2,
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "swabench",  # else identifiers are random
@@ -250,8 +254,8 @@ def _line(sources: _Sources) -> tuple[Figure, str, str]:
                 index="alpha", columns="seed", values="loss"
             )
             _spread(ax, curves, sources.style(name), name, every=5)
-        _mark(ax, 0, "not\nfine-tuned")
-        _mark(ax, 1, "fine-\ntuned")
+        _mark(ax, 0, "before")
+        _mark(ax, 1, "after")
         ax.set(title=title, xlabel=_ALPHA)
         _log_scale(ax)
     axes[0].set_ylabel("Loss (nats, log scale)")
@@ -355,14 +359,20 @@ def _forest(sources: _Sources) -> tuple[Figure, str, str]:
         ax.tick_params(axis="y", length=0)
         ax.xaxis.set_major_locator(MaxNLocator(5))
     handles = [
-        Line2D([], [], color="#444444", marker="o", label=f"mean, {study.confidence:.0%} interval"),
+        Line2D(
+            [],
+            [],
+            color="#444444",
+            marker="o",
+            label=f"mean, {100 * study.confidence:g} % interval",
+        ),
         Line2D([], [], color="#444444", marker="|", ls="none", alpha=0.5, label="each seed"),
         Line2D([], [], label="the paper's number", **_PAPER),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     caption = (
         f"Test accuracy of every method, and its difference to {reference}, paired by seed: means "
-        f"with {study.confidence:.0%} t intervals over seeds, every seed, and the paper's numbers. "
+        f"with {100 * study.confidence:g} % t intervals, every seed, and the paper's numbers. "
         "A triangle at the edge stands for a difference off the scale; its number is on the right."
     )
     return figure, caption, sources.lacking(study.row_names)
@@ -380,12 +390,10 @@ def _plane(sources: _Sources) -> tuple[Figure, str, str]:
     start, *ends = marks["method"]
     for ax, (split, title) in zip(axes, _SPLITS.items(), strict=True):
         losses = grid[grid["split"] == split].pivot_table(index="y", columns="x", values="loss")
-        levels = np.geomspace(losses.min().min(), losses.max().max(), 12)
-        filled = ax.contourf(losses.columns, losses.index, losses, levels, cmap="cividis_r")
-        lines = ax.contour(
-            losses.columns, losses.index, losses, levels, colors="white", linewidths=0.4
-        )
-        del lines
+        levels = _levels(losses.to_numpy())
+        norm = BoundaryNorm(levels, 256)
+        filled = ax.contourf(*_xyz(losses), levels=levels, norm=norm, cmap="cividis_r")
+        ax.contour(*_xyz(losses), levels=levels, colors="white", linewidths=0.4)
         for name in ends:
             way = paths[paths["method"] == name]
             ax.plot(way["x"], way["y"], label=f"{name}, iterate", **_on_dark(sources.style(name)))
@@ -394,21 +402,25 @@ def _plane(sources: _Sources) -> tuple[Figure, str, str]:
             ax.annotate(
                 name,
                 (x, y),
-                xytext=(4, 6),
+                xytext=(0, 7 if y > 0.5 * marks["y"].max() else -7),
                 textcoords="offset points",
-                path_effects=[patheffects.withStroke(linewidth=2.2, foreground="white")],
+                ha="center",
+                va="bottom" if y > 0.5 * marks["y"].max() else "top",
+                # No stroke around the letters: with one, SVG draws them as paths.
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.85},
             )
         ax.grid(visible=False)
-        ax.set(title=title, xlabel=f"Distance from {start} to {ends[0]}")
+        ax.set(title=title, xlabel=f"Along {start} → {ends[0]} (weight units)")
         bar = figure.colorbar(filled, ax=ax, orientation="horizontal", format="%.2f", aspect=30)
         bar.set_label("Loss (nats)")
         bar.set_ticks(list(levels[::3]))
-    axes[0].set_ylabel("Distance across")
+        bar.ax.minorticks_off()
+    axes[0].set_ylabel("Across (weight units)")
     _legend(figure, axes[0], columns=2)
     caption = (
         f"Loss on the plane through the weights of {', '.join(marks['method'])} at seed {seed} "
-        "(stars), distances in units of the weights; the iterates' ways, epoch by epoch, are "
-        "projected on it."
+        "(stars), on an orthonormal basis; the two axes differ in scale. The iterates' ways, epoch "
+        "by epoch, are projected on the plane."
     )
     return figure, caption, _absent(found)
 
@@ -424,7 +436,7 @@ def _flatness(sources: _Sources) -> tuple[Figure, str, str]:
             ray=lambda f: f["seed"].astype(str) + "/" + f["direction"].astype(str)
         )
         curves = own.pivot_table(index="distance", columns="ray", values="loss")
-        _spread(left, curves, sources.style(name), name, every=2)
+        _spread(left, curves, sources.style(name), name, every=2, band=False)
     left.set(xlabel="Distance (units of the weights)", ylabel="Training loss (nats, log scale)")
     left.set_title("Along random rays")
     _log_scale(left)
@@ -448,7 +460,7 @@ def _flatness(sources: _Sources) -> tuple[Figure, str, str]:
     _legend(figure, left, columns=4)
     caption = (
         "Left: training loss along random directions of unit norm, the same for every method: "
-        f"mean, band of ± 1 standard deviation, faint lines for each of {curves.shape[1]} rays. "
+        f"mean, and each of {curves.shape[1]} rays faint behind. "
         f"Right: how far the training loss rises within a box around the weights (Keskar et al.), "
         f"mean and each of {len(sharp.seeds)} seeds."
     )
@@ -475,12 +487,18 @@ def _figure(rows: int, columns: int, **options: Any) -> tuple[Figure, Sequence[A
 
 
 def _spread(
-    ax: Axes, curves: pd.DataFrame, style: Mapping[str, Any], label: str, every: int = 1
+    ax: Axes,
+    curves: pd.DataFrame,
+    style: Mapping[str, Any],
+    label: str,
+    *,
+    every: int = 1,
+    band: bool = True,
 ) -> None:
     """The mean of the columns, a band of one deviation, and every column faint behind."""
     x, mean = curves.index, curves.mean(axis=1)
     ax.plot(x, curves, color=style["color"], linewidth=0.5, alpha=0.22, zorder=1)
-    if curves.shape[1] > 1:
+    if band and curves.shape[1] > 1:
         deviation = curves.std(axis=1)
         ax.fill_between(
             x, mean - deviation, mean + deviation, color=style["color"], alpha=0.18, lw=0, zorder=2
@@ -508,9 +526,18 @@ def _off_scale(ax: Axes, edge: float, y: float, style: Mapping[str, Any]) -> Non
 
 
 def _signed_interval(mean: float, low: float, high: float) -> str:
-    if np.isnan(low):
-        return f"{mean:+.2f}"
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    words = f"{mean:+.2f}" if np.isnan(low) else f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return words.replace("-", "−")
+
+
+def _levels(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Contour levels, closer together near the minimum, where the weights lie."""
+    lowest, highest = losses.min(), losses.max()
+    return np.asarray(lowest + (highest - lowest) * np.linspace(0, 1, 13) ** 2)
+
+
+def _xyz(grid: pd.DataFrame) -> tuple[NDArray[np.float64], ...]:
+    return grid.columns.to_numpy(float), grid.index.to_numpy(float), grid.to_numpy()
 
 
 def _on_dark(style: Mapping[str, Any]) -> dict[str, Any]:
@@ -530,7 +557,7 @@ def _mark(ax: Axes, x: float, words: str) -> None:
 def _log_scale(ax: Axes) -> None:
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter(ScalarFormatter())
-    ax.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 

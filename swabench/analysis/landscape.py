@@ -73,7 +73,7 @@ class PlaneSettings(PartSettings):
     """
 
     method: str | None = None
-    points: Annotated[int, Field(strict=True, ge=2)] = 21
+    points: Annotated[int, Field(strict=True, ge=2)] = 25
     margin: Annotated[float, Field(ge=0)] = 0.4
 
 
