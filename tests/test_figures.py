@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from synthetic import CLASSES, FEATURES, PROVENANCE, materials, small_study, write_runs
 
 from swabench.analysis.figures import DPI, HEIGHT, WIDTH, Picture, draw
 from swabench.config import Study
@@ -16,6 +15,7 @@ from swabench.errors import InputError
 from swabench.records import RecordStore
 from swabench.survey import Surveyor, missing_parts
 from swabench.training.learner import Split
+from tests.made_up_runs import CLASSES, FEATURES, PROVENANCE, materials, small_study, write_runs
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = [

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from synthetic import CLASSES, FEATURES, SIZE, materials, small_study, write_runs
 from torch import Tensor
 
 from swabench.analysis.landscape import (
@@ -33,6 +32,7 @@ from swabench.records import RecordStore
 from swabench.survey import Surveyor, check_surveyable, head_score, missing_parts
 from swabench.training.heads import initial_head
 from swabench.training.learner import Split
+from tests.made_up_runs import CLASSES, FEATURES, SIZE, materials, small_study, write_runs
 
 
 def quadratic(matrix: Tensor) -> Loss:
