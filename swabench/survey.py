@@ -135,7 +135,7 @@ class Surveyor:
             .assign(start=start, end=end)
             for end in ends
         ]
-        return {"lines": pd.concat(frames, ignore_index=True)}
+        return {part: pd.concat(frames, ignore_index=True)}
 
     def _plane(self, seed: int) -> Tables:
         """The grid, the three weights, and the iterates' ways, all in the plane's coordinates."""

@@ -14,7 +14,17 @@ import pytest
 
 from swabench.data import encode_idx
 
-COMMANDS = ["data", "pretrain", "finetune", "table", "reproduce", "methods", "validate"]
+COMMANDS = [
+    "data",
+    "pretrain",
+    "finetune",
+    "landscape",
+    "table",
+    "figures",
+    "reproduce",
+    "methods",
+    "validate",
+]
 STUDY = """
 extends: smoke
 title: A tiny study

@@ -25,7 +25,7 @@ from swabench.analysis.landscape import (
     random_directions,
     sharpness,
 )
-from swabench.analysis.surveys import gather
+from swabench.analysis.surveys import gather, tables_by_seed
 from swabench.config import Study, load_study
 from swabench.errors import InputError
 from swabench.records import RecordStore
@@ -279,6 +279,10 @@ def test_a_survey_is_recorded_part_by_part_and_found_again(tmp_path: Path, split
     assert gathered.seeds == [0, 1]
     lines = gathered.tables["lines"]
     assert set(lines["end"]) == {study.reference, *study.averaging_methods}
+    by_seed = tables_by_seed(study, store, [0, 1])
+    assert by_seed.keys() == {0, 1}
+    assert by_seed[0].keys() >= {"lines", "segments", "grid", "rays", "sharpness", "hessian"}
+    assert by_seed[1].keys() == {"lines", "sharpness"}
     # All lines of a seed start at the same weights, and end at each method's.
     starts = lines[lines["alpha"] == 0].groupby(["seed", "split"])["loss"]
     assert starts.nunique().eq(1).all()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from swabench.analysis.landscape import Part
+from swabench.analysis.landscape import PARTS, Part
 from swabench.config import Study
 from swabench.records import RecordStore
 
@@ -39,3 +39,15 @@ def gather(study: Study, store: RecordStore, part: Part, seeds: Sequence[int]) -
     }
     there = [record.seed for record in records]
     return Gathered(tables, there, [seed for seed in wanted if seed not in there])
+
+
+def tables_by_seed(
+    study: Study, store: RecordStore, seeds: Sequence[int]
+) -> dict[int, dict[str, pd.DataFrame]]:
+    """All tables of the landscape that are there, by seed and name; seeds without any left out."""
+    found: dict[int, dict[str, pd.DataFrame]] = {}
+    for part in PARTS:
+        for seed in study.landscape_seeds(part, seeds):
+            if record := store.find_landscape(part, seed):
+                found.setdefault(seed, {}).update(record.tables)
+    return found
