@@ -1,7 +1,7 @@
 """The command line: parse, call, print. The work is done elsewhere."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Never
 
@@ -12,11 +12,6 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from swabench import __version__
-from swabench.analysis import claims_text
-from swabench.analysis import table as tables
-from swabench.analysis.claims import Claim, decide_claims
-from swabench.analysis.report import render_report
-from swabench.analysis.table import Records
 from swabench.config import Study, bundled_studies, load_study
 from swabench.data import load_dataset, user_cache
 from swabench.device import choose_device
@@ -25,9 +20,10 @@ from swabench.errors import InputError, SwabenchError
 from swabench.estimate import estimate
 from swabench.experiment import Experiment
 from swabench.export import check_output, write_state
-from swabench.manifest import manifest
 from swabench.progress import LineProgress, Progress, TerminalProgress
+from swabench.publish import Publication, Published
 from swabench.records import RecordStore
+from swabench.survey import unsurveyable
 
 out = Console()
 err = Console(stderr=True)
@@ -146,6 +142,19 @@ def finetune(
 
 
 @app.command()
+def landscape(
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    seeds: SeedsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure the loss around the final weights: lines, plane, rays, sharpness, Hessian."""
+    study, chosen = _study(config, seeds)
+    done = _experiment(study, results, device).survey(chosen)
+    _say(f"landscape: {done} parts measured, the others were there already")
+
+
+@app.command()
 def table(
     config: ConfigOption = "mnist",
     results: ResultsOption = DEFAULT_RESULTS,
@@ -153,7 +162,20 @@ def table(
 ) -> None:
     """Write the comparison table (CSV, Markdown, LaTeX) and the manifest, from records alone."""
     study, chosen = _study(config, seeds)
-    _write_table(study, RecordStore(results, study), chosen)
+    store = RecordStore(results, study)
+    _show(Publication(study, store, chosen).table(), study.title, store)
+
+
+@app.command()
+def figures(
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    seeds: SeedsOption = None,
+) -> None:
+    """Draw the figures (PNG and SVG), from records alone."""
+    study, chosen = _study(config, seeds)
+    store = RecordStore(results, study)
+    _show(Publication(study, store, chosen).figures(), study.title, store)
 
 
 @app.command()
@@ -165,9 +187,7 @@ def claims(
     """Decide the paper's claims by the study's rules, from records alone."""
     study, chosen = _study(config, seeds)
     store = RecordStore(results, study)
-    records = _every_record(study, store, chosen)
-    _write_claims(study, store, decide_claims(study, records, chosen))
-    _fail_if_incomplete(records, chosen)
+    _show(Publication(study, store, chosen).claims(), "The paper's claims", store)
 
 
 @app.command()
@@ -179,9 +199,7 @@ def report(
     """Write report.html: table, figures, claims, settings and manifest on one page."""
     study, chosen = _study(config, seeds)
     store = RecordStore(results, study)
-    records = _every_record(study, store, chosen)
-    _write_report(study, store, records, chosen, decide_claims(study, records, chosen))
-    _fail_if_incomplete(records, chosen)
+    _show(Publication(study, store, chosen).report(), study.title, store)
 
 
 @app.command()
@@ -191,17 +209,23 @@ def reproduce(
     seeds: SeedsOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Do all of it: data, features, every run, table, claims, report. Skips what is done."""
+    """Do all of it: data, every run, landscape, table, figures, claims, report.
+
+    Skips what is done.
+    """
     study, chosen = _study(config, seeds)
     experiment = _experiment(study, results, device)
     experiment.pretrain(chosen)
     experiment.finetune(list(study.every_method), chosen)
-    store = experiment.store
-    _write_table(study, store, chosen)
-    records = _every_record(study, store, chosen)
-    decided = decide_claims(study, records, chosen)
-    _write_claims(study, store, decided)
-    _write_report(study, store, records, chosen, decided)
+    if reason := unsurveyable(study):
+        _say(f"landscape: not measured, for {reason}")
+    else:
+        experiment.survey(chosen)
+    store, published = experiment.store, Publication(study, experiment.store, chosen)
+    _show(published.table(), study.title, store)
+    _show(published.figures(), study.title, store)
+    _show(published.claims(), "The paper's claims", store)
+    _show(published.report(), study.title, store)
 
 
 @app.command()
@@ -333,81 +357,24 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _write_table(study: Study, store: RecordStore, seeds: list[int]) -> None:
-    every = _every_record(study, store, seeds)
-    records = {name: every[name] for name in study.row_names}
-    frame, ensembles = tables.comparison(study, records), tables.ensembles(study, records)
-    shown = tables.presentable(frame, study)
-    note = tables.incompleteness(tables.missing_runs(records, seeds))
-    undecided = tables.not_distinguished(study, records)
-    files: dict[str, Callable[[], str]] = {
-        "table.csv": lambda: _csv(frame),
-        "table.md": lambda: _table_markdown(study, shown, ensembles, note, undecided),
-        "table.tex": lambda: _latex(shown, study, note),
-        "ensemble.csv": lambda: _csv(ensembles),
-        "metrics.csv": lambda: _csv(tables.measurements(records)),
-        "manifest.json": lambda: manifest(study, every, seeds),
-    }
-    for name, content in files.items():
-        store.write_text(name, content())
-    _print_table(study.title, shown)
-    for line in undecided:
+def _show(published: Published, title: str, store: RecordStore) -> None:
+    """Print what was written; what is missing ends in an error, after all else is told."""
+    if published.shown is not None:
+        _print_table(title, published.shown)
+    for line in published.notes:
         _say(line)
-    _say(f"written to {store.folder}: {', '.join(files)}")
-    _fail_if_incomplete(records, seeds)
+    if published.files:
+        _say(f"written to {store.folder}: {', '.join(published.files)}")
+    if published.lacking:
+        raise SwabenchError(published.lacking)
 
 
-def _every_record(study: Study, store: RecordStore, seeds: list[int]) -> Records:
-    return tables.collect(study, store, seeds, study.run_names)
-
-
-def _write_claims(study: Study, store: RecordStore, decided: list[Claim]) -> None:
-    store.write_text("claims.csv", _csv(claims_text.evidence_frame(decided)))
-    store.write_text("claims.md", claims_text.claims_markdown(decided, study))
-    _print_table(f"The paper's claims: {study.title}", claims_text.verdicts(decided), left=4)
-    _say(f"written to {store.folder}: claims.md, claims.csv")
-
-
-def _write_report(
-    study: Study, store: RecordStore, records: Records, seeds: list[int], decided: list[Claim]
-) -> None:
-    page = render_report(study, records, seeds, decided, store.figures())
-    _say(f"written: {store.write_text('report.html', page)}")
-
-
-def _fail_if_incomplete(records: Records, seeds: list[int]) -> None:
-    note = tables.incompleteness(tables.missing_runs(records, seeds))
-    if note:
-        raise SwabenchError(note)
-
-
-def _csv(frame: pd.DataFrame) -> str:
-    return str(frame.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-
-
-def _table_markdown(
-    study: Study, shown: pd.DataFrame, ensembles: pd.DataFrame, note: str, undecided: list[str]
-) -> str:
-    parts = [study.title, note, shown.to_markdown(index=False, disable_numparse=True)]
-    parts.append("\n".join(f"- {line}" for line in undecided))
-    if len(ensembles):
-        beside = tables.presentable_ensembles(ensembles, study)
-        parts.append("The average, and the ensemble of the same snapshots, on the test images:")
-        parts.append(beside.to_markdown(index=False, disable_numparse=True))
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _latex(shown: pd.DataFrame, study: Study, note: str) -> str:
-    escaped = shown.rename(columns=lambda name: name.replace("%", r"\%"))
-    escaped = escaped.map(lambda value: str(value).replace("—", "---"))
-    return str(escaped.to_latex(index=False, caption=f"{study.title}. {note}".strip()))
-
-
-def _print_table(title: str, shown: pd.DataFrame, left: int = 1) -> None:
-    """Print a table whose first `left` columns are words; the others are numbers."""
+def _print_table(title: str, shown: pd.DataFrame) -> None:
+    """Print a table; columns whose entries begin with a letter are words, the others numbers."""
     drawn = Table(title=title, title_justify="left")
-    for number, column in enumerate(shown.columns):
-        drawn.add_column(str(column), justify="left" if number < left else "right")
+    for column in shown.columns:
+        words = str(shown[column].iloc[0])[:1].isalpha()
+        drawn.add_column(str(column), justify="left" if words else "right")
     for row in shown.astype(str).itertuples(index=False):
         drawn.add_row(*row)
     # A log has no width to fold to: there the table keeps its own.

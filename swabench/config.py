@@ -7,7 +7,7 @@ by it, so a changed study never picks up old records.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from swabench.analysis.landscape import LandscapeSettings, Part
 from swabench.data import DatasetName
 from swabench.errors import InputError
 from swabench.methods import Method
@@ -180,6 +181,7 @@ class Study(Settings):
         confidence: Level of every interval.
         rate_sweep: The same methods at other rates: runs beside the table's rows, for claim C7.
         claims: The rules that decide the paper's claims.
+        landscape: What is measured around the final weights.
     """
 
     name: str
@@ -194,6 +196,7 @@ class Study(Settings):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     rate_sweep: RateSweep | None = None
     claims: ClaimRules = ClaimRules()
+    landscape: LandscapeSettings = LandscapeSettings()
 
     @field_validator("methods")
     @classmethod
@@ -240,6 +243,12 @@ class Study(Settings):
                 raise ValueError(
                     f"claims.{part}: {name!r} is no method; there are {', '.join(self.methods)}"
                 )
+        shown = self.landscape.plane.method
+        if shown is not None and shown not in self.averaging_methods:
+            raise ValueError(
+                f"landscape.plane.method: {shown!r} is no averaging method; "
+                f"there are {', '.join(self.averaging_methods) or 'none'}"
+            )
         return self
 
     def _check_random_weights(self) -> None:
@@ -288,6 +297,11 @@ class Study(Settings):
         """Names of all runs of a seed: the table's rows, then the rate sweep's."""
         return (self.pretrain.name, *self.every_method)
 
+    @property
+    def averaging_methods(self) -> tuple[str, ...]:
+        """Names of the methods whose result is an average."""
+        return tuple(name for name, method in self.methods.items() if method.averaging)
+
     def row_method(self, name: str) -> Method:
         """The method behind a row of the table, or behind a run of the rate sweep."""
         return self.pretrain.method if name == self.pretrain.name else self.every_method[name]
@@ -323,6 +337,41 @@ class Study(Settings):
                 "pretrain": self.pretrain_identity(seed),
                 "finetune": _plain_stage(self.finetune),
                 "method": _plain(self.every_method[method], exclude=NOT_TRAINED),
+            }
+        )
+
+    def landscape_rows(self, part: Part) -> tuple[str, ...]:
+        """The rows of the table that a part of the landscape looks at.
+
+        The plane's are the pretrained, the reference and one average, in this order.
+        """
+        averages = self.averaging_methods
+        if part == "plane":
+            shown = self.landscape.plane.method
+            found = (self.pretrain.name, self.reference, *([shown] if shown else averages[:1]))
+        elif part == "lines":
+            found = (self.pretrain.name, self.reference, *averages)
+        elif part in ("segments", "rays"):
+            found = (self.reference, *averages)
+        else:
+            found = self.row_names
+        return tuple(dict.fromkeys(found))
+
+    def landscape_seeds(self, part: Part, seeds: Sequence[int]) -> list[int]:
+        """Which of `seeds` a part of the landscape looks at: the first few, or all."""
+        return list(seeds[: self.landscape.part(part).seeds])
+
+    def landscape_identity(self, part: Part, seed: int) -> str:
+        """A digest of everything that a part of the landscape depends on at a seed."""
+        rows = self.landscape_rows(part)
+        return _digest(
+            {
+                "version": IDENTITY_VERSION,
+                "part": part,
+                "settings": _plain(self.landscape.part(part), exclude={"seeds"}),
+                "training_images": self.landscape.training_images,
+                "seed": self.landscape.seed,
+                "rows": [[name, self.run_identity(name, seed)] for name in rows],
             }
         )
 

@@ -23,6 +23,7 @@ from swabench.materials import Materials
 from swabench.methods import Method
 from swabench.progress import Advance, Progress
 from swabench.records import RecordStore
+from swabench.survey import Surveyor, check_surveyable, missing_parts
 from swabench.training.heads import initial_head
 from swabench.training.loop import DataOrder, Outcome, RunPlan, train
 
@@ -100,6 +101,40 @@ class Experiment:
             raise SwabenchError(
                 "diverged, and were not recorded: " + "; ".join(diverged) + ". Lower their rates"
             )
+        return len(missing)
+
+    def survey(self, seeds: list[int]) -> int:
+        """Measure the loss landscape where that is not done; returns how many parts were.
+
+        Raises:
+            InputError: Runs are missing, or the study trains more than the final layer.
+        """
+        missing = missing_parts(self.study, self.store, seeds)
+        check_surveyable(self.study, self.store, missing)
+        if not missing:
+            return 0
+        self.store.check_writable()
+        materials = self._materials
+        surveyor = Surveyor(
+            self.study,
+            self.store,
+            materials.splits("head"),
+            materials.classes,
+            materials.provenance,
+        )
+        with self._progress.task("landscape", len(missing), "parts") as advance:
+            for part, seed in missing:
+                began = time.monotonic()
+                tables = surveyor.measure(part, seed)
+                self.store.write_landscape(
+                    part,
+                    seed,
+                    tables,
+                    provenance=materials.provenance,
+                    environment=self._environment,
+                    seconds=time.monotonic() - began,
+                )
+                advance(1)
         return len(missing)
 
     def export(self, method: str, seed: int) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ Only this module knows where files lie. Under a study's results folder:
 
     runs/<method>/seed-<seed>-<identity>/record.json         measurements and provenance
     runs/<method>/seed-<seed>-<identity>/tensors.safetensors  weights and predictions
+    landscape/<part>/seed-<seed>-<identity>.json              what was measured around the weights
+    figures/<name>.<format>                                   pictures, drawn from the above
 
 The identity is a digest of everything that the run depends on (`Study.run_identity`), so the
 records of a changed study are not found and not touched.
@@ -20,10 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from swabench.analysis.landscape import Part
 from swabench.config import Study
 from swabench.errors import InputError
 from swabench.training.loop import Measurement, Outcome, Predictor
@@ -92,6 +96,29 @@ class Record:
                 f"was written; delete {self.folder} and run again"
             )
         return load(content)
+
+
+@dataclass(frozen=True)
+class LandscapeRecord:
+    """One part of the loss landscape at one seed.
+
+    Attributes:
+        part: Which part.
+        seed: The runs' seed.
+        identity: Digest of everything that it depends on.
+        tables: What was measured, in long form, by name.
+        provenance: Digests of the data and the backbone that went in.
+        environment: Versions, device and commit it was measured with.
+        seconds: Wall time.
+    """
+
+    part: Part
+    seed: int
+    identity: str
+    tables: Mapping[str, pd.DataFrame]
+    provenance: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    seconds: float
 
 
 class RecordStore:
@@ -173,6 +200,53 @@ class RecordStore:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def find_landscape(self, part: Part, seed: int) -> LandscapeRecord | None:
+        """What was measured around the weights of a seed's runs; None where nothing was.
+
+        Raises:
+            InputError: It cannot be read, or is not as it was written.
+        """
+        path = self._landscape_path(part, seed)
+        if not path.is_file():
+            return None
+        try:
+            content = json.loads(path.read_text())
+            if content.pop("sha256") != _json_digest(content):
+                raise ValueError("altered since it was written")
+            tables = {name: pd.DataFrame(columns) for name, columns in content["tables"].items()}
+            return LandscapeRecord(**{**content, "tables": tables})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"{path}: no readable record ({error}); delete it and run again"
+            ) from None
+
+    def write_landscape(
+        self,
+        part: Part,
+        seed: int,
+        tables: Mapping[str, pd.DataFrame],
+        *,
+        provenance: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        seconds: float,
+    ) -> None:
+        """Write one part of the landscape, whole or not at all.
+
+        Raises:
+            InputError: The results folder cannot be written.
+        """
+        content = {
+            "part": part,
+            "seed": seed,
+            "identity": self._study.landscape_identity(part, seed),
+            "tables": {name: frame.to_dict(orient="list") for name, frame in tables.items()},
+            "provenance": dict(provenance),
+            "environment": dict(environment),
+            "seconds": round(seconds, 3),
+        }
+        text = json.dumps({**content, "sha256": _json_digest(content)})
+        self._write(self._landscape_path(part, seed), text.encode())
+
     def check_writable(self) -> None:
         """Find out before any work is done whether results can be written.
 
@@ -191,11 +265,18 @@ class RecordStore:
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a small file of the study (a table, a manifest), whole or not at all."""
+        return self._write(self.folder / name, text.encode())
+
+    def write_figure(self, name: str, content: bytes) -> Path:
+        """Write a picture of the study under its file name, whole or not at all."""
+        return self._write(self.folder / "figures" / name, content)
+
+    def _write(self, path: Path, content: bytes) -> Path:
         self.check_writable()
-        path = self.folder / name
-        temporary = path.with_name(f".writing-{os.getpid()}-{name}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
         try:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -206,9 +287,17 @@ class RecordStore:
         paths = sorted((self.folder / _FIGURES).glob("*.svg"))
         return {path.stem: path.read_text(encoding="utf-8") for path in paths}
 
+    def _landscape_path(self, part: Part, seed: int) -> Path:
+        identity = self._study.landscape_identity(part, seed)
+        return self.folder / "landscape" / part / f"seed-{seed}-{identity}.json"
+
     def _run_folder(self, method: str, seed: int) -> Path:
         identity = self._study.run_identity(method, seed)
         return self.folder / "runs" / method / f"seed-{seed}-{identity}"
+
+
+def _json_digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _named_tensors(outcome: Outcome) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from swabench.analysis import table
-from swabench.cli import _latex
 from swabench.config import Study, load_study
 from swabench.errors import InputError
 from swabench.records import RecordStore
@@ -74,9 +73,9 @@ def test_golden_files(study: Study, store: RecordStore, kind: str) -> None:
     found = frame(study, store, SEEDS)
     shown = table.presentable(found, study)
     text = {
-        "csv": lambda: found.to_csv(index=False, float_format="%.6f", lineterminator="\n"),
+        "csv": lambda: table.as_csv(found),
         "md": lambda: shown.to_markdown(index=False, disable_numparse=True) + "\n",
-        "tex": lambda: _latex(shown, study, ""),
+        "tex": lambda: table.as_latex(study, shown, ""),
     }[kind]()
     assert text == (GOLDEN / f"table.{kind}").read_text()
 

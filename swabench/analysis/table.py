@@ -271,3 +271,32 @@ def _with_interval(
 
 def _rounded(value: float, digits: int, signed: bool = False) -> str:
     return "—" if pd.isna(value) else f"{value:{'+' if signed else ''}.{digits}f}"
+
+
+def as_csv(frame: pd.DataFrame) -> str:
+    """A table for programs: six decimals, one row a line."""
+    return str(frame.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def as_markdown(
+    study: Study,
+    shown: pd.DataFrame,
+    ensembles: pd.DataFrame,
+    lacking: str,
+    undecided: Sequence[str],
+) -> str:
+    """The comparison with the ensembles beside it, for a README."""
+    parts = [study.title, lacking, shown.to_markdown(index=False, disable_numparse=True)]
+    parts.append("\n".join(f"- {line}" for line in undecided))
+    if len(ensembles):
+        beside = presentable_ensembles(ensembles, study)
+        parts.append("The average, and the ensemble of the same snapshots, on the test images:")
+        parts.append(beside.to_markdown(index=False, disable_numparse=True))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def as_latex(study: Study, shown: pd.DataFrame, lacking: str) -> str:
+    """The comparison for a paper (booktabs)."""
+    escaped = shown.rename(columns=lambda name: name.replace("%", r"\%"))
+    escaped = escaped.map(lambda value: str(value).replace("—", "---"))
+    return str(escaped.to_latex(index=False, caption=f"{study.title}. {lacking}".strip()))

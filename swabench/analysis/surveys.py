@@ -1,0 +1,53 @@
+"""The landscape's records of a study, put together over seeds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from swabench.analysis.landscape import PARTS, Part
+from swabench.config import Study
+from swabench.records import RecordStore
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """One part of the landscape over seeds.
+
+    Attributes:
+        tables: What was measured, by name, with a column `seed`.
+        seeds: The seeds that are there.
+        missing: The seeds that should be there and are not.
+    """
+
+    tables: Mapping[str, pd.DataFrame]
+    seeds: list[int]
+    missing: list[int]
+
+
+def gather(study: Study, store: RecordStore, part: Part, seeds: Sequence[int]) -> Gathered | None:
+    """One part of the landscape over those of `seeds` that it looks at; None if none is there."""
+    wanted = study.landscape_seeds(part, seeds)
+    records = [record for seed in wanted if (record := store.find_landscape(part, seed))]
+    if not records:
+        return None
+    tables = {
+        name: pd.concat(
+            [record.tables[name].assign(seed=record.seed) for record in records], ignore_index=True
+        )
+        for name in records[0].tables
+    }
+    there = [record.seed for record in records]
+    return Gathered(tables, there, [seed for seed in wanted if seed not in there])
+
+
+def tables_by_seed(
+    study: Study, store: RecordStore, seeds: Sequence[int]
+) -> dict[int, dict[str, pd.DataFrame]]:
+    """All tables of the landscape that are there, by seed and name; seeds without any left out."""
+    found: dict[int, dict[str, pd.DataFrame]] = {}
+    for part in PARTS:
+        for seed in study.landscape_seeds(part, seeds):
+            if record := store.find_landscape(part, seed):
+                found.setdefault(seed, {}).update(record.tables)
+    return found

@@ -1,0 +1,119 @@
+"""What is written for people, from records alone: table, figures, claims, report, manifest.
+
+`analysis/` makes the contents, `records.py` knows where files lie; here the two meet. Every
+method writes one kind of document and returns what a command would show of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from swabench.analysis import claims_text, table
+from swabench.analysis.claims import Claim, decide_claims
+from swabench.analysis.figures import draw
+from swabench.analysis.flatness import measure_flatness
+from swabench.analysis.report import render_report
+from swabench.analysis.surveys import tables_by_seed
+from swabench.analysis.table import Records
+from swabench.config import Study
+from swabench.manifest import manifest
+from swabench.records import RecordStore
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a command shows of a document.
+
+    Attributes:
+        files: Names of the files written.
+        shown: A table to print, where there is one.
+        notes: Lines to print.
+        lacking: What is missing, in a line; empty where nothing is.
+    """
+
+    files: Sequence[str]
+    shown: pd.DataFrame | None = None
+    notes: Sequence[str] = ()
+    lacking: str = ""
+
+
+class Publication:
+    """The documents of one study.
+
+    Args:
+        study: The study.
+        store: Its records.
+        seeds: Which seeds; a run that is missing at one of them is told in every document.
+    """
+
+    def __init__(self, study: Study, store: RecordStore, seeds: list[int]) -> None:
+        self._study = study
+        self._store = store
+        self._seeds = seeds
+
+    def table(self) -> Published:
+        """Write the comparison (CSV, Markdown, LaTeX), all measurements, and the manifest."""
+        study, rows = self._study, self._rows
+        frame, ensembles = table.comparison(study, rows), table.ensembles(study, rows)
+        shown = table.presentable(frame, study)
+        undecided = table.not_distinguished(study, rows)
+        lacking = self._lacking(rows)
+        contents = {
+            "table.csv": table.as_csv(frame),
+            "table.md": table.as_markdown(study, shown, ensembles, lacking, undecided),
+            "table.tex": table.as_latex(study, shown, lacking),
+            "ensemble.csv": table.as_csv(ensembles),
+            "metrics.csv": table.as_csv(table.measurements(rows)),
+            "manifest.json": manifest(study, self._records, self._seeds),
+        }
+        for name, content in contents.items():
+            self._store.write_text(name, content)
+        return Published(list(contents), shown, undecided, lacking)
+
+    def figures(self) -> Published:
+        """Draw every figure whose records are there (PNG and SVG)."""
+        files, notes, lacking = [], [], dict[str, None]()
+        for picture in draw(self._study, self._store, self._seeds):
+            if picture.skipped:
+                notes.append(f"{picture.name}: not drawn, for {picture.skipped}")
+            for kind, content in picture.content.items():
+                self._store.write_figure(f"{picture.name}.{kind}", content)
+            if picture.content:
+                files.append(f"figures/{picture.name}")
+            if picture.note:
+                lacking[picture.note] = None
+        return Published(files, notes=notes, lacking=" ".join(lacking))
+
+    def claims(self) -> Published:
+        """Decide the paper's claims and write them (Markdown, CSV)."""
+        decided = self._claims
+        self._store.write_text("claims.md", claims_text.claims_markdown(decided, self._study))
+        self._store.write_text("claims.csv", table.as_csv(claims_text.evidence_frame(decided)))
+        shown = claims_text.verdicts(decided)
+        return Published(["claims.md", "claims.csv"], shown, lacking=self._lacking(self._records))
+
+    def report(self) -> Published:
+        """Write the one page that holds all of it."""
+        figures = self._store.figures()
+        page = render_report(self._study, self._records, self._seeds, self._claims, figures)
+        self._store.write_text("report.html", page)
+        return Published(["report.html"], lacking=self._lacking(self._records))
+
+    @cached_property
+    def _records(self) -> Records:
+        """Records of every run, the rate sweep's too."""
+        return table.collect(self._study, self._store, self._seeds, self._study.run_names)
+
+    @property
+    def _rows(self) -> Records:
+        return {name: self._records[name] for name in self._study.row_names}
+
+    @cached_property
+    def _claims(self) -> list[Claim]:
+        tables = tables_by_seed(self._study, self._store, self._seeds)
+        return decide_claims(self._study, self._records, self._seeds, measure_flatness(tables))
+
+    def _lacking(self, records: Records) -> str:
+        return table.incompleteness(table.missing_runs(records, self._seeds))

@@ -1,0 +1,286 @@
+"""Measures the loss landscape of a study's runs: which weights, on which images, in what order.
+
+The mathematics is `analysis/landscape.py`; what is measured lies in the study's `landscape`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from swabench.analysis.landscape import (
+    PARTS,
+    Floats,
+    LineSettings,
+    Part,
+    Score,
+    Slice,
+    evaluate,
+    hessian_trace,
+    largest_eigenvalue,
+    positions,
+    random_directions,
+    sharpness,
+)
+from swabench.config import Study
+from swabench.data import stratified_split
+from swabench.errors import InputError
+from swabench.records import Record, RecordStore
+from swabench.training.heads import stacked_logits
+from swabench.training.learner import Split, Splits, accuracy_and_loss, log_probabilities
+
+Tables = dict[str, pd.DataFrame]
+
+
+def missing_parts(study: Study, store: RecordStore, seeds: Sequence[int]) -> list[tuple[Part, int]]:
+    """Parts of the landscape that have no record, as (part, seed), seed by seed."""
+    wanted = [(part, s) for s in seeds for part in PARTS if s in study.landscape_seeds(part, seeds)]
+    return [(part, seed) for part, seed in wanted if store.find_landscape(part, seed) is None]
+
+
+def unsurveyable(study: Study) -> str:
+    """Why a study has no landscape to measure; empty where it has."""
+    if study.finetune.trainable != "head":
+        return (
+            f"study {study.name!r} fine-tunes {study.finetune.trainable!r}; the landscape needs "
+            "`finetune.trainable: head`"
+        )
+    if not study.averaging_methods:
+        return f"study {study.name!r} has no averaging method to look at"
+    return ""
+
+
+def check_surveyable(study: Study, store: RecordStore, parts: Sequence[tuple[Part, int]]) -> None:
+    """Check before anything is loaded that the parts can be measured.
+
+    Raises:
+        InputError: The study trains more than the final layer, or lacks runs; names them.
+    """
+    if reason := unsurveyable(study):
+        raise InputError(f"landscape: {reason}")
+    runs = {(name, seed) for part, seed in parts for name in study.landscape_rows(part)}
+    missing = sorted(f"{name} at seed {seed}" for name, seed in runs if not store.find(name, seed))
+    if missing:
+        raise InputError(
+            f"landscape: study {study.name!r} lacks runs ({', '.join(missing)}); "
+            "run `swabench finetune --method all` first"
+        )
+
+
+def head_score(split: Split, classes: int) -> Score:
+    """The score of linear heads on a split's features: one matrix product for all of them."""
+
+    def score(weights: Tensor) -> tuple[Tensor, Tensor]:
+        logits = stacked_logits(split.inputs, weights, classes)
+        return accuracy_and_loss(log_probabilities(logits), split.labels)
+
+    return score
+
+
+class Surveyor:
+    """Measures parts of the landscape of a study of heads.
+
+    Args:
+        study: What to measure.
+        store: Where the runs' records are.
+        splits: The heads' inputs and labels.
+        classes: Number of classes.
+        provenance: Digests of the data and the backbone, which the runs must share.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        store: RecordStore,
+        splits: Splits,
+        classes: int,
+        provenance: Mapping[str, Any],
+    ) -> None:
+        self._study = study
+        self._store = store
+        self._splits = splits
+        self._provenance = provenance
+        self._settings = study.landscape
+        training = _draw(splits["train"], self._settings.training_images, self._settings.seed)
+        self._scores = {
+            "train": head_score(training, classes),
+            "test": head_score(splits["test"], classes),
+        }
+        # The parts of one seed come one after the other, and share its weights.
+        self._weights = lru_cache(maxsize=len(study.row_names))(self._read_weights)
+
+    def measure(self, part: Part, seed: int) -> Tables:
+        """Measure one part at one seed; tables in long form, by name."""
+        measures: dict[Part, Callable[[int], Tables]] = {
+            "lines": self._lines,
+            "segments": self._segments,
+            "plane": self._plane,
+            "rays": self._rays,
+            "sharpness": self._sharpness,
+            "hessian": self._hessian,
+        }
+        return measures[part](seed)
+
+    def _lines(self, seed: int) -> Tables:
+        return self._straight("lines", self._settings.lines, seed)
+
+    def _segments(self, seed: int) -> Tables:
+        return self._straight("segments", self._settings.segments, seed)
+
+    def _straight(self, part: Part, settings: LineSettings, seed: int) -> Tables:
+        """From the part's first row to each of the others."""
+        start, *ends = self._study.landscape_rows(part)
+        alphas = positions(settings.low, settings.high, settings.points)
+        frames = [
+            self._on(
+                Slice.line(self._weights(start, seed), self._weights(end, seed)), alphas[:, None]
+            )
+            .rename(columns={"x": "alpha"})
+            .assign(start=start, end=end)
+            for end in ends
+        ]
+        return {part: pd.concat(frames, ignore_index=True)}
+
+    def _plane(self, seed: int) -> Tables:
+        """The grid, the three weights, and the iterates' ways, all in the plane's coordinates."""
+        settings, rows = self._settings.plane, self._study.landscape_rows("plane")
+        corners = [self._weights(name, seed) for name in rows]
+        plane = Slice.plane(*corners)
+        ways = {name: self._trajectory(name, seed) for name in rows[1:]}
+        marks = pd.DataFrame(plane.coordinates(torch.stack(corners)), columns=["x", "y"])
+        paths = pd.concat(
+            [
+                pd.DataFrame(plane.coordinates(way), columns=["x", "y"]).assign(
+                    method=name, epoch=range(len(way))
+                )
+                for name, way in ways.items()
+            ],
+            ignore_index=True,
+        )
+        shown = pd.concat([marks, paths])[["x", "y"]]
+        edge = settings.margin * float((marks.max() - marks.min()).max())
+        axes = [
+            np.linspace(shown[name].min() - edge, shown[name].max() + edge, settings.points)
+            for name in ("x", "y")
+        ]
+        grid = np.stack([values.ravel() for values in np.meshgrid(*axes)], axis=1)
+        return {
+            "grid": self._on(plane, grid),
+            "marks": marks.assign(method=rows),
+            "paths": paths,
+        }
+
+    def _rays(self, seed: int) -> Tables:
+        settings = self._settings.rays
+        rows = self._study.landscape_rows("rays")
+        size = len(self._weights(rows[0], seed))
+        directions = random_directions(settings.directions, size, self._rng("rays", seed))
+        distances = np.linspace(0, settings.length, settings.points)[:, None]
+        frames = [
+            self._on(Slice.ray(self._weights(name, seed), direction), distances)
+            .rename(columns={"x": "distance"})
+            .assign(method=name, direction=number)
+            for name in rows
+            for number, direction in enumerate(directions.to(self._device))
+        ]
+        return {"rays": pd.concat(frames, ignore_index=True)}
+
+    def _sharpness(self, seed: int) -> Tables:
+        settings = self._settings.sharpness
+        rows = self._study.landscape_rows("sharpness")
+        weights = torch.stack([self._weights(name, seed) for name in rows])
+        frames = []
+        for epsilon in settings.epsilons:
+            found = sharpness(
+                self._training_loss,
+                weights,
+                epsilon,
+                self._rng("sharpness", seed),
+                starts=settings.starts,
+                steps=settings.steps,
+            )
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "method": rows,
+                        "epsilon": epsilon,
+                        "loss": found.loss,
+                        "highest": found.highest,
+                        "sharpness": found.percent,
+                    }
+                )
+            )
+        return {"sharpness": pd.concat(frames, ignore_index=True)}
+
+    def _hessian(self, seed: int) -> Tables:
+        settings = self._settings.hessian
+        found = []
+        for name in self._study.landscape_rows("hessian"):
+            weights = self._weights(name, seed)
+            # The same draws for every method: what differs is not the probes.
+            rng = self._rng("hessian", seed)
+            largest = largest_eigenvalue(
+                self._training_loss, weights, rng, tolerance=settings.tolerance
+            )
+            trace = hessian_trace(self._training_loss, weights, rng, probes=settings.probes)
+            found.append(
+                {
+                    "method": name,
+                    "largest_eigenvalue": largest,
+                    "trace": trace.value,
+                    "trace_standard_error": trace.standard_error,
+                }
+            )
+        return {"hessian": pd.DataFrame(found)}
+
+    def _on(self, where: Slice, coordinates: Floats) -> pd.DataFrame:
+        """Accuracy and loss at points (K, d) of a slice, on both splits; columns x (and y)."""
+        frames = []
+        for split, score in self._scores.items():
+            accuracies, losses = evaluate(score, where, coordinates)
+            axes = dict(zip("xy", coordinates.T, strict=False))
+            frames.append(
+                pd.DataFrame({**axes, "split": split, "accuracy": accuracies, "loss": losses})
+            )
+        return pd.concat(frames, ignore_index=True)
+
+    def _training_loss(self, weights: Tensor) -> Tensor:
+        return self._scores["train"](weights)[1]
+
+    def _read_weights(self, name: str, seed: int) -> Tensor:
+        record = self._record(name, seed)
+        return record.tensors()[f"weights/{record.result}"].to(self._device)
+
+    def _trajectory(self, name: str, seed: int) -> Tensor:
+        return self._record(name, seed).tensors()["trajectory"].to(self._device)
+
+    def _record(self, name: str, seed: int) -> Record:
+        record = self._store.find(name, seed)
+        if record is None:
+            raise InputError(f"landscape: {name} at seed {seed} has no record; run it first")
+        if record.provenance != self._provenance:
+            raise InputError(
+                f"{record.folder}: was made from other data or backbone weights than those at "
+                "hand; choose another folder with --results, or delete it and run again"
+            )
+        return record
+
+    def _rng(self, part: Part, seed: int) -> np.random.Generator:
+        return np.random.default_rng([self._settings.seed, seed, PARTS.index(part)])
+
+    @property
+    def _device(self) -> torch.device:
+        return self._splits["train"].labels.device
+
+
+def _draw(split: Split, count: int, seed: int) -> Split:
+    """A stratified draw of `count` images; all of them where there are no more."""
+    if count >= len(split):
+        return split
+    _, rows = stratified_split(split.labels.cpu().numpy(), count, seed)
+    chosen = torch.from_numpy(rows).to(split.labels.device)
+    return Split(split.inputs[chosen], split.labels[chosen])
