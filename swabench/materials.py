@@ -93,12 +93,12 @@ class Materials:
         """
         if boundary not in self._splits:
             inputs = self._images() if self._runs_whole(boundary) else self._features(boundary)
-            if boundary == "head" and self._study.backbone.cache_features:
-                if self._study.backbone.standardize_features:
-                    # Measured here, so that the features are not read twice.
-                    self._standardization = Standardization.of(inputs["train"])
-                    for features in inputs.values():
-                        self._standardization.apply_(features)
+            backbone = self._study.backbone
+            if boundary == "head" and backbone.cache_features and backbone.standardize_features:
+                # Measured here, so that the features are not read twice.
+                self._standardization = Standardization.of(inputs["train"])
+                for features in inputs.values():
+                    self._standardization.apply_(features)
             labels = self._labels()
             self._splits[boundary] = {
                 name: Split(
