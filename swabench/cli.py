@@ -12,7 +12,11 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from swabench import __version__
+from swabench.analysis import claims_text
 from swabench.analysis import table as tables
+from swabench.analysis.claims import Claim, decide_claims
+from swabench.analysis.report import render_report
+from swabench.analysis.table import Records
 from swabench.config import Study, bundled_studies, load_study
 from swabench.data import load_dataset, user_cache
 from swabench.device import choose_device
@@ -153,18 +157,51 @@ def table(
 
 
 @app.command()
+def claims(
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    seeds: SeedsOption = None,
+) -> None:
+    """Decide the paper's claims by the study's rules, from records alone."""
+    study, chosen = _study(config, seeds)
+    store = RecordStore(results, study)
+    records = _every_record(study, store, chosen)
+    _write_claims(study, store, decide_claims(study, records, chosen))
+    _fail_if_incomplete(records, chosen)
+
+
+@app.command()
+def report(
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    seeds: SeedsOption = None,
+) -> None:
+    """Write report.html: table, figures, claims, settings and manifest on one page."""
+    study, chosen = _study(config, seeds)
+    store = RecordStore(results, study)
+    records = _every_record(study, store, chosen)
+    _write_report(study, store, records, chosen, decide_claims(study, records, chosen))
+    _fail_if_incomplete(records, chosen)
+
+
+@app.command()
 def reproduce(
     config: ConfigOption = "mnist",
     results: ResultsOption = DEFAULT_RESULTS,
     seeds: SeedsOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Do all of it: data, features, pretraining, every method, table. Skips what is done."""
+    """Do all of it: data, features, every run, table, claims, report. Skips what is done."""
     study, chosen = _study(config, seeds)
     experiment = _experiment(study, results, device)
     experiment.pretrain(chosen)
-    experiment.finetune(list(study.methods), chosen)
-    _write_table(study, experiment.store, chosen)
+    experiment.finetune(list(study.every_method), chosen)
+    store = experiment.store
+    _write_table(study, store, chosen)
+    records = _every_record(study, store, chosen)
+    decided = decide_claims(study, records, chosen)
+    _write_claims(study, store, decided)
+    _write_report(study, store, records, chosen, decided)
 
 
 @app.command()
@@ -227,17 +264,19 @@ def validate(
     study, chosen = _study(config, seeds)
     target = choose_device(device)
     store = RecordStore(results, study)
-    rows = list(study.row_names)
-    missing = store.missing(rows, chosen)
+    runs = list(study.run_names)
+    missing = store.missing(runs, chosen)
     _say(f"{study.name}: {study.title}: the study is valid")
     _say(
         f"  trains      {study.pretrain.trainable} by {study.pretrain.name} "
         f"({study.pretrain.epochs} epochs), then {study.finetune.trainable} "
         f"({study.finetune.epochs} epochs, batch {study.finetune.batch_size})"
     )
-    _say(f"  rows        {', '.join(rows)}")
+    _say(f"  rows        {', '.join(study.row_names)}")
+    if study.rate_sweep:
+        _say(f"  rate sweep  {', '.join(runs[len(study.row_names) :])}")
     _say(f"  seeds       {', '.join(map(str, chosen))}")
-    _say(f"  runs        {len(missing)} to do, {len(rows) * len(chosen) - len(missing)} done")
+    _say(f"  runs        {len(missing)} to do, {len(runs) * len(chosen) - len(missing)} done")
     if missing:
         cost = estimate(study, missing, target)
         _say(
@@ -295,26 +334,67 @@ def _duration(seconds: float) -> str:
 
 
 def _write_table(study: Study, store: RecordStore, seeds: list[int]) -> None:
-    records = tables.collect(study, store, seeds)
-    frame = tables.comparison(study, records)
+    every = _every_record(study, store, seeds)
+    records = {name: every[name] for name in study.row_names}
+    frame, ensembles = tables.comparison(study, records), tables.ensembles(study, records)
     shown = tables.presentable(frame, study)
     note = tables.incompleteness(tables.missing_runs(records, seeds))
-    heading = f"{study.title}\n\n" + (f"{note}\n\n" if note else "")
+    undecided = tables.not_distinguished(study, records)
     files: dict[str, Callable[[], str]] = {
-        "table.csv": lambda: frame.to_csv(index=False, float_format="%.6f", lineterminator="\n"),
-        "table.md": lambda: f"{heading}{shown.to_markdown(index=False, disable_numparse=True)}\n",
+        "table.csv": lambda: _csv(frame),
+        "table.md": lambda: _table_markdown(study, shown, ensembles, note, undecided),
         "table.tex": lambda: _latex(shown, study, note),
-        "metrics.csv": lambda: tables.measurements(records).to_csv(
-            index=False, float_format="%.6f", lineterminator="\n"
-        ),
-        "manifest.json": lambda: manifest(study, records, seeds),
+        "ensemble.csv": lambda: _csv(ensembles),
+        "metrics.csv": lambda: _csv(tables.measurements(records)),
+        "manifest.json": lambda: manifest(study, every, seeds),
     }
     for name, content in files.items():
         store.write_text(name, content())
-    _print_table(study, shown)
+    _print_table(study.title, shown)
+    for line in undecided:
+        _say(line)
     _say(f"written to {store.folder}: {', '.join(files)}")
+    _fail_if_incomplete(records, seeds)
+
+
+def _every_record(study: Study, store: RecordStore, seeds: list[int]) -> Records:
+    return tables.collect(study, store, seeds, study.run_names)
+
+
+def _write_claims(study: Study, store: RecordStore, decided: list[Claim]) -> None:
+    store.write_text("claims.csv", _csv(claims_text.evidence_frame(decided)))
+    store.write_text("claims.md", claims_text.claims_markdown(decided, study))
+    _print_table(f"The paper's claims: {study.title}", claims_text.verdicts(decided), left=4)
+    _say(f"written to {store.folder}: claims.md, claims.csv")
+
+
+def _write_report(
+    study: Study, store: RecordStore, records: Records, seeds: list[int], decided: list[Claim]
+) -> None:
+    page = render_report(study, records, seeds, decided, store.figures())
+    _say(f"written: {store.write_text('report.html', page)}")
+
+
+def _fail_if_incomplete(records: Records, seeds: list[int]) -> None:
+    note = tables.incompleteness(tables.missing_runs(records, seeds))
     if note:
         raise SwabenchError(note)
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return str(frame.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def _table_markdown(
+    study: Study, shown: pd.DataFrame, ensembles: pd.DataFrame, note: str, undecided: list[str]
+) -> str:
+    parts = [study.title, note, shown.to_markdown(index=False, disable_numparse=True)]
+    parts.append("\n".join(f"- {line}" for line in undecided))
+    if len(ensembles):
+        beside = tables.presentable_ensembles(ensembles, study)
+        parts.append("The average, and the ensemble of the same snapshots, on the test images:")
+        parts.append(beside.to_markdown(index=False, disable_numparse=True))
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _latex(shown: pd.DataFrame, study: Study, note: str) -> str:
@@ -323,10 +403,11 @@ def _latex(shown: pd.DataFrame, study: Study, note: str) -> str:
     return str(escaped.to_latex(index=False, caption=f"{study.title}. {note}".strip()))
 
 
-def _print_table(study: Study, shown: pd.DataFrame) -> None:
-    drawn = Table(title=study.title, title_justify="left")
+def _print_table(title: str, shown: pd.DataFrame, left: int = 1) -> None:
+    """Print a table whose first `left` columns are words; the others are numbers."""
+    drawn = Table(title=title, title_justify="left")
     for number, column in enumerate(shown.columns):
-        drawn.add_column(str(column), justify="left" if number == 0 else "right")
+        drawn.add_column(str(column), justify="left" if number < left else "right")
     for row in shown.astype(str).itertuples(index=False):
         drawn.add_row(*row)
     # A log has no width to fold to: there the table keeps its own.

@@ -8,6 +8,7 @@ by it, so a changed study never picks up old records.
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,8 +18,10 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from swabench.data import DatasetName
 from swabench.errors import InputError
 from swabench.methods import Method
+from swabench.rules import ClaimRules
 from swabench.schedules import Schedule
 from swabench.settings import Count, Fraction, SeedNumber, Settings
+from swabench.sweep import NOT_TRAINED, RateSweep
 
 # Raised whenever the meaning of a study's settings changes, so that older records are not reused.
 IDENTITY_VERSION = 1
@@ -175,6 +178,8 @@ class Study(Settings):
         title: One line that says what the study is.
         reference: The method that the others are compared with.
         confidence: Level of every interval.
+        rate_sweep: The same methods at other rates: runs beside the table's rows, for claim C7.
+        claims: The rules that decide the paper's claims.
     """
 
     name: str
@@ -187,6 +192,8 @@ class Study(Settings):
     seeds: Seeds
     reference: str = "sgd"
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    rate_sweep: RateSweep | None = None
+    claims: ClaimRules = ClaimRules()
 
     @field_validator("methods")
     @classmethod
@@ -222,6 +229,17 @@ class Study(Settings):
                 f"pretraining trains ({self.pretrain.trainable!r}); train at least those"
             )
         self._check_random_weights()
+        try:
+            further = self.rate_sweep.further_methods(self.methods) if self.rate_sweep else {}
+        except ValueError as error:
+            raise ValueError(f"rate_sweep.{error}") from None
+        if self.pretrain.name in further:
+            raise ValueError(f"pretrain.name: {self.pretrain.name!r} is also a run of rate_sweep")
+        for part, name in self.claims.named_methods.items():
+            if name not in self.methods:
+                raise ValueError(
+                    f"claims.{part}: {name!r} is no method; there are {', '.join(self.methods)}"
+                )
         return self
 
     def _check_random_weights(self) -> None:
@@ -254,9 +272,25 @@ class Study(Settings):
         """Names of the table's rows: pretraining, then the methods in the study's order."""
         return (self.pretrain.name, *self.methods)
 
+    @cached_property
+    def sweep_cells(self) -> Mapping[tuple[str, float], str]:
+        """The run behind each (method, rate) of the rate sweep; empty without one."""
+        return self.rate_sweep.cells(self.methods) if self.rate_sweep else {}
+
+    @cached_property
+    def every_method(self) -> Mapping[str, Method]:
+        """The table's methods, then those that the rate sweep adds: all that is fine-tuned."""
+        further = self.rate_sweep.further_methods(self.methods) if self.rate_sweep else {}
+        return {**self.methods, **further}
+
+    @property
+    def run_names(self) -> tuple[str, ...]:
+        """Names of all runs of a seed: the table's rows, then the rate sweep's."""
+        return (self.pretrain.name, *self.every_method)
+
     def row_method(self, name: str) -> Method:
-        """The method behind a row of the table."""
-        return self.pretrain.method if name == self.pretrain.name else self.methods[name]
+        """The method behind a row of the table, or behind a run of the rate sweep."""
+        return self.pretrain.method if name == self.pretrain.name else self.every_method[name]
 
     def row_stage(self, name: str) -> Stage:
         """The stage that a row of the table is the result of."""
@@ -288,23 +322,23 @@ class Study(Settings):
             {
                 "pretrain": self.pretrain_identity(seed),
                 "finetune": _plain_stage(self.finetune),
-                "method": _plain(self.methods[method], exclude={"title", "paper_accuracy"}),
+                "method": _plain(self.every_method[method], exclude=NOT_TRAINED),
             }
         )
 
     def select_methods(self, names: list[str]) -> list[str]:
-        """The named methods in the study's order; `all` names every one.
+        """The named methods in the study's order; `all` names every one, the sweep's too.
 
         Raises:
             InputError: A name is no method of this study.
         """
         for name in names:
-            if name != "all" and name not in self.methods:
+            if name != "all" and name not in self.every_method:
                 raise InputError(
                     f"--method: {name!r} is no method of study {self.name!r}; "
-                    f"there are {', '.join(self.methods)}, or all"
+                    f"there are {', '.join(self.every_method)}, or all"
                 )
-        return [name for name in self.methods if name in names or "all" in names]
+        return [name for name in self.every_method if name in names or "all" in names]
 
 
 def _plain(settings: Settings, exclude: set[str] | None = None) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class Experiment:
         diverged: list[str] = []
         with self._progress.task("fine-tuning", total, "epochs") as advance:
             for seed in seeds:
-                group = {m: study.methods[m] for m, at in missing if at == seed}
+                group = {m: study.every_method[m] for m, at in missing if at == seed}
                 if group:
                     start = self._trained(study.pretrain.name, seed)
                     diverged += self._run(study.finetune, FINETUNING, group, seed, start, advance)

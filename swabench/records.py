@@ -30,6 +30,7 @@ from swabench.training.loop import Measurement, Outcome, Predictor
 
 _RECORD = "record.json"
 _TENSORS = "tensors.safetensors"
+_FIGURES = "figures"
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class Record:
     def tensors(self) -> dict[str, Tensor]:
         """Weights, predictions and trajectory, verified.
 
-        Keys: `weights/<predictor>` (P,), `log_probabilities/<predictor>/<split>` (N, C) and,
-        where there is BatchNorm, `statistics/<predictor>` (S,); where it was kept, `trajectory`
-        (epochs + 1, P).
+        Keys: `weights/<predictor>` (P,), `log_probabilities/<predictor>/<split>` (N, C),
+        `labels/<split>` (N,) and, where there is BatchNorm, `statistics/<predictor>` (S,); where
+        it was kept, `trajectory` (epochs + 1, P).
 
         Raises:
             InputError: The file is missing or not as it was written.
@@ -200,6 +201,11 @@ class RecordStore:
             temporary.unlink(missing_ok=True)
         return path
 
+    def figures(self) -> dict[str, str]:
+        """The SVG figures of the study that have been drawn, by name, in order."""
+        paths = sorted((self.folder / _FIGURES).glob("*.svg"))
+        return {path.stem: path.read_text(encoding="utf-8") for path in paths}
+
     def _run_folder(self, method: str, seed: int) -> Path:
         identity = self._study.run_identity(method, seed)
         return self.folder / "runs" / method / f"seed-{seed}-{identity}"
@@ -212,6 +218,8 @@ def _named_tensors(outcome: Outcome) -> dict[str, Tensor]:
             named[f"statistics/{name}"] = statistics
     for (predictor, split), values in outcome.log_probabilities.items():
         named[f"log_probabilities/{predictor}/{split}"] = values.to(torch.float32)
+    for split, labels in outcome.labels.items():
+        named[f"labels/{split}"] = labels.to(torch.int16)
     if outcome.trajectory is not None:
         named["trajectory"] = outcome.trajectory
     return {name: tensor.contiguous() for name, tensor in named.items()}

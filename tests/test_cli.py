@@ -14,7 +14,17 @@ import pytest
 
 from swabench.data import encode_idx
 
-COMMANDS = ["data", "pretrain", "finetune", "table", "reproduce", "methods", "validate"]
+COMMANDS = [
+    "data",
+    "pretrain",
+    "finetune",
+    "table",
+    "claims",
+    "report",
+    "reproduce",
+    "methods",
+    "validate",
+]
 STUDY = """
 extends: smoke
 title: A tiny study
@@ -153,10 +163,40 @@ def test_every_command_has_help(fresh: Place, command: str) -> None:
     assert "--config" in done.stdout
 
 
+def test_claims_and_report_need_records_alone(finished: Place, tmp_path: Path) -> None:
+    folder = finished.results / "tiny"
+    written = {name: (folder / name).read_bytes() for name in ("claims.md", "report.html")}
+    copy = Place(tmp_path)
+    shutil.copytree(finished.results, copy.results)
+    shutil.copy(finished.study, copy.study)
+    for name in ("claims", "report"):
+        done = copy.run(name, "--config", "tiny.yaml")
+        assert done.returncode == 0, done.stderr
+    assert not copy.cache.exists()
+    for name, content in written.items():
+        assert (copy.results / "tiny" / name).read_bytes() == content
+    verdicts = pd.read_csv(folder / "claims.csv").groupby("claim")["verdict"].first()
+    assert verdicts["C4"] == "not measured"
+    assert verdicts["C7"] == "not distinguished"
+
+
+def test_claims_of_missing_runs_are_written_and_the_command_fails(
+    finished: Place, tmp_path: Path
+) -> None:
+    copy = Place(tmp_path)
+    shutil.copytree(finished.results, copy.results)
+    shutil.copy(finished.study, copy.study)
+    shutil.rmtree(next((copy.results / "tiny" / "runs" / "sgd-rate-0.05").glob("seed-1-*")))
+    done = copy.run("claims", "--config", "tiny.yaml")
+    assert done.returncode == 1
+    assert "sgd-rate-0.05 lacks seeds 1" in done.stderr
+    assert "sgd-rate-0.05 lacks seeds 1" in (copy.results / "tiny" / "claims.md").read_text()
+
+
 def test_validate_says_what_it_would_run(finished: Place) -> None:
     done = finished.run("validate", "--config", "tiny.yaml", "--seeds", "0-2")
     assert done.returncode == 0, done.stderr
-    assert "6 to do, 12 done" in done.stdout
+    assert "9 to do, 18 done" in done.stdout
 
 
 def test_methods_draws_the_rates(fresh: Place) -> None:

@@ -1,25 +1,41 @@
 """The comparison table, from records alone, by pandas."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
+import numpy as np
 import pandas as pd
 
-from swabench.analysis.statistics import Estimate, mean_interval
+from swabench.analysis.statistics import Estimate, compare_paired, mean_interval, seeds_needed
 from swabench.config import Study
 from swabench.errors import InputError
 from swabench.records import Record, RecordStore
+from swabench.training.loop import Predictor
 
 Records = Mapping[str, Mapping[int, Record]]
 
+Standing = Literal["above", "below", "not distinguished"]
 
-def collect(study: Study, store: RecordStore, seeds: Sequence[int]) -> Records:
+PREDICTORS: tuple[Predictor, Predictor] = ("average", "ensemble")
+"""The two ways of making one prediction of several snapshots."""
+
+
+def collect(
+    study: Study, store: RecordStore, seeds: Sequence[int], names: Sequence[str] | None = None
+) -> Records:
     """All records of a study, by row and seed, checked to be of one kind.
+
+    Args:
+        study: The study.
+        store: Its records.
+        seeds: The seeds to look for.
+        names: Which runs; by default the table's rows. `study.run_names` are all there are.
 
     Raises:
         InputError: There is none, or they were made from different data or weights.
     """
     found: dict[str, dict[int, Record]] = {}
-    for name in study.row_names:
+    for name in study.row_names if names is None else names:
         records = ((seed, store.find(name, seed)) for seed in seeds)
         found[name] = {seed: record for seed, record in records if record is not None}
     every = [record for records in found.values() for record in records.values()]
@@ -90,6 +106,90 @@ def presentable(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     )
 
 
+def ensembles(study: Study, records: Records) -> pd.DataFrame:
+    """One row a method that averages: its average beside the ensemble of the same snapshots.
+
+    Returns:
+        Final test accuracies in percent and losses in nats of both, and the paired differences
+        ensemble − average, each with its interval over seeds.
+    """
+    rows = []
+    for name, found in records.items():
+        if study.row_method(name).averaging is None:
+            continue
+        row: dict[str, str | float] = {"method": name, "title": study.row_method(name).title}
+        for measure in ("accuracy", "loss"):
+            average, ensemble = (
+                [getattr(record.final(predictor, "test"), measure) for record in found.values()]
+                for predictor in PREDICTORS
+            )
+            gaps = [b - a for a, b in zip(average, ensemble, strict=True)]
+            for label, values in (
+                (f"average_{measure}", average),
+                (f"ensemble_{measure}", ensemble),
+                (f"{measure}_difference", gaps),
+            ):
+                row |= _columns(label, mean_interval(values, study.confidence) if values else None)
+        rows.append({**row, "seeds": len(found)})
+    return pd.DataFrame(rows)
+
+
+def presentable_ensembles(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The ensembles as a person reads them."""
+    interval = f"[{100 * study.confidence:g} %]"
+    shown = {
+        f"Average, % {interval}": ("average_accuracy", 2, False),
+        f"Ensemble, % {interval}": ("ensemble_accuracy", 2, False),
+        f"Difference, points {interval}": ("accuracy_difference", 3, True),
+        f"Average, loss {interval}": ("average_loss", 4, False),
+        f"Ensemble, loss {interval}": ("ensemble_loss", 4, False),
+        f"Difference, loss {interval}": ("loss_difference", 4, True),
+    }
+    columns = {
+        title: _with_interval(frame, column, column, digits, signed)
+        for title, (column, digits, signed) in shown.items()
+    }
+    return pd.DataFrame({"Method": frame["method"], **columns, "Seeds": frame["seeds"]})
+
+
+def standings(study: Study, records: Records) -> dict[str, Standing]:
+    """Where each other row stands to the reference, by the level of the study's rules.
+
+    A row is above or below where the paired t test and the sign-flip test both say so; no
+    correction is made here for the number of rows. Rows without pairs are left out.
+    """
+    rng = np.random.default_rng(study.claims.sign_flip_seed)
+    found: dict[str, Standing] = {}
+    for name in records:
+        pairs = _pairs(name, study.reference, records)
+        if name == study.reference or not pairs[0]:
+            continue
+        compared = compare_paired(*pairs, rng=rng)
+        # One seed has no t test: its NaN is not at or below any level.
+        if not (compared.p_t <= study.claims.alpha and compared.p_sign_flip <= study.claims.alpha):
+            found[name] = "not distinguished"
+        else:
+            found[name] = "above" if compared.difference.mean > 0 else "below"
+    return found
+
+
+def not_distinguished(study: Study, records: Records) -> list[str]:
+    """A line for each row that is not told from the reference, with the seeds that would tell."""
+    lines = []
+    for name, standing in standings(study, records).items():
+        if standing != "not distinguished":
+            continue
+        own, other = _pairs(name, study.reference, records)
+        found = mean_interval(np.subtract(own, other))
+        needed = seeds_needed(found.mean, found.deviation, study.claims.power, study.claims.alpha)
+        words = f"about {needed}" if needed else "nobody can say how many"
+        lines.append(
+            f"{name} is not distinguished from {study.reference} by {found.n} seeds; {words} would "
+            f"tell a difference of {found.mean:+.3f} points at {study.claims.power:.0%} power."
+        )
+    return lines
+
+
 def incompleteness(missing: Mapping[str, Sequence[int]]) -> str:
     """What a table lacks, in one line; empty where it lacks nothing."""
     if not missing:
@@ -138,14 +238,19 @@ def _columns(name: str, estimate: Estimate | None) -> dict[str, float]:
 
 def _difference(name: str, reference: str, records: Records, confidence: float) -> dict[str, float]:
     """Columns of the paired difference, over the seeds that both rows have."""
-    own, other = _finals(records[name], "accuracy"), _finals(records[reference], "accuracy")
-    both = sorted(own.keys() & other.keys())
+    pairs = _pairs(name, reference, records)
     columns = (f"difference_to_{reference}", "difference_low", "difference_high")
-    if name == reference or not both:
+    if name == reference or not pairs[0]:
         return dict.fromkeys(columns, float("nan"))
-    pairs = [own[seed] for seed in both], [other[seed] for seed in both]
     found = mean_interval([a - b for a, b in zip(*pairs, strict=True)], confidence)
     return dict(zip(columns, (found.mean, found.low, found.high), strict=True))
+
+
+def _pairs(name: str, reference: str, records: Records) -> tuple[list[float], list[float]]:
+    """Final accuracies of a row and of the reference, at the seeds that both have."""
+    own, other = _finals(records[name], "accuracy"), _finals(records[reference], "accuracy")
+    both = sorted(own.keys() & other.keys())
+    return [own[seed] for seed in both], [other[seed] for seed in both]
 
 
 def _with_interval(

@@ -64,6 +64,7 @@ class Outcome:
         log_probabilities: Final predictions by (predictor, split), shape (N, C) each.
         trajectory: The iterate's weights at the start and after every epoch, shape
             (epochs + 1, P), where they were asked for.
+        labels: The true classes by split, shape (N,) each: predictions mean little without.
         diverged_epoch: The epoch after which the iterate's loss was not finite; then the rest
             means nothing.
     """
@@ -73,6 +74,7 @@ class Outcome:
     statistics: dict[Predictor, Tensor] = field(default_factory=dict)
     log_probabilities: dict[tuple[Predictor, SplitName], Tensor] = field(default_factory=dict)
     trajectory: Tensor | None = None
+    labels: dict[SplitName, Tensor] = field(default_factory=dict)
     diverged_epoch: int | None = None
 
 
@@ -214,6 +216,10 @@ class _Tracker:
         self._keep("iterate", learner.weights(), learner.statistics())
         if self._averaging:
             self._keep("average", averages, learner.statistics(averages))
+        for outcome in self._outcomes:
+            outcome.labels = {
+                split: labels.cpu() for split, labels in zip(SCORED, self._labels, strict=True)
+            }
         for predictor, predicted in self._last.items():
             for split, values in zip(SCORED, predicted, strict=True):
                 for row, run in enumerate(self._runs(predictor)):

@@ -1,0 +1,185 @@
+"""One page a person can read: table, figures, claims, settings and manifest of a study.
+
+The page is whole in itself: figures travel inside it as data, there are no scripts, and nothing
+is loaded from elsewhere. Figures are embedded as images, not as inline SVG, because the ids of
+several SVGs on one page get in each other's way. The same records give the same bytes.
+"""
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import swabench
+from swabench.analysis import claims_text
+from swabench.analysis import table as tables
+from swabench.analysis.claims import Claim
+from swabench.analysis.evidence import Verdict
+from swabench.analysis.table import Records
+from swabench.config import Study
+
+NO_BREAK = "\u00a0"
+_DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
+_SVG = "{http://www.w3.org/2000/svg}"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as the page shows it.
+
+    Attributes:
+        source: The picture itself, as a data URI.
+        caption: Its title.
+        description: What it shows, for those who do not see it.
+    """
+
+    source: str
+    caption: str
+    description: str
+
+
+def render_report(
+    study: Study,
+    records: Records,
+    seeds: Sequence[int],
+    claims: Sequence[Claim],
+    figures: Mapping[str, str],
+) -> str:
+    """The page, as HTML.
+
+    Args:
+        study: The study.
+        records: Records of all its runs (`collect` with `study.run_names`).
+        seeds: The seeds asked for; what is missing of them is named on the page.
+        claims: The decided claims.
+        figures: SVG texts by name, in the order in which they are shown.
+    """
+    rows = {name: records[name] for name in study.row_names}
+    ensembles = tables.ensembles(study, rows)
+    environment = Environment(
+        loader=PackageLoader("swabench.analysis", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["typeset"] = typeset
+    return environment.get_template("report.html.j2").render(
+        study=study,
+        seeds=seeds,
+        version=swabench.__version__,
+        note=tables.incompleteness(tables.missing_runs(records, seeds)),
+        findings=findings(study, rows, claims),
+        comparison=tables.presentable(tables.comparison(study, rows), study),
+        undecided=tables.not_distinguished(study, rows),
+        ensembles=tables.presentable_ensembles(ensembles, study) if len(ensembles) else None,
+        figures=[figure(name, svg) for name, svg in figures.items()],
+        rule=claims_text.rule_in_words(study),
+        verdicts=claims_text.verdicts(claims),
+        claims=claims,
+        evidence={c.key: claims_text.presentable_evidence(c, study) for c in claims},
+        settings=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        manifest=_manifest(records),
+    )
+
+
+def findings(study: Study, records: Records, claims: Sequence[Claim]) -> list[str]:
+    """What was found, in plain sentences; every one follows from the table or the verdicts."""
+    frame = tables.comparison(study, records).set_index("method")
+    accuracies = frame["accuracy"].dropna()
+    tuned = accuracies.drop(study.pretrain.name, errors="ignore")
+    said = []
+    if study.pretrain.name in accuracies:
+        start = accuracies[study.pretrain.name]
+        said.append(f"Before fine-tuning, {start:.2f} % of the test images are classified rightly.")
+    if len(tuned) > 1:
+        said.append(
+            f"The fine-tuned methods reach between {tuned.min():.2f} % ({tuned.idxmin()}) and "
+            f"{tuned.max():.2f} % ({tuned.idxmax()}), as means over seeds."
+        )
+    standings = tables.standings(study, records)
+    differences = frame[f"difference_to_{study.reference}"]
+    for standing, words in (
+        ("above", f"Above {study.reference}, beyond what chance between seeds explains"),
+        ("below", f"Below {study.reference}, just as surely"),
+        ("not distinguished", f"Not distinguished from {study.reference}"),
+    ):
+        names = [
+            f"{name} ({float(differences[name]):+.2f} points)"
+            for name, found in standings.items()
+            if found == standing
+        ]
+        if names:
+            said.append(f"{words}: {_listed(names)}.")
+    return [*said, *_claims_in_words(claims)]
+
+
+def typeset(value: object) -> str:
+    """Numbers as they are printed: a true minus, and no line break within an interval."""
+    text = re.sub(r"(?<![\w-])-(?=\d)", "−", str(value))
+    text = re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", NO_BREAK), text)
+    return re.sub(r"(?<=\d) (?=%)|(?<=<) (?=\d)", NO_BREAK, text)
+
+
+def figure(name: str, svg: str) -> Figure:
+    """A figure made ready for the page; its words come from the SVG's own metadata."""
+    root = ElementTree.fromstring(svg)
+    number = re.match(r"figure-(\d+)", name)
+    title = _text(root, "title") or name.replace("-", " ").capitalize()
+    caption = f"Figure {number[1]}. {title}" if number and _text(root, "title") else title
+    encoded = str(base64.b64encode(svg.encode()), "ascii")
+    return Figure(
+        source=f"data:image/svg+xml;base64,{encoded}",
+        caption=caption,
+        description=_text(root, "description") or title,
+    )
+
+
+def _text(root: ElementTree.Element, tag: str) -> str:
+    """Text of a Dublin Core element (as matplotlib writes it), or of SVG's own."""
+    own = {"title": "title", "description": "desc"}[tag]
+    for place in (f".//{_DUBLIN_CORE}{tag}", f"{_SVG}{own}"):
+        found = root.find(place)
+        if found is not None and found.text and found.text.strip():
+            return found.text.strip()
+    return ""
+
+
+def _claims_in_words(claims: Sequence[Claim]) -> list[str]:
+    sentences: Mapping[Verdict, tuple[str, str]] = {
+        "supported": ("The paper's claim is supported", "that"),
+        "contradicted": ("The paper's claim is contradicted", "that"),
+        "not distinguished": ("These seeds cannot tell", "whether"),
+        "not measured": ("Not measured is", "whether"),
+        "not tested": ("Not tested is", "whether"),
+    }
+    said = []
+    for verdict, (opening, link) in sentences.items():
+        parts = [f"{link} {c.statement} ({c.key})" for c in claims if c.verdict == verdict]
+        if parts:
+            said.append(f"{opening} {_listed(parts)}.")
+    return said
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _manifest(records: Records) -> list[tuple[str, str]]:
+    """Names and values: what went in, where it ran, and how long that took."""
+    every = [record for found in records.values() for record in found.values()]
+    rows = [("Backbone", str(every[0].provenance["backbone"]))]
+    rows += [(f"Data: {n}", d) for n, d in sorted(every[0].provenance["data"].items())]
+    merged: dict[str, list[str]] = {}
+    for record in every:
+        for name, value in record.environment.items():
+            shown = merged.setdefault(name, [])
+            if str(value) not in shown:
+                shown.append(str(value))
+    rows += [(name.replace("_", " ").capitalize(), "; ".join(v)) for name, v in merged.items()]
+    seconds = sum(record.seconds for record in every)
+    rows.append(("Runs", f"{len(every)}, {seconds:.0f} s of training in all"))
+    return rows

@@ -1,0 +1,77 @@
+"""A rate sweep: the same methods at several constant rates, beside the table's rows."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from swabench.methods import Method
+from swabench.schedules import Constant
+from swabench.settings import Rate, Settings
+
+NOT_TRAINED = {"title", "paper_accuracy"}
+"""What a method carries for readers only: it changes nothing about a run."""
+
+
+class RateSweep(Settings):
+    """Which methods run at which rates; each pair is one cell of the sweep.
+
+    Attributes:
+        methods: Methods of the study whose rate is constant.
+        rates: The rates that each of them gets instead of its own.
+    """
+
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    rates: Annotated[tuple[Rate, ...], Field(min_length=1)]
+
+    @field_validator("methods", "rates")
+    @classmethod
+    def _nothing_twice(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"{list(values)} names something twice")
+        return values
+
+    def cells(self, methods: Mapping[str, Method]) -> dict[tuple[str, float], str]:
+        """The run behind each (method, rate): a method of the table where one is the same."""
+        return {
+            (name, rate): self._row_like(self._method(methods, name, rate), methods)
+            or f"{name}-rate-{rate:g}"
+            for name in self.methods
+            for rate in self.rates
+        }
+
+    def further_methods(self, methods: Mapping[str, Method]) -> dict[str, Method]:
+        """The methods that the sweep adds to those of the table.
+
+        Raises:
+            ValueError: Names the key that does not fit the study's methods.
+        """
+        for name in self.methods:
+            if name not in methods:
+                raise ValueError(f"methods: {name!r} is no method; there are {', '.join(methods)}")
+            if not isinstance(methods[name].rate, Constant):
+                raise ValueError(f"methods: {name!r} has no constant rate that could be replaced")
+        further = {
+            run: self._method(methods, name, rate)
+            for (name, rate), run in self.cells(methods).items()
+            if run not in methods
+        }
+        if len(further) < sum(run not in methods for run in self.cells(methods).values()):
+            raise ValueError(f"rates: {list(self.rates)} has rates too near each other to name")
+        return further
+
+    @staticmethod
+    def _method(methods: Mapping[str, Method], name: str, rate: float) -> Method:
+        return methods[name].model_copy(
+            update={
+                "title": f"{methods[name].title}, at {rate:g}",
+                "rate": Constant(schedule="constant", learning_rate=rate),
+                "paper_accuracy": None,
+            }
+        )
+
+    @staticmethod
+    def _row_like(method: Method, methods: Mapping[str, Method]) -> str | None:
+        wanted = method.model_dump(exclude=NOT_TRAINED)
+        same = (n for n, m in methods.items() if m.model_dump(exclude=NOT_TRAINED) == wanted)
+        return next(same, None)
