@@ -9,12 +9,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from swabench.backbone import FEATURES, Preprocess, frozen_part, load_backbone
+from swabench.backbone import (
+    FEATURES,
+    Preprocess,
+    Standardize,
+    frozen_part,
+    load_backbone,
+    trained_part,
+)
 from swabench.config import BackboneSettings, Stage, Study
 from swabench.features import extract
+from swabench.learners import in_lockstep
 from swabench.progress import SilentProgress
+from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads, initial_head
-from swabench.training.learner import Split, SplitName
+from swabench.training.learner import Learner, Split, SplitName, Splits
+from swabench.training.network import NetworkLearner
 
 # The probe needs no data: these are MNIST's sizes.
 TRAINING_IMAGES, TEST_IMAGES, CLASSES = 60_000, 10_000, 10
@@ -41,10 +51,10 @@ def estimate(study: Study, missing: Sequence[tuple[str, int]], device: torch.dev
         rows = [name for name, at in missing if at == seed]
         methods = [name for name in rows if name != study.pretrain.name]
         if study.pretrain.name in rows:
-            training_seconds += _stage_seconds(study.pretrain, 1, training, scored, device)
+            training_seconds += _stage_seconds(study, study.pretrain, 1, training, scored, device)
         if methods:
             training_seconds += _stage_seconds(
-                study.finetune, len(methods), training, scored, device
+                study, study.finetune, len(methods), training, scored, device
             )
     return Estimate(features, training_seconds)
 
@@ -58,11 +68,24 @@ def _seconds_per_image(size: int, device: torch.device) -> float:
     return _best(lambda: extract(images, layers, device, "float32", silent, "probe")) / 64
 
 
-@lru_cache
 def _stage_seconds(
-    stage: Stage, runs: int, training: int, scored: int, device: torch.device
+    study: Study, stage: Stage, runs: int, training: int, scored: int, device: torch.device
 ) -> float:
-    """Seconds for `runs` runs of a stage in lockstep: its steps, and two scorings an epoch."""
+    """Seconds for `runs` runs of a stage."""
+    steps = -(-training // stage.batch_size)
+    if in_lockstep(study, stage.trainable):
+        step, score = _head_seconds(stage, runs, device)
+        return stage.epochs * (steps * step + 2 * scored * score)
+    step, score = _network_seconds(
+        stage, study.data.image_size, study.backbone.cache_features, device
+    )
+    # An average is scored too, after a pass over the training images for BatchNorm.
+    return runs * stage.epochs * (steps * step + (2 * scored + training) * score)
+
+
+@lru_cache
+def _head_seconds(stage: Stage, runs: int, device: torch.device) -> tuple[float, float]:
+    """Seconds of a step of `runs` heads in lockstep, and of scoring an image."""
     rows = 4096
     split = Split(
         torch.randn(rows, FEATURES, device=device),
@@ -70,18 +93,57 @@ def _stage_seconds(
     )
     start = initial_head(FEATURES, CLASSES, 0).to(device).expand(runs, -1)
     splits: dict[SplitName, Split] = {"train": split, "validation": split, "test": split}
-    learner = StackedHeads(splits, start, stage.optimizer, CLASSES)
-    batch = torch.randint(rows, (stage.batch_size,), device=device)
-    rates = torch.full((runs,), 1e-3, device=device)
+    return _probe(StackedHeads(splits, start, stage.optimizer, CLASSES), stage, splits, 20)
 
-    def steps() -> None:
-        for _ in range(20):
+
+@lru_cache
+def _network_seconds(
+    stage: Stage, image_size: int, cached: bool, device: torch.device
+) -> tuple[float, float]:
+    """Seconds of a step of a network, and of scoring an image."""
+    network = load_backbone(BackboneSettings())
+    standardize = Standardize(torch.zeros(FEATURES), torch.ones(FEATURES))
+    part = trained_part(network, stage.trainable, standardize, CLASSES)
+    preprocess = Preprocess(image_size, ((0.5,), (0.5,)))
+    inputs = torch.zeros(stage.batch_size, 1, image_size, image_size, dtype=torch.uint8)
+    frozen: nn.Module | None = preprocess
+    if stage.trainable != "all":
+        below = frozen_part(load_backbone(BackboneSettings()), stage.trainable)
+        frozen = nn.Sequential(preprocess, *below)
+        if cached:
+            with torch.no_grad():
+                one = frozen(inputs[:1])
+            inputs, frozen = torch.randn(stage.batch_size, *one.shape[1:]), None
+    split = Split(inputs.to(device), torch.zeros(stage.batch_size, dtype=torch.long, device=device))
+    splits: dict[SplitName, Split] = {"train": split, "validation": split, "test": split}
+    weights, statistics = flatten(part)
+    learner = NetworkLearner(
+        part,
+        splits,
+        weights,
+        statistics,
+        stage.optimizer,
+        frozen=frozen,
+        batchnorm_steps=stage.batchnorm_steps(1),
+        precision=stage.precision,
+    )
+    return _probe(learner, stage, splits, 1)
+
+
+def _probe(learner: Learner, stage: Stage, splits: Splits, steps: int) -> tuple[float, float]:
+    """Seconds of a step, and of scoring an image."""
+    labels = splits["train"].labels
+    batch = torch.randint(len(labels), (stage.batch_size,), device=labels.device)
+    rates = torch.full((learner.runs,), 1e-3, device=labels.device)
+
+    def several() -> None:
+        for _ in range(steps):
             learner.step(batch, rates)
         learner.weights().sum().item()  # waits for the device
 
-    step = _best(steps) / 20
-    score = _best(lambda: [x.sum().item() for x in learner.logits(["test"])]) * scored / rows
-    return stage.epochs * (-(-training // stage.batch_size) * step + 2 * score)
+    step = _best(several) / steps
+    score = _best(lambda: [scores.sum().item() for scores in learner.logits(["test"])])
+    return step, score / len(splits["test"])
 
 
 def _best(work: Callable[[], object], tries: int = 3) -> float:
