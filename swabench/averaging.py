@@ -4,12 +4,9 @@ A plan is the second half of a method: when the iterate's weights are captured i
 how much each capture counts, and whether training starts again from the average (PSWA).
 """
 
-from collections.abc import Sequence
 from typing import Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from swabench.settings import Count, EpochSpan, Settings
 
@@ -48,31 +45,3 @@ class AveragingPlan(Settings):
             kind = "newest only"
         restarts = f", {self.phases} phases" if self.phases > 1 else ""
         return f"{kind}, captured every {self.capture_every_epochs:g} epochs{restarts}"
-
-
-class RunningMean:
-    """The running (weighted) mean of something captured, for each of several runs.
-
-    Holds one value a run, never the members: memory does not grow with captures. Serves the
-    weights, where it is SWA's average, and predicted probabilities, where it is an ensemble.
-
-    Args:
-        plans: One plan a run.
-        start: Starting values, shape (runs, …); copied.
-    """
-
-    def __init__(self, plans: Sequence[AveragingPlan], start: Tensor) -> None:
-        self._plans = plans
-        self._members = [int(plan.include_start) for plan in plans]
-        self.value = start.clone()
-
-    def capture(self, run: int, value: Tensor) -> None:
-        """Take `value`, shape (…), into the mean of `run`."""
-        share = self._plans[run].share_of_next(self._members[run])
-        self.value[run] = torch.lerp(self.value[run], value, share)
-        self._members[run] += 1
-
-    def restart(self, run: int, start: Tensor) -> None:
-        """Begin the mean of `run` anew from `start`, shape (…)."""
-        self.value[run] = start
-        self._members[run] = int(self._plans[run].include_start)

@@ -3,9 +3,8 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Never
+from typing import TYPE_CHECKING, Annotated, Any, Never
 
-import pandas as pd
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -14,16 +13,17 @@ from typer.core import TyperGroup
 from swabench import __version__
 from swabench.config import Study, bundled_studies, load_study
 from swabench.data import load_dataset, user_cache
-from swabench.device import choose_device
 from swabench.drawing import draw_rate
 from swabench.errors import InputError, SwabenchError
-from swabench.estimate import estimate
-from swabench.experiment import Experiment
-from swabench.export import check_output, write_state
 from swabench.progress import LineProgress, Progress, TerminalProgress
-from swabench.publish import Publication, Published
 from swabench.records import RecordStore
-from swabench.survey import unsurveyable
+
+# torch, pandas and matplotlib take seconds to import; only the commands that use them pay.
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from swabench.experiment import Experiment
+    from swabench.publish import Publication, Published
 
 out = Console()
 err = Console(stderr=True)
@@ -163,7 +163,7 @@ def table(
     """Write the comparison table (CSV, Markdown, LaTeX) and the manifest, from records alone."""
     study, chosen = _study(config, seeds)
     store = RecordStore(results, study)
-    _show(Publication(study, store, chosen).table(), study.title, store)
+    _show(_publication(study, store, chosen).table(), study.title, store)
 
 
 @app.command()
@@ -175,7 +175,7 @@ def figures(
     """Draw the figures (PNG and SVG), from records alone."""
     study, chosen = _study(config, seeds)
     store = RecordStore(results, study)
-    _show(Publication(study, store, chosen).figures(), study.title, store)
+    _show(_publication(study, store, chosen).figures(), study.title, store)
 
 
 @app.command()
@@ -187,7 +187,7 @@ def claims(
     """Decide the paper's claims by the study's rules, from records alone."""
     study, chosen = _study(config, seeds)
     store = RecordStore(results, study)
-    _show(Publication(study, store, chosen).claims(), "The paper's claims", store)
+    _show(_publication(study, store, chosen).claims(), "The paper's claims", store)
 
 
 @app.command()
@@ -199,7 +199,7 @@ def report(
     """Write report.html: table, figures, claims, settings and manifest on one page."""
     study, chosen = _study(config, seeds)
     store = RecordStore(results, study)
-    _show(Publication(study, store, chosen).report(), study.title, store)
+    _show(_publication(study, store, chosen).report(), study.title, store)
 
 
 @app.command()
@@ -213,6 +213,8 @@ def reproduce(
 
     Skips what is done.
     """
+    from swabench.survey import unsurveyable
+
     study, chosen = _study(config, seeds)
     experiment = _experiment(study, results, device)
     experiment.pretrain(chosen)
@@ -221,7 +223,7 @@ def reproduce(
         _say(f"landscape: not measured, for {reason}")
     else:
         experiment.survey(chosen)
-    store, published = experiment.store, Publication(study, experiment.store, chosen)
+    store, published = experiment.store, _publication(study, experiment.store, chosen)
     _show(published.table(), study.title, store)
     _show(published.figures(), study.title, store)
     _show(published.claims(), "The paper's claims", store)
@@ -243,6 +245,8 @@ def export(
 
     Example: swabench export --method swa --seed 0 --output swa.safetensors
     """
+    from swabench.export import check_output, write_state
+
     study = load_study(config)
     check_output(output)
     experiment = _experiment(study, results, device)
@@ -285,6 +289,9 @@ def validate(
     device: DeviceOption = "auto",
 ) -> None:
     """Check a study without running it: what it would run, and about how long that takes."""
+    from swabench.device import choose_device
+    from swabench.estimate import estimate
+
     study, chosen = _study(config, seeds)
     target = choose_device(device)
     store = RecordStore(results, study)
@@ -333,8 +340,17 @@ def _seeds(text: str) -> list[int]:
     return found
 
 
-def _experiment(study: Study, results: Path, device: str) -> Experiment:
+def _experiment(study: Study, results: Path, device: str) -> "Experiment":
+    from swabench.device import choose_device
+    from swabench.experiment import Experiment
+
     return Experiment(study, results, choose_device(device), user_cache(), _progress())
+
+
+def _publication(study: Study, store: RecordStore, seeds: list[int]) -> "Publication":
+    from swabench.publish import Publication
+
+    return Publication(study, store, seeds)
 
 
 def _progress() -> Progress:
@@ -357,7 +373,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _show(published: Published, title: str, store: RecordStore) -> None:
+def _show(published: "Published", title: str, store: RecordStore) -> None:
     """Print what was written; what is missing ends in an error, after all else is told."""
     if published.shown is not None:
         _print_table(title, published.shown)
@@ -369,7 +385,7 @@ def _show(published: Published, title: str, store: RecordStore) -> None:
         raise SwabenchError(published.lacking)
 
 
-def _print_table(title: str, shown: pd.DataFrame) -> None:
+def _print_table(title: str, shown: "pd.DataFrame") -> None:
     """Print a table; columns whose entries begin with a letter are words, the others numbers."""
     drawn = Table(title=title, title_justify="left")
     for column in shown.columns:

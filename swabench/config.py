@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from swabench.analysis.landscape import LandscapeSettings, Part
 from swabench.data import DatasetName
 from swabench.errors import InputError
+from swabench.landscape_settings import LandscapeSettings, Part
 from swabench.methods import Method
 from swabench.rules import ClaimRules
 from swabench.schedules import Schedule

@@ -20,10 +20,11 @@ from swabench.backbone import (
 from swabench.config import BackboneSettings, Stage, Study
 from swabench.features import extract
 from swabench.learners import in_lockstep
+from swabench.measurement import SplitName
 from swabench.progress import SilentProgress
 from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads, initial_head
-from swabench.training.learner import Learner, Split, SplitName, Splits
+from swabench.training.learner import Learner, Split, Splits
 from swabench.training.network import NetworkLearner
 
 # The probe needs no data: these are MNIST's sizes.

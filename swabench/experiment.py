@@ -167,9 +167,9 @@ class Experiment:
                 f"{record.folder}: was made from other data or backbone weights than those at "
                 "hand; choose another folder with --results, or delete it and run again"
             )
-        tensors = record.tensors()
-        weights = tensors[f"weights/{record.result}"]
-        return Start(weights, tensors.get(f"statistics/{record.result}", torch.empty(0)))
+        arrays = record.arrays()
+        weights = torch.tensor(arrays[f"weights/{record.result}"])
+        return Start(weights, torch.tensor(arrays.get(f"statistics/{record.result}", [])))
 
     def _run(
         self,

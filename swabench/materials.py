@@ -27,8 +27,9 @@ from swabench.backbone import (
 from swabench.config import Boundary, DataSettings, Study
 from swabench.data import Dataset, load_dataset, stratified_split
 from swabench.features import frozen_features
+from swabench.measurement import SplitName
 from swabench.progress import Progress
-from swabench.training.learner import Split, SplitName, Splits
+from swabench.training.learner import Split, Splits
 
 Rows = Mapping[SplitName, NDArray[np.int64]]
 

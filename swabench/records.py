@@ -20,17 +20,20 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
-import torch
-from safetensors.torch import load, save_file
-from torch import Tensor
+from numpy.typing import NDArray
+from safetensors.numpy import load, save_file
 
-from swabench.analysis.landscape import Part
 from swabench.config import Study
 from swabench.errors import InputError
-from swabench.training.loop import Measurement, Outcome, Predictor
+from swabench.landscape_settings import Part
+from swabench.measurement import Measurement, Predictor
+
+if TYPE_CHECKING:  # tables are made from records in moments, and torch takes seconds to import
+    from swabench.training.loop import Outcome
 
 _RECORD = "record.json"
 _TENSORS = "tensors.safetensors"
@@ -74,7 +77,7 @@ class Record:
         """The last measurement of a predictor on a split."""
         return [m for m in self.history if m.predictor == predictor and m.split == split][-1]
 
-    def tensors(self) -> dict[str, Tensor]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Weights, predictions and trajectory, verified.
 
         Keys: `weights/<predictor>` (P,), `log_probabilities/<predictor>/<split>` (N, C),
@@ -163,7 +166,7 @@ class RecordStore:
         self,
         method: str,
         seed: int,
-        outcome: Outcome,
+        outcome: "Outcome",
         *,
         provenance: Mapping[str, Any],
         environment: Mapping[str, Any],
@@ -189,7 +192,7 @@ class RecordStore:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
         try:
-            save_file(_named_tensors(outcome), temporary / _TENSORS)
+            save_file(_named_arrays(outcome), temporary / _TENSORS)
             digest = hashlib.sha256((temporary / _TENSORS).read_bytes()).hexdigest()
             (temporary / _RECORD).write_text(json.dumps({**content, "sha256": digest}, indent=1))
             temporary.chmod(0o755)  # mkdtemp's folders are private
@@ -300,15 +303,15 @@ def _json_digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _named_tensors(outcome: Outcome) -> dict[str, Tensor]:
+def _named_arrays(outcome: "Outcome") -> dict[str, NDArray[Any]]:
     named = {f"weights/{name}": weights for name, weights in outcome.weights.items()}
     for name, statistics in outcome.statistics.items():
         if len(statistics):
             named[f"statistics/{name}"] = statistics
     for (predictor, split), values in outcome.log_probabilities.items():
-        named[f"log_probabilities/{predictor}/{split}"] = values.to(torch.float32)
+        named[f"log_probabilities/{predictor}/{split}"] = values.float()
     for split, labels in outcome.labels.items():
-        named[f"labels/{split}"] = labels.to(torch.int16)
+        named[f"labels/{split}"] = labels.short()
     if outcome.trajectory is not None:
         named["trajectory"] = outcome.trajectory
-    return {name: tensor.contiguous() for name, tensor in named.items()}
+    return {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in named.items()}

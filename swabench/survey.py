@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from swabench.analysis.landscape import (
-    PARTS,
     Floats,
-    LineSettings,
-    Part,
     Score,
     Slice,
     evaluate,
@@ -29,6 +27,7 @@ from swabench.analysis.landscape import (
 from swabench.config import Study
 from swabench.data import stratified_split
 from swabench.errors import InputError
+from swabench.landscape_settings import PARTS, LineSettings, Part
 from swabench.records import Record, RecordStore
 from swabench.training.heads import stacked_logits
 from swabench.training.learner import Split, Splits, accuracy_and_loss, log_probabilities
@@ -253,10 +252,10 @@ class Surveyor:
 
     def _read_weights(self, name: str, seed: int) -> Tensor:
         record = self._record(name, seed)
-        return record.tensors()[f"weights/{record.result}"].to(self._device)
+        return self._on_device(record.arrays()[f"weights/{record.result}"])
 
     def _trajectory(self, name: str, seed: int) -> Tensor:
-        return self._record(name, seed).tensors()["trajectory"].to(self._device)
+        return self._on_device(self._record(name, seed).arrays()["trajectory"])
 
     def _record(self, name: str, seed: int) -> Record:
         record = self._store.find(name, seed)
@@ -268,6 +267,9 @@ class Surveyor:
                 "hand; choose another folder with --results, or delete it and run again"
             )
         return record
+
+    def _on_device(self, values: NDArray[np.float32]) -> Tensor:
+        return torch.tensor(values, device=self._splits["train"].labels.device)
 
     def _rng(self, part: Part, seed: int) -> np.random.Generator:
         return np.random.default_rng([self._settings.seed, seed, PARTS.index(part)])

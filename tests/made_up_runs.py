@@ -4,10 +4,11 @@ import numpy as np
 import torch
 
 from swabench.config import Study, load_study
+from swabench.measurement import Measurement, Predictor, SplitName
 from swabench.records import RecordStore
 from swabench.survey import Surveyor
-from swabench.training.learner import Split, SplitName
-from swabench.training.loop import Measurement, Outcome, Predictor
+from swabench.training.learner import Split
+from swabench.training.loop import Outcome
 
 FEATURES, CLASSES = 5, 3
 SIZE = CLASSES * (FEATURES + 1)

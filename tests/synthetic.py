@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from swabench.config import Study, load_study
+from swabench.measurement import Measurement, Predictor, SplitName
 from swabench.records import RecordStore
-from swabench.training.learner import SplitName
-from swabench.training.loop import Measurement, Outcome, Predictor
+from swabench.training.loop import Outcome
 
 IMAGES, CLASSES, WEIGHTS = 400, 10, 8
 SPLITS: tuple[SplitName, ...] = ("validation", "test")

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from swabench.analysis.landscape import (
-    LineSettings,
     Loss,
     Slice,
     evaluate,
@@ -28,6 +27,7 @@ from swabench.analysis.landscape import (
 from swabench.analysis.surveys import gather, tables_by_seed
 from swabench.config import Study, load_study
 from swabench.errors import InputError
+from swabench.landscape_settings import LineSettings
 from swabench.records import RecordStore
 from swabench.survey import check_surveyable, head_score, missing_parts
 from swabench.training.heads import initial_head
@@ -289,7 +289,7 @@ def test_a_survey_is_recorded_part_by_part_and_found_again(tmp_path: Path, split
     ends = lines[(lines["alpha"] == 1) & (lines["end"] == "swa") & (lines["seed"] == 0)]
     record = store.find("swa", 0)
     assert record is not None
-    flat = record.tensors()["weights/average"].unsqueeze(0)
+    flat = torch.tensor(record.arrays()["weights/average"])[None]
     _, expected = head_score(Split(split.inputs.float(), split.labels), CLASSES)(flat)
     np.testing.assert_allclose(ends["loss"], expected.item(), rtol=1e-5)
 

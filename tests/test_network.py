@@ -21,6 +21,7 @@ from swabench.data import encode_idx
 from swabench.errors import InputError, SwabenchError
 from swabench.experiment import Experiment
 from swabench.materials import Materials
+from swabench.measurement import SplitName
 from swabench.methods import Method
 from swabench.progress import SilentProgress
 from swabench.records import Record
@@ -28,7 +29,7 @@ from swabench.schedules import Constant, Cyclical, Multiplicative
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.flat import assign, batchnorm_layers, flatten
 from swabench.training.heads import StackedHeads, initial_head
-from swabench.training.learner import Split, SplitName
+from swabench.training.learner import Split
 from swabench.training.loop import DataOrder, Outcome, RunPlan, train
 from swabench.training.network import NetworkLearner
 from tests.reference import exact_batchnorm, network_one_at_a_time
@@ -589,7 +590,7 @@ def test_exported_weights_predict_the_same_in_a_plain_resnet50(
     experiment = carry_out(study, tmp_path)
     network = resnet50(num_classes=2)
     network.load_state_dict(experiment.export("swa", 0), strict=True)
-    recorded = record_of(experiment).tensors()["log_probabilities/average/test"]
+    recorded = torch.tensor(record_of(experiment).arrays()["log_probabilities/average/test"])
     images = np.frombuffer((own_images / "t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8)
     inputs = Preprocess(28, experiment.normalization())(
         torch.from_numpy(images.reshape(-1, 1, 28, 28).copy())
@@ -603,9 +604,9 @@ def test_networks_start_from_what_pretraining_trained(own_images: Path, tmp_path
     """With a rate of almost nothing, fine-tuning all layers ends where pretraining did."""
     study = study_of(own_images, "head", "all")
     experiment = carry_out(study, tmp_path)
-    pretrained = record_of(experiment, "adam").tensors()["log_probabilities/iterate/test"]
-    finetuned = record_of(experiment).tensors()["log_probabilities/average/test"]
-    torch.testing.assert_close(finetuned, pretrained, rtol=0, atol=0.05)
+    pretrained = record_of(experiment, "adam").arrays()["log_probabilities/iterate/test"]
+    finetuned = record_of(experiment).arrays()["log_probabilities/average/test"]
+    np.testing.assert_allclose(finetuned, pretrained, rtol=0, atol=0.05)
 
 
 def test_out_of_memory_names_what_to_lower(

@@ -7,10 +7,11 @@ from torch.nn import functional as F
 
 from swabench.averaging import AveragingPlan
 from swabench.config import SGD, Adam
+from swabench.measurement import SplitName
 from swabench.methods import Method
 from swabench.schedules import Constant, Cyclical, Multiplicative, Triangular
 from swabench.training.heads import StackedHeads, initial_head, stacked_logits
-from swabench.training.learner import Split, SplitName
+from swabench.training.learner import Split
 from swabench.training.loop import DataOrder, Outcome, RunPlan, train
 from tests.reference import algorithm_1, algorithm_2, flat, linear, one_at_a_time, sawtooth
 

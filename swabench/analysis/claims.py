@@ -19,8 +19,8 @@ from swabench.analysis.flatness import LINE, Flatness
 from swabench.analysis.statistics import mcnemar_mid_p, mean_interval
 from swabench.analysis.table import Records
 from swabench.config import Study
+from swabench.measurement import Predictor
 from swabench.records import Record
-from swabench.training.loop import Predictor
 
 Measure = Literal["accuracy", "loss"]
 UNITS: Mapping[Measure, str] = {"accuracy": "points", "loss": "nats"}
@@ -559,14 +559,14 @@ def _tests() -> list[_Test]:
 
 
 def _test_predictions(record: Record) -> dict[str, NDArray[np.float32]]:
-    """Predictions and labels of the test images: the rest of the tensors is not kept."""
+    """Predictions and labels of the test images: the rest of the arrays is not kept."""
     prefix, suffix = "log_probabilities/", "/test"
-    tensors = record.tensors()
+    arrays = record.arrays()
     kept = {
-        name.removeprefix(prefix).removesuffix(suffix): tensor.numpy()
-        for name, tensor in tensors.items()
+        name.removeprefix(prefix).removesuffix(suffix): array
+        for name, array in arrays.items()
         if name.startswith(prefix) and name.endswith(suffix)
     }
-    if "labels/test" in tensors:
-        kept["labels"] = tensors["labels/test"].numpy()
+    if "labels/test" in arrays:
+        kept["labels"] = arrays["labels/test"]
     return kept

@@ -24,7 +24,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
-from swabench.analysis.landscape import Part
 from swabench.analysis.surveys import Gathered, gather
 from swabench.analysis.table import (
     Records,
@@ -35,6 +34,7 @@ from swabench.analysis.table import (
     missing_runs,
 )
 from swabench.config import Study
+from swabench.landscape_settings import Part
 from swabench.records import RecordStore
 from swabench.schedules import Constant
 

@@ -8,16 +8,12 @@ dimensions of a slice.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
-
-from swabench.settings import Count, SeedNumber, Settings
 
 Loss = Callable[[Tensor], Tensor]
 """Losses, shape (K,), at flat weights (K, P); each row's loss depends on that row alone."""
@@ -25,129 +21,7 @@ Loss = Callable[[Tensor], Tensor]
 Score = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Accuracies in [0, 1] and losses in nats, shape (K,) each, at flat weights (K, P)."""
 
-Part = Literal["lines", "segments", "plane", "rays", "sharpness", "hessian"]
-PARTS: tuple[Part, ...] = get_args(Part)
 Floats = NDArray[np.float64]
-
-
-# --- settings ------------------------------------------------------------------------------
-
-
-class PartSettings(Settings):
-    """What all parts have in common.
-
-    Attributes:
-        seeds: How many of the study's seeds to look at, the first ones; None for all.
-    """
-
-    seeds: Count | None = None
-
-
-class LineSettings(PartSettings):
-    """Straight lines between two weights and beyond both: w(α) = start + α·(end − start).
-
-    Attributes:
-        low: The smallest α.
-        high: The largest α.
-        points: Evenly spaced values of α; 0 and 1 join them where they fall between.
-    """
-
-    low: float = -3
-    high: float = 3
-    points: Annotated[int, Field(strict=True, ge=2)] = 31
-
-    @model_validator(mode="after")
-    def _spans_both_ends(self) -> "LineSettings":
-        if self.low > 0 or self.high < 1:
-            raise ValueError(f"low to high ({self.low:g} to {self.high:g}) must reach from 0 to 1")
-        return self
-
-
-class PlaneSettings(PartSettings):
-    """The plane through the pretrained, the reference's and one average's weights.
-
-    Attributes:
-        method: Whose average; None takes the study's first averaging method.
-        points: Grid points a side.
-        margin: What the grid shows beyond the three weights, as a share of their extent.
-    """
-
-    method: str | None = None
-    points: Annotated[int, Field(strict=True, ge=2)] = 25
-    margin: Annotated[float, Field(ge=0)] = 0.4
-
-
-class RaySettings(PartSettings):
-    """Rays in random directions of unit norm (Izmailov et al. 2018, section 4.4).
-
-    Attributes:
-        directions: Number of rays, the same ones for every method.
-        points: Evenly spaced distances, 0 included.
-        length: The largest distance, in units of the weights.
-    """
-
-    directions: Count = 10
-    points: Annotated[int, Field(strict=True, ge=2)] = 11
-    length: Annotated[float, Field(gt=0)] = 20
-
-
-class SharpnessSettings(PartSettings):
-    """Sharpness in a box (Keskar et al. 2017).
-
-    Attributes:
-        epsilons: Sizes of the box.
-        starts: Ascents, of which the highest counts: one from the weights, the others from
-            random points of the box.
-        steps: Most steps of an ascent.
-    """
-
-    epsilons: Annotated[
-        tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, strict=False)
-    ] = (1e-3, 5e-4)
-    starts: Count = 2
-    steps: Count = 20
-
-
-class HessianSettings(PartSettings):
-    """The Hessian's largest eigenvalue and trace.
-
-    Attributes:
-        probes: Random vectors behind the trace.
-        tolerance: Relative accuracy asked of the eigenvalue.
-    """
-
-    probes: Annotated[int, Field(strict=True, ge=2)] = 64
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
-
-
-class LandscapeSettings(Settings):
-    """What is measured around the final weights of a study's runs.
-
-    Attributes:
-        training_images: The training loss is that of a stratified draw of so many images; of
-            all where there are fewer. Test losses are of all test images.
-        seed: Seed of that draw and of every direction and probe.
-        lines: From the pretrained weights to each method's.
-        segments: From the reference's weights to each average.
-        plane: Through three weights of one seed.
-        rays: In random directions.
-        sharpness: Of the training loss.
-        hessian: Of the training loss.
-    """
-
-    training_images: Count = 10_000
-    seed: SeedNumber = 0
-    lines: LineSettings = LineSettings()
-    segments: LineSettings = LineSettings(seeds=3, low=-1, high=2)
-    plane: PlaneSettings = PlaneSettings(seeds=1)
-    rays: RaySettings = RaySettings(seeds=1)
-    sharpness: SharpnessSettings = SharpnessSettings(seeds=5)
-    hessian: HessianSettings = HessianSettings(seeds=1)
-
-    def part(self, name: Part) -> PartSettings:
-        """The settings of one part."""
-        found: PartSettings = getattr(self, name)
-        return found
 
 
 # --- slices --------------------------------------------------------------------------------

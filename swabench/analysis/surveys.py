@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from swabench.analysis.landscape import PARTS, Part
 from swabench.config import Study
+from swabench.landscape_settings import PARTS, Part
 from swabench.records import RecordStore
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 from swabench.analysis.statistics import Estimate, compare_paired, mean_interval, seeds_needed
 from swabench.config import Study
 from swabench.errors import InputError
+from swabench.measurement import Predictor
 from swabench.records import Record, RecordStore
-from swabench.training.loop import Predictor
 
 Records = Mapping[str, Mapping[int, Record]]
 

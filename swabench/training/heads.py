@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from swabench.config import SGD, Adam
-from swabench.training.learner import SplitName, Splits
+from swabench.measurement import SplitName
+from swabench.training.learner import Splits
 
 
 class StackedSGD:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-SplitName = Literal["train", "validation", "test"]
+from swabench.measurement import SplitName
 
 
 @dataclass(frozen=True)

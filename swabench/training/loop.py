@@ -6,23 +6,17 @@ minibatches, so that methods of one seed are compared in pairs.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from swabench.averaging import AveragingPlan, RunningMean
+from swabench.averaging import AveragingPlan
+from swabench.measurement import Measurement, Predictor, SplitName
 from swabench.methods import Timeline
-from swabench.training.learner import (
-    Learner,
-    SplitName,
-    Splits,
-    accuracy_and_loss,
-    log_probabilities,
-)
+from swabench.training.learner import Learner, Splits, accuracy_and_loss, log_probabilities
+from swabench.training.running_mean import RunningMean
 
-Predictor = Literal["iterate", "average", "ensemble"]
 SCORED: list[SplitName] = ["validation", "test"]
 
 
@@ -32,25 +26,6 @@ class RunPlan:
 
     timeline: Timeline
     averaging: AveragingPlan | None
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """How one predictor of a run did on one split after one epoch.
-
-    Attributes:
-        epoch: Epochs done.
-        predictor: The iterate, the average, or the ensemble of the average's members.
-        split: Which images.
-        accuracy: Share of right answers, in percent.
-        loss: Mean cross-entropy, in nats.
-    """
-
-    epoch: int
-    predictor: Predictor
-    split: SplitName
-    accuracy: float
-    loss: float
 
 
 @dataclass

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swabench.config import SGD, Adam, Precision
+from swabench.measurement import SplitName
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
 from swabench.training.graph import CudaGraph
-from swabench.training.learner import SplitName, Splits
+from swabench.training.learner import Splits
 
 
 class NetworkLearner:

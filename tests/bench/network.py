@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 from torchvision.models import ResNet, resnet50
 
-from swabench.averaging import AveragingPlan, RunningMean
+from swabench.averaging import AveragingPlan
 from swabench.backbone import (
     FEATURES,
     Preprocess,
@@ -45,6 +45,7 @@ from swabench.environment import environment
 from swabench.training.flat import flatten
 from swabench.training.learner import Split
 from swabench.training.network import NetworkLearner
+from swabench.training.running_mean import RunningMean
 from tests.bench.speed import NORMALIZATION, peak_flops, seconds
 
 SIZE, CLASSES, BATCH, RATE = 28, 10, 128, 0.005
