@@ -1,4 +1,4 @@
-"""The rules by which the paper's claims are decided, part of the study: fixed before the data."""
+"""The rules by which the paper's claims are decided, part of the study like all settings."""
 
 from typing import Annotated
 

@@ -118,6 +118,8 @@ def test_says_so_where_no_figure_is_drawn(study: Study, store: RecordStore) -> N
 def test_figures_without_metadata_are_named_by_their_file() -> None:
     bare = report.figure("loss-plane", '<svg xmlns="http://www.w3.org/2000/svg"/>')
     assert bare.caption == bare.description == "Loss plane"
+    numbered = report.figure("figure5-plane", '<svg xmlns="http://www.w3.org/2000/svg"/>')
+    assert numbered.caption == "Figure 5. Plane"
 
 
 def test_is_the_same_for_the_same_records(study: Study, store: RecordStore, text: str) -> None:

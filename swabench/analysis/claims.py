@@ -308,6 +308,13 @@ def _minima_alike(case: Case) -> list[Evidence]:
     return found
 
 
+def _line_units(case: Case) -> list[str]:
+    return [
+        "Along the line, distance is counted in the way from start to end, as the paper draws it; "
+        "that way is not as long for every method. Along random rays the unit is the same for all."
+    ]
+
+
 def _landscape_lacks(case: Case) -> str:
     methods = case.flatness.get(LINE, {})
     parts = []
@@ -515,6 +522,7 @@ def _tests() -> list[_Test]:
             "of flatness are shown beside it.",
             lambda study: (study.claims.sgd, study.claims.swa),
             _minima_alike,
+            notes=_line_units,
             lacks=_landscape_lacks,
         ),
         _Test(

@@ -98,7 +98,7 @@ def rule_in_words(study: Study) -> str:
         f"±{rules.margin_nats:g} nats. What is neither supported nor contradicted is not "
         "distinguished: then “seeds needed” is about how many seeds would tell a difference as "
         f"large as the one observed, at {rules.power:.0%} power and before Holm's correction. "
-        "The rules are part of the study and were written before the data were seen."
+        "The rules are part of the study; the margins come from the paper, not from these numbers."
     )
 
 

@@ -127,9 +127,10 @@ def typeset(value: object) -> str:
 def figure(name: str, svg: str) -> Figure:
     """A figure made ready for the page; its words come from the SVG's own metadata."""
     root = ElementTree.fromstring(svg)
-    number = re.match(r"figure-(\d+)", name)
-    title = _text(root, "title") or name.replace("-", " ").capitalize()
-    caption = f"Figure {number[1]}. {title}" if number and _text(root, "title") else title
+    numbered = re.fullmatch(r"figure-?(\d+)-(.+)", name)
+    number, words = numbered.groups() if numbered else (None, name)
+    title = _text(root, "title") or words.replace("-", " ").capitalize()
+    caption = f"Figure {number}. {title}" if number else title
     encoded = str(base64.b64encode(svg.encode()), "ascii")
     return Figure(
         source=f"data:image/svg+xml;base64,{encoded}",
