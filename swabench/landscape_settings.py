@@ -97,7 +97,7 @@ class HessianSettings(PartSettings):
         tolerance: Relative accuracy asked of the eigenvalue.
     """
 
-    probes: Annotated[int, Field(strict=True, ge=2)] = 64
+    probes: Annotated[int, Field(strict=True, ge=2)] = 32
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
 
 
@@ -122,7 +122,7 @@ class LandscapeSettings(Settings):
     segments: LineSettings = LineSettings(seeds=3, low=-1, high=2)
     plane: PlaneSettings = PlaneSettings(seeds=1)
     rays: RaySettings = RaySettings(seeds=1)
-    sharpness: SharpnessSettings = SharpnessSettings(seeds=5)
+    sharpness: SharpnessSettings = SharpnessSettings(seeds=4)
     hessian: HessianSettings = HessianSettings(seeds=1)
 
     def part(self, name: Part) -> PartSettings:
