@@ -228,6 +228,8 @@ def reproduce(
     _show(published.figures(), study.title, store)
     _show(published.claims(), "The paper's claims", store)
     _show(published.report(), study.title, store)
+    if study.finetune.trainable == "head":
+        _suggest_network_study(device)
 
 
 @app.command()
@@ -315,6 +317,22 @@ def validate(
             f"(nothing if cached) and {_duration(cost.training_seconds)} of training on "
             f"{target.type}, from a probe of a few steps"
         )
+
+
+def _suggest_network_study(device: str) -> None:
+    """Where there is a GPU, training the whole network is the natural next step."""
+    from swabench.device import choose_device
+    from swabench.estimate import estimate
+
+    target = choose_device(device)
+    if target.type != "cuda":
+        return
+    study = load_study("network")
+    cost = estimate(study, [(m, s) for m in study.run_names for s in study.seeds], target)
+    _say(
+        "next, on this GPU: `swabench reproduce --config network` fine-tunes all of ResNet-50, in "
+        f"about {_duration(cost.training_seconds)} by a probe of a few steps"
+    )
 
 
 def _study(config: str, seeds: str | None) -> tuple[Study, list[int]]:
