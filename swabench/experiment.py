@@ -59,6 +59,7 @@ class Experiment:
         if not missing:
             return 0
         self.store.check_writable()
+        self._materials.prepare(study.pretrain.trainable)
         with self._progress.task(
             "pretraining", len(missing) * study.pretrain.epochs, "epochs"
         ) as advance:
@@ -89,6 +90,7 @@ class Experiment:
             return 0
         self.store.check_writable()
         self.pretrain(sorted({seed for _, seed in missing}))
+        self._materials.prepare(study.finetune.trainable)
         total = len(missing) * study.finetune.epochs
         diverged: list[str] = []
         with self._progress.task("fine-tuning", total, "epochs") as advance:

@@ -109,6 +109,15 @@ class Materials:
             }
         return self._splits[boundary]
 
+    def prepare(self, boundary: Boundary) -> None:
+        """Load or compute now what training above a boundary will ask for.
+
+        So that features show a progress of their own, before that of the training begins.
+        """
+        self.splits(boundary)
+        if boundary != "head":
+            _ = self.standardization
+
     def frozen_layers(self, boundary: Boundary) -> nn.Module | None:
         """What stands between `splits` and `trained_layers`; None where that is cached."""
         if not self._runs_whole(boundary):
