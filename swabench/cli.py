@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Never
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 from swabench import __version__
-from swabench.config import Study, bundled_studies, load_study
+from swabench.config import MOST_SEEDS, Study, bundled_studies, load_study
 from swabench.data import load_dataset, user_cache
 from swabench.drawing import draw_rate
-from swabench.errors import InputError, SwabenchError
+from swabench.errors import DivergedError, InputError, SwabenchError
 from swabench.progress import LineProgress, Progress, TerminalProgress
 from swabench.records import RecordStore
 
@@ -218,16 +219,26 @@ def reproduce(
     study, chosen = _study(config, seeds)
     experiment = _experiment(study, results, device)
     experiment.pretrain(chosen)
-    experiment.finetune(list(study.every_method), chosen)
-    if reason := unsurveyable(study):
+    problems = []
+    try:
+        experiment.finetune(list(study.every_method), chosen)
+    except DivergedError as error:
+        problems.append(str(error))
+    store = experiment.store
+    published = _publication(study, store, chosen)
+    problems.append(_print(published.table(), study.title, store))
+    if reason := unsurveyable(study, store, chosen):
         _say(f"landscape: not measured, for {reason}")
     else:
-        experiment.survey(chosen)
-    store, published = experiment.store, _publication(study, experiment.store, chosen)
-    _show(published.table(), study.title, store)
-    _show(published.figures(), study.title, store)
-    _show(published.claims(), "The paper's claims", store)
-    _show(published.report(), study.title, store)
+        try:
+            experiment.survey(chosen)
+        except SwabenchError as error:
+            problems.append(str(error))
+    problems.append(_print(published.figures(), study.title, store))
+    problems.append(_print(published.claims(), "The paper's claims", store))
+    problems.append(_print(published.report(), study.title, store))
+    if told := dict.fromkeys(problem for problem in problems if problem):
+        raise SwabenchError("\n".join(told))
     if study.finetune.trainable == "head":
         _suggest_network_study(device)
 
@@ -343,17 +354,16 @@ def _study(config: str, seeds: str | None) -> tuple[Study, list[int]]:
 def _seeds(text: str) -> list[int]:
     try:
         if text.strip().isdecimal():
-            found = list(range(int(text)))
+            spans = [range(int(text))]
         else:
-            spans = [part.partition("-") for part in text.split(",")]
-            found = [
-                seed
-                for first, _, last in spans
-                for seed in range(int(first), int(last or first) + 1)
-            ]
+            ends = [part.split("-") for part in text.split(",")]
+            spans = [range(int(span[0]), int(span[-1]) + 1) for span in ends if len(span) <= 2]
+            spans = spans if len(spans) == len(ends) else []
     except ValueError:
-        found = []
-    if not found or len(set(found)) < len(found) or len(found) > 10_000:
+        spans = []
+    many = sum(len(span) for span in spans) > MOST_SEEDS
+    found = [] if many else [seed for span in spans for seed in span]
+    if not found or len(set(found)) < len(found):
         raise InputError(f"--seeds: {text!r}; give a number of seeds (5) or seeds (0,3,7-9)")
     return found
 
@@ -393,24 +403,29 @@ def _duration(seconds: float) -> str:
 
 def _show(published: "Published", title: str, store: RecordStore) -> None:
     """Print what was written; what is missing ends in an error, after all else is told."""
+    if lacking := _print(published, title, store):
+        raise SwabenchError(lacking)
+
+
+def _print(published: "Published", title: str, store: RecordStore) -> str:
+    """Print what was written; returns what is missing."""
     if published.shown is not None:
         _print_table(title, published.shown)
     for line in published.notes:
         _say(line)
     if published.files:
         _say(f"written to {store.folder}: {', '.join(published.files)}")
-    if published.lacking:
-        raise SwabenchError(published.lacking)
+    return published.lacking
 
 
 def _print_table(title: str, shown: "pd.DataFrame") -> None:
     """Print a table; columns whose entries begin with a letter are words, the others numbers."""
-    drawn = Table(title=title, title_justify="left")
+    drawn = Table(title=Text(title), title_justify="left")
     for column in shown.columns:
         words = str(shown[column].iloc[0])[:1].isalpha()
-        drawn.add_column(str(column), justify="left" if words else "right")
+        drawn.add_column(Text(str(column)), justify="left" if words else "right")
     for row in shown.astype(str).itertuples(index=False):
-        drawn.add_row(*row)
+        drawn.add_row(*(Text(cell) for cell in row))
     # A log has no width to fold to: there the table keeps its own.
     Console(width=None if out.is_terminal else 160).print(drawn)
 

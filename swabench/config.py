@@ -21,7 +21,7 @@ from swabench.landscape_settings import LandscapeSettings, Part
 from swabench.methods import Method
 from swabench.rules import ClaimRules
 from swabench.schedules import Schedule
-from swabench.settings import Count, Fraction, SeedNumber, Settings
+from swabench.settings import Count, Fraction, Name, SeedNumber, Settings
 from swabench.sweep import NOT_TRAINED, RateSweep
 
 # Raised whenever the meaning of a study's settings changes, so that older records are not reused.
@@ -94,6 +94,12 @@ class SGD(Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 0
     nesterov: bool = Field(default=False, strict=True)
 
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> "SGD":
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: true needs a momentum above 0")
+        return self
+
 
 class Adam(Settings):
     """Adam, as `torch.optim.Adam`."""
@@ -150,7 +156,7 @@ class Pretraining(Stage):
         paper_accuracy: The paper's number for this row, in percent.
     """
 
-    name: str = "adam"
+    name: Name = "adam"
     title: str = "Adam alone, not fine-tuned"
     rate: Schedule
     paper_accuracy: float | None = None
@@ -161,9 +167,16 @@ class Pretraining(Stage):
         return Method(title=self.title, rate=self.rate, paper_accuracy=self.paper_accuracy)
 
 
+MOST_SEEDS = 10_000
+
+
 def _seed_list(value: object) -> object:
     """A plain number n stands for the seeds 0 … n − 1."""
-    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if value > MOST_SEEDS:
+        raise ValueError(f"{value} seeds are more than {MOST_SEEDS}")
+    return list(range(value))
 
 
 Seeds = Annotated[
@@ -184,13 +197,13 @@ class Study(Settings):
         landscape: What is measured around the final weights.
     """
 
-    name: str
+    name: Name
     title: str
     data: DataSettings = DataSettings()
     backbone: BackboneSettings = BackboneSettings()
     pretrain: Pretraining
     finetune: Stage
-    methods: Annotated[dict[str, Method], Field(min_length=1)]
+    methods: Annotated[dict[Name, Method], Field(min_length=1)]
     seeds: Seeds
     reference: str = "sgd"
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
@@ -200,10 +213,9 @@ class Study(Settings):
 
     @field_validator("methods")
     @classmethod
-    def _names_are_words(cls, methods: dict[str, Method]) -> dict[str, Method]:
-        for name in methods:
-            if not name.replace("-", "").replace(".", "").isalnum() or name in {"all", "."}:
-                raise ValueError(f"{name!r} is no method name; use letters, digits, '-' and '.'")
+    def _all_means_all(cls, methods: dict[str, Method]) -> dict[str, Method]:
+        if "all" in methods:
+            raise ValueError("'all' names every method; choose another name")
         return methods
 
     @field_validator("seeds")
@@ -327,8 +339,8 @@ class Study(Settings):
     def run_identity(self, method: str, seed: int) -> str:
         """A digest of everything that a run of a method at a seed depends on.
 
-        Names, titles and the study's other methods are not part of it: renaming a method or
-        adding one beside it leaves its runs valid.
+        Titles and the study's other methods are not part of it: adding a method leaves the runs
+        of the others valid.
         """
         if method == self.pretrain.name:
             return self.pretrain_identity(seed)
@@ -343,19 +355,23 @@ class Study(Settings):
     def landscape_rows(self, part: Part) -> tuple[str, ...]:
         """The rows of the table that a part of the landscape looks at.
 
-        The plane's are the pretrained, the reference and one average, in this order.
+        The plane's are the pretrained, the reference and one average, in this order. Empty where
+        the study has too few rows for that part.
         """
-        averages = self.averaging_methods
-        if part == "plane":
-            shown = self.landscape.plane.method
-            found = (self.pretrain.name, self.reference, *([shown] if shown else averages[:1]))
-        elif part == "lines":
-            found = (self.pretrain.name, self.reference, *averages)
-        elif part in ("segments", "rays"):
-            found = (self.reference, *averages)
-        else:
-            found = self.row_names
-        return tuple(dict.fromkeys(found))
+        start, reference = self.pretrain.name, self.reference
+        averages = [name for name in self.averaging_methods if name != reference]
+        shown = self.landscape.plane.method
+        rows: Mapping[Part, tuple[Sequence[str], int]] = {  # and how many it takes at least
+            "lines": ([start, reference, *averages], 2),
+            "segments": ([reference, *averages], 2),
+            "plane": ([start, reference, *([shown] if shown else averages[:1])], 3),
+            "rays": ([reference, *averages], 1),
+            "sharpness": (self.row_names, 1),
+            "hessian": (self.row_names, 1),
+        }
+        found, least = rows[part]
+        distinct = tuple(dict.fromkeys(found))
+        return distinct if len(distinct) >= least else ()
 
     def landscape_seeds(self, part: Part, seeds: Sequence[int]) -> list[int]:
         """Which of `seeds` a part of the landscape looks at: the first few, or all."""
@@ -414,6 +430,8 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<` may be given anew
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -473,7 +491,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: a study is a mapping of keys, found {type(content).__name__}")
@@ -487,10 +505,12 @@ def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     own = _read_yaml(path)
     parent = own.pop("extends", None)
     if parent is None:
-        return own
-    beside = path.parent / f"{parent}.yaml"
+        return _with_own_paths(own, path)
+    beside = (path.parent / f"{parent}{suffix}" for suffix in ("", ".yaml"))
+    # A study of one's own may extend the bundled one of the same name.
+    others = [file for file in beside if file.is_file() and not path.samefile(file)]
     try:
-        parent_path = beside if beside.is_file() else find_study(str(parent))
+        parent_path = others[0] if others else find_study(str(parent))
     except InputError:
         raise InputError(
             f"{path}: extends: {parent!r} is neither a study beside it nor a bundled one "
@@ -498,7 +518,20 @@ def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         ) from None
     base = _merged(parent_path, (*above, path.resolve()))
     base.pop("name", None)
-    return _overlay(base, own)
+    return _overlay(base, _with_own_paths(own, path))
+
+
+def _with_own_paths(own: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A study's relative paths are meant from where it lies."""
+    result = dict(own)
+    for section, key in (("data", "folder"), ("backbone", "weights")):
+        values = result.get(section)
+        if not isinstance(values, dict) or not isinstance(values.get(key), str):
+            continue
+        found = path.parent / Path(values[key]).expanduser()
+        if key == "folder" or found.is_file():
+            result[section] = {**values, key: str(found.resolve())}
+    return result
 
 
 def _overlay(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -518,17 +551,18 @@ def _overlay(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 def _in_words(path: Path, error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False):
-        # The tags of discriminated unions ("constant", "sgd") are no keys of the file.
-        tags = {"constant", "multiplicative", "cyclical", "triangular", "adam"}
-        places = [str(part) for part in problem["loc"]]
-        if places[:1] == ["methods"]:
-            key = ".".join(places[:2] + [part for part in places[2:] if part not in tags])
-        else:
-            key = ".".join(part for part in places if part not in tags | {"sgd"})
+        key = ".".join(_keys(problem["loc"]))
         found = problem["input"]
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "unknown key"
-        shown = f", found {found!r}" if not isinstance(found, dict | Study) else ""
+        shown = f", found {found!r}" if not isinstance(found, dict | Settings) else ""
         lines.append(f"{path}: {key + ': ' if key else ''}{message}{shown}")
     return "\n".join(lines)
+
+
+def _keys(places: Sequence[int | str]) -> list[str]:
+    """The file's keys on the way to a problem: a union's tag, after its key, is none of them."""
+    unions = {"rate", "optimizer"}
+    pairs = zip(["", *places], places, strict=False)
+    return [str(place) for before, place in pairs if before not in unions and place != "[key]"]

@@ -496,7 +496,7 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 
 def stratified_split(
-    labels: NDArray[np.int64], held_out: int, seed: int
+    labels: NDArray[np.int64], held_out: int, seed: int, key: str = "data.validation_images"
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Splits images into training and validation, each class keeping its share.
 
@@ -507,6 +507,7 @@ def stratified_split(
         labels: shape (N,).
         held_out: number of validation images.
         seed: of the NumPy generator that draws.
+        key: the study's key behind `held_out`, for the error.
 
     Returns:
         Training indices (N - held_out,) and validation indices (held_out,), both sorted.
@@ -516,8 +517,8 @@ def stratified_split(
     """
     if not 0 <= held_out < len(labels):
         raise InputError(
-            f"Validation images: {held_out:,} of {len(labels):,} training images; "
-            "give a number from 0 that leaves some to train on."
+            f"{key}: {held_out:,} of {len(labels):,} images; "
+            "give a number that leaves some for the rest"
         )
     present, counts = np.unique(labels, return_counts=True)
     seats, remainders = np.divmod(counts * held_out, len(labels))

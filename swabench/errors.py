@@ -11,6 +11,10 @@ class SwabenchError(Exception):
     exit_code = 1
 
 
+class DivergedError(SwabenchError):
+    """Some runs' losses left the finite numbers; the others were recorded."""
+
+
 class InputError(SwabenchError):
     """Wrong usage or input: a study, an option, a data file, a folder that cannot be used."""
 

@@ -16,14 +16,14 @@ from torch import Tensor
 from swabench.backbone import FEATURES, Normalization
 from swabench.config import Stage, Study
 from swabench.environment import environment
-from swabench.errors import InputError, SwabenchError
+from swabench.errors import DivergedError, InputError, SwabenchError
 from swabench.export import plain_state
 from swabench.learners import Start, complete, in_lockstep, make_learner
 from swabench.materials import Materials
 from swabench.methods import Method
 from swabench.progress import Advance, Progress
 from swabench.records import RecordStore
-from swabench.survey import Surveyor, check_surveyable, missing_parts
+from swabench.survey import Surveyor, missing_parts, unsurveyable
 from swabench.training.heads import initial_head
 from swabench.training.loop import DataOrder, Outcome, RunPlan, train
 
@@ -52,7 +52,11 @@ class Experiment:
         self._progress = progress
 
     def pretrain(self, seeds: list[int]) -> int:
-        """Pretrain every seed that has no record yet; returns how many that were."""
+        """Pretrain every seed that has no record yet; returns how many that were.
+
+        Raises:
+            DivergedError: Some seeds diverged; names them, after the others have been recorded.
+        """
         study = self.study
         name = study.pretrain.name
         missing = [seed for _, seed in self.store.missing([name], seeds)]
@@ -63,26 +67,21 @@ class Experiment:
         with self._progress.task(
             "pretraining", len(missing) * study.pretrain.epochs, "epochs"
         ) as advance:
+            diverged: list[str] = []
             for seed in missing:
                 start = Start(initial_head(FEATURES, self._materials.classes, seed))
-                self._run(
-                    study.pretrain,
-                    PRETRAINING,
-                    {name: study.pretrain.method},
-                    seed,
-                    start,
-                    advance,
-                )
+                group = {name: study.pretrain.method}
+                diverged += self._run(study.pretrain, PRETRAINING, group, seed, start, advance)
+        _raise_if_any(diverged)
         return len(missing)
 
     def finetune(self, methods: list[str], seeds: list[int]) -> int:
         """Run every method at every seed that has no record yet; returns how many that were.
 
-        Pretrains first where that is missing. Diverged runs are reported at the end, after the
-        others have been recorded.
+        Pretrains first where that is missing.
 
         Raises:
-            SwabenchError: Some runs diverged; names them.
+            DivergedError: Some runs diverged; names them, after the others have been recorded.
         """
         study = self.study
         missing = self.store.missing(methods, seeds)
@@ -99,10 +98,7 @@ class Experiment:
                 if group:
                     start = self._trained(study.pretrain.name, seed)
                     diverged += self._run(study.finetune, FINETUNING, group, seed, start, advance)
-        if diverged:
-            raise SwabenchError(
-                "diverged, and were not recorded: " + "; ".join(diverged) + ". Lower their rates"
-            )
+        _raise_if_any(diverged)
         return len(missing)
 
     def survey(self, seeds: list[int]) -> int:
@@ -111,8 +107,9 @@ class Experiment:
         Raises:
             InputError: Runs are missing, or the study trains more than the final layer.
         """
+        if reason := unsurveyable(self.study, self.store, seeds):
+            raise InputError(f"landscape: {reason}")
         missing = missing_parts(self.study, self.store, seeds)
-        check_surveyable(self.study, self.store, missing)
         if not missing:
             return 0
         self.store.check_writable()
@@ -261,6 +258,13 @@ class Experiment:
     def _materials(self) -> Materials:
         """Loaded when first needed, so that a finished study loads nothing."""
         return Materials(self.study, self._device, self._cache, self._progress)
+
+
+def _raise_if_any(diverged: list[str]) -> None:
+    if diverged:
+        raise DivergedError(
+            f"diverged, and not recorded: {'; '.join(diverged)}; lower the learning rate"
+        )
 
 
 def _divergence(method: str, seed: int, outcome: Outcome) -> str:

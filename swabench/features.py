@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import ResNet
@@ -88,10 +89,10 @@ def frozen_features(
             _check_room(images, layers, precision, folder.parent)
             features = extract(images, layers, device, precision, progress, name)
             _write_entry(folder, key, features, device)
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{cache}: the cache cannot be written ({error.strerror}); "
-            "set SWABENCH_CACHE to a folder of yours"
+            f"{cache}: the cache cannot be written ({error}); "
+            "make room, or set SWABENCH_CACHE to a folder of yours"
         ) from None
     return features
 

@@ -21,7 +21,7 @@ def manifest(study: Study, records: Records, seeds: Sequence[int]) -> str:
             "identity": record.identity,
             "environment": environments.index(found),
             "seconds": record.seconds,
-            "sha256": record.sha256,
+            "sha256": record.arrays_sha256,
         }
     content = {
         "study": study.model_dump(mode="json"),

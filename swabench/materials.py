@@ -221,16 +221,17 @@ def choose_rows(settings: DataSettings, dataset: Dataset) -> Rows:
     )
     test = np.arange(len(dataset.test_labels))
     return {
-        "train": _draw(dataset.train_labels, train, settings.training_images, settings.split_seed),
+        "train": _draw(dataset.train_labels, train, settings, "training_images"),
         "validation": validation,
-        "test": _draw(dataset.test_labels, test, settings.test_images, settings.split_seed),
+        "test": _draw(dataset.test_labels, test, settings, "test_images"),
     }
 
 
 def _draw(
-    labels: NDArray[np.int64], rows: NDArray[np.int64], count: int | None, seed: int
+    labels: NDArray[np.int64], rows: NDArray[np.int64], settings: DataSettings, key: str
 ) -> NDArray[np.int64]:
+    count = getattr(settings, key)
     if count is None or count == len(rows):
         return rows
-    _, drawn = stratified_split(labels[rows], count, seed)
+    _, drawn = stratified_split(labels[rows], count, settings.split_seed, f"data.{key}")
     return rows[drawn]

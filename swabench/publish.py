@@ -12,7 +12,7 @@ import pandas as pd
 
 from swabench.analysis import claims_text, table
 from swabench.analysis.claims import Claim, decide_claims
-from swabench.analysis.figures import draw
+from swabench.analysis.figures import FORMATS, Picture, draw
 from swabench.analysis.flatness import measure_flatness
 from swabench.analysis.report import render_report
 from swabench.analysis.surveys import tables_by_seed
@@ -75,13 +75,15 @@ class Publication:
     def figures(self) -> Published:
         """Draw every figure whose records are there (PNG and SVG)."""
         files, notes, lacking = [], [], dict[str, None]()
-        for picture in draw(self._study, self._store, self._seeds):
+        for picture in self._pictures:
             if picture.skipped:
                 notes.append(f"{picture.name}: not drawn, for {picture.skipped}")
-            for kind, content in picture.content.items():
-                self._store.write_figure(f"{picture.name}.{kind}", content)
-            if picture.content:
-                files.append(f"figures/{picture.name}")
+            for kind in FORMATS:
+                name = f"{picture.name}.{kind}"
+                if kind in picture.content:
+                    files.append(self._store.write_figure(name, picture.content[kind]))
+                else:
+                    self._store.remove_figure(name)
             if picture.note:
                 lacking[picture.note] = None
         return Published(files, notes=notes, lacking=" ".join(lacking))
@@ -96,10 +98,18 @@ class Publication:
 
     def report(self) -> Published:
         """Write the one page that holds all of it."""
-        figures = self._store.figures()
+        figures = {
+            picture.name: picture.content["svg"].decode()
+            for picture in self._pictures
+            if "svg" in picture.content
+        }
         page = render_report(self._study, self._records, self._seeds, self._claims, figures)
         self._store.write_text("report.html", page)
         return Published(["report.html"], lacking=self._lacking(self._records))
+
+    @cached_property
+    def _pictures(self) -> list[Picture]:
+        return draw(self._study, self._store, self._seeds)
 
     @cached_property
     def _records(self) -> Records:

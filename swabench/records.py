@@ -3,7 +3,7 @@
 Only this module knows where files lie. Under a study's results folder:
 
     runs/<method>/seed-<seed>-<identity>/record.json         measurements and provenance
-    runs/<method>/seed-<seed>-<identity>/tensors.safetensors  weights and predictions
+    runs/<method>/seed-<seed>-<identity>/arrays.safetensors  weights and predictions
     landscape/<part>/seed-<seed>-<identity>.json              what was measured around the weights
     figures/<name>.<format>                                   pictures, drawn from the above
 
@@ -17,15 +17,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors.numpy import load, save_file
+from safetensors.numpy import load, save
 
 from swabench.config import Study
 from swabench.errors import InputError
@@ -35,8 +36,10 @@ from swabench.measurement import Measurement, Predictor
 if TYPE_CHECKING:  # tables are made from records in moments, and torch takes seconds to import
     from swabench.training.loop import Outcome
 
+Found = TypeVar("Found")
+
 _RECORD = "record.json"
-_TENSORS = "tensors.safetensors"
+_ARRAYS = "arrays.safetensors"
 _FIGURES = "figures"
 
 
@@ -54,7 +57,7 @@ class Record:
         environment: Versions, device and commit it ran on.
         seconds: Wall time of the training it was part of, divided by the runs in lockstep.
         folder: Where it lies.
-        sha256: Digest of its tensor file.
+        arrays_sha256: Digest of its file of arrays.
     """
 
     method: str
@@ -66,7 +69,7 @@ class Record:
     environment: Mapping[str, Any]
     seconds: float
     folder: Path
-    sha256: str
+    arrays_sha256: str
 
     @property
     def result(self) -> Predictor:
@@ -87,16 +90,17 @@ class Record:
         Raises:
             InputError: The file is missing or not as it was written.
         """
-        path = self.folder / _TENSORS
+        path = self.folder / _ARRAYS
+        remedy = f"delete {self.folder} and run again"
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+            raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
         found = hashlib.sha256(content).hexdigest()
-        if found != self.sha256:
+        if found != self.arrays_sha256:
             raise InputError(
-                f"{path}: altered or truncated, sha256 {found[:12]}… where {self.sha256[:12]}… "
-                f"was written; delete {self.folder} and run again"
+                f"{path}: altered or truncated, sha256 {found[:12]}… where "
+                f"{self.arrays_sha256[:12]}… was written; {remedy}"
             )
         return load(content)
 
@@ -143,20 +147,9 @@ class RecordStore:
             InputError: There is one and it cannot be read.
         """
         folder = self._run_folder(method, seed)
-        path = folder / _RECORD
         if not folder.is_dir():
             return None
-        try:
-            content = json.loads(path.read_text())
-            history = tuple(Measurement(**row) for row in content.pop("history"))
-            # The row may have been renamed since: the study's name for it counts.
-            return Record(
-                **{**content, "method": method, "seed": seed}, history=history, folder=folder
-            )
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"{path}: no readable record ({error}); delete {folder} and run again"
-            ) from None
+        return _read(folder / _RECORD, folder, lambda content: _record(content, folder))
 
     def missing(self, methods: list[str], seeds: list[int]) -> list[tuple[str, int]]:
         """Runs that have no record, as (method, seed)."""
@@ -178,6 +171,7 @@ class RecordStore:
             InputError: The results folder cannot be written.
         """
         folder = self._run_folder(method, seed)
+        arrays = save(_named_arrays(outcome))
         content = {
             "method": method,
             "seed": seed,
@@ -187,21 +181,10 @@ class RecordStore:
             "environment": dict(environment),
             "seconds": round(seconds, 3),
             "history": [dataclasses.asdict(measurement) for measurement in outcome.history],
+            "arrays_sha256": hashlib.sha256(arrays).hexdigest(),
         }
-        self.check_writable()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
-        try:
-            save_file(_named_arrays(outcome), temporary / _TENSORS)
-            digest = hashlib.sha256((temporary / _TENSORS).read_bytes()).hexdigest()
-            (temporary / _RECORD).write_text(json.dumps({**content, "sha256": digest}, indent=1))
-            temporary.chmod(0o755)  # mkdtemp's folders are private
-            os.replace(temporary, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process has just written the same run
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with self._told_if_unwritable():
+            self._write_folder(folder, {_ARRAYS: arrays, _RECORD: _sealed(content)})
 
     def find_landscape(self, part: Part, seed: int) -> LandscapeRecord | None:
         """What was measured around the weights of a seed's runs; None where nothing was.
@@ -212,16 +195,7 @@ class RecordStore:
         path = self._landscape_path(part, seed)
         if not path.is_file():
             return None
-        try:
-            content = json.loads(path.read_text())
-            if content.pop("sha256") != _json_digest(content):
-                raise ValueError("altered since it was written")
-            tables = {name: pd.DataFrame(columns) for name, columns in content["tables"].items()}
-            return LandscapeRecord(**{**content, "tables": tables})
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"{path}: no readable record ({error}); delete it and run again"
-            ) from None
+        return _read(path, path, _landscape_record)
 
     def write_landscape(
         self,
@@ -247,8 +221,7 @@ class RecordStore:
             "environment": dict(environment),
             "seconds": round(seconds, 3),
         }
-        text = json.dumps({**content, "sha256": _json_digest(content)})
-        self._write(self._landscape_path(part, seed), text.encode())
+        self._write_file(self._landscape_path(part, seed), _sealed(content))
 
     def check_writable(self) -> None:
         """Find out before any work is done whether results can be written.
@@ -256,39 +229,60 @@ class RecordStore:
         Raises:
             InputError: They cannot; nothing was changed.
         """
-        try:
+        with self._told_if_unwritable():
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
+
+    def write_text(self, name: str, text: str) -> str:
+        """Write a small file of the study (a table, a manifest); returns its name."""
+        self._write_file(self.folder / name, text.encode())
+        return name
+
+    def write_figure(self, name: str, content: bytes) -> str:
+        """Write a picture of the study under its file name; returns its name in the folder."""
+        self._write_file(self.folder / _FIGURES / name, content)
+        return f"{_FIGURES}/{name}"
+
+    def remove_figure(self, name: str) -> None:
+        """Take away a picture of records that are no longer these."""
+        (self.folder / _FIGURES / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _told_if_unwritable(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise InputError(
-                f"{self.folder}: cannot be written ({error.strerror}); "
-                "choose another folder with --results"
+                f"{error.filename or self.folder}: cannot be written ({error.strerror}); "
+                "make room or choose another folder with --results"
             ) from None
 
-    def write_text(self, name: str, text: str) -> Path:
-        """Write a small file of the study (a table, a manifest), whole or not at all."""
-        return self._write(self.folder / name, text.encode())
-
-    def write_figure(self, name: str, content: bytes) -> Path:
-        """Write a picture of the study under its file name, whole or not at all."""
-        return self._write(self.folder / "figures" / name, content)
-
-    def _write(self, path: Path, content: bytes) -> Path:
-        self.check_writable()
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def _write_file(self, path: Path, content: bytes) -> None:
+        """Write one file whole or not at all."""
         temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return path
+        with self._told_if_unwritable():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                temporary.write_bytes(content)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
-    def figures(self) -> dict[str, str]:
-        """The SVG figures of the study that have been drawn, by name, in order."""
-        paths = sorted((self.folder / _FIGURES).glob("*.svg"))
-        return {path.stem: path.read_text(encoding="utf-8") for path in paths}
+    def _write_folder(self, folder: Path, files: Mapping[str, bytes]) -> None:
+        """Write a folder of files whole or not at all."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+        try:
+            for name, content in files.items():
+                (temporary / name).write_bytes(content)
+            temporary.chmod(0o755)  # mkdtemp's folders are private
+            os.replace(temporary, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process has just written the same run
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _landscape_path(self, part: Part, seed: int) -> Path:
         identity = self._study.landscape_identity(part, seed)
@@ -299,8 +293,38 @@ class RecordStore:
         return self.folder / "runs" / method / f"seed-{seed}-{identity}"
 
 
+def _sealed(content: Mapping[str, Any]) -> bytes:
+    """A record as JSON that carries its own digest."""
+    return json.dumps({**content, "sha256": _json_digest(content)}, indent=1).encode()
+
+
 def _json_digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read(path: Path, whole: Path, make: Callable[[dict[str, Any]], Found]) -> Found:
+    """Read a sealed record and make something of it; `whole` is what to delete if it is bad."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is no mapping of keys")
+        if content.pop("sha256", None) != _json_digest(content):
+            raise ValueError("altered since it was written")
+        return make(content)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path}: no readable record ({error}); delete {whole} and run again"
+        ) from None
+
+
+def _record(content: dict[str, Any], folder: Path) -> Record:
+    history = tuple(Measurement(**row) for row in content.pop("history"))
+    return Record(**content, history=history, folder=folder)
+
+
+def _landscape_record(content: dict[str, Any]) -> LandscapeRecord:
+    tables = {name: pd.DataFrame(columns) for name, columns in content["tables"].items()}
+    return LandscapeRecord(**{**content, "tables": tables})
 
 
 def _named_arrays(outcome: "Outcome") -> dict[str, NDArray[Any]]:

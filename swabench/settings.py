@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Settings(BaseModel):
@@ -15,6 +15,22 @@ class Settings(BaseModel):
 # YAML 1.1 reads `1e-3` as a string, which pydantic then turns into the number meant.
 Count = Annotated[int, Field(strict=True, ge=1)]
 SeedNumber = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
-Rate = Annotated[float, Field(gt=0)]
+
+
+def _no_flag(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted here, not true or false")
+    return value
+
+
+def _name(value: str) -> str:
+    if not value[:1].isalnum() or not value.replace("-", "").replace(".", "").isalnum():
+        raise ValueError("use letters, digits, '-' and '.', a letter or digit first")
+    return value
+
+
+Rate = Annotated[float, BeforeValidator(_no_flag), Field(gt=0)]
+# Names become folders and options.
+Name = Annotated[str, AfterValidator(_name)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 EpochSpan = Annotated[float, Field(gt=0)]

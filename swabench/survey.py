@@ -26,7 +26,7 @@ from swabench.analysis.landscape import (
 )
 from swabench.config import Study
 from swabench.data import stratified_split
-from swabench.errors import InputError
+from swabench.errors import InputError, SwabenchError
 from swabench.landscape_settings import PARTS, LineSettings, Part
 from swabench.records import Record, RecordStore
 from swabench.training.heads import stacked_logits
@@ -37,12 +37,17 @@ Tables = dict[str, pd.DataFrame]
 
 def missing_parts(study: Study, store: RecordStore, seeds: Sequence[int]) -> list[tuple[Part, int]]:
     """Parts of the landscape that have no record, as (part, seed), seed by seed."""
-    wanted = [(part, s) for s in seeds for part in PARTS if s in study.landscape_seeds(part, seeds)]
+    wanted = [
+        (part, seed)
+        for seed in seeds
+        for part in PARTS
+        if study.landscape_rows(part) and seed in study.landscape_seeds(part, seeds)
+    ]
     return [(part, seed) for part, seed in wanted if store.find_landscape(part, seed) is None]
 
 
-def unsurveyable(study: Study) -> str:
-    """Why a study has no landscape to measure; empty where it has."""
+def unsurveyable(study: Study, store: RecordStore, seeds: Sequence[int]) -> str:
+    """Why the landscape cannot be measured, before anything is loaded; empty where it can."""
     if study.finetune.trainable != "head":
         return (
             f"study {study.name!r} fine-tunes {study.finetune.trainable!r}; the landscape needs "
@@ -50,24 +55,15 @@ def unsurveyable(study: Study) -> str:
         )
     if not study.averaging_methods:
         return f"study {study.name!r} has no averaging method to look at"
-    return ""
-
-
-def check_surveyable(study: Study, store: RecordStore, parts: Sequence[tuple[Part, int]]) -> None:
-    """Check before anything is loaded that the parts can be measured.
-
-    Raises:
-        InputError: The study trains more than the final layer, or lacks runs; names them.
-    """
-    if reason := unsurveyable(study):
-        raise InputError(f"landscape: {reason}")
+    parts = missing_parts(study, store, seeds)
     runs = {(name, seed) for part, seed in parts for name in study.landscape_rows(part)}
     missing = sorted(f"{name} at seed {seed}" for name, seed in runs if not store.find(name, seed))
     if missing:
-        raise InputError(
-            f"landscape: study {study.name!r} lacks runs ({', '.join(missing)}); "
+        return (
+            f"study {study.name!r} lacks runs ({', '.join(missing)}); "
             "run `swabench finetune --method all` first"
         )
+    return ""
 
 
 def head_score(split: Split, classes: int) -> Score:
@@ -148,7 +144,13 @@ class Surveyor:
         """The grid, the three weights, and the iterates' ways, all in the plane's coordinates."""
         settings, rows = self._settings.plane, self._study.landscape_rows("plane")
         corners = [self._weights(name, seed) for name in rows]
-        plane = Slice.plane(*corners)
+        try:
+            plane = Slice.plane(*corners)
+        except ValueError as error:
+            raise SwabenchError(
+                f"landscape: {', '.join(rows)} at seed {seed} span no plane ({error}); choose "
+                "another average in landscape.plane.method"
+            ) from None
         ways = {name: self._trajectory(name, seed) for name in rows[1:]}
         marks = pd.DataFrame(plane.coordinates(torch.stack(corners)), columns=["x", "y"])
         paths = pd.concat(

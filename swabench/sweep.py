@@ -56,6 +56,9 @@ class RateSweep(Settings):
             for (name, rate), run in self.cells(methods).items()
             if run not in methods
         }
+        taken = {f"{name}-rate-{rate:g}" for name in self.methods for rate in self.rates}
+        if clash := sorted(taken & methods.keys()):
+            raise ValueError(f"rates: {clash[0]!r}, a run of the sweep, is also a method's name")
         if len(further) < sum(run not in methods for run in self.cells(methods).values()):
             raise ValueError(f"rates: {list(self.rates)} has rates too near each other to name")
         return further

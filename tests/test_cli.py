@@ -158,6 +158,28 @@ def test_interrupted_work_goes_on_where_it_stopped(fresh: Place) -> None:
     assert not list(fresh.results.rglob(".writing-*"))
 
 
+def test_a_diverged_run_is_told_after_all_else_is_written(fresh: Place) -> None:
+    wild = "{schedule: constant, learning_rate: 1.0e+38}"
+    with fresh.study.open("a") as study:
+        study.write(f"methods: {{wild: {{title: Wild, rate: {wild}}}}}\n")
+    done = fresh.run("reproduce", "--config", "tiny.yaml", "--seeds", "1")
+    assert done.returncode == 1
+    assert "wild at seed 0 (loss not finite after epoch 1)" in done.stderr
+    assert "INCOMPLETE: wild lacks seeds 0" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "swa-cyclical" in (fresh.results / "tiny" / "table.csv").read_text()
+    assert (fresh.results / "tiny" / "report.html").exists()
+
+
+def test_diverged_pretraining_is_a_failure(fresh: Place) -> None:
+    with fresh.study.open("a") as study:
+        study.write("pretrain: {optimizer: {name: sgd}, rate: ")
+        study.write("{schedule: constant, learning_rate: 1.0e+38}}\n")
+    done = fresh.run("pretrain", "--config", "tiny.yaml", "--seeds", "1")
+    assert done.returncode == 1
+    assert "adam at seed 0" in done.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(fresh: Place, command: str) -> None:
     done = fresh.run(command, "--help")
@@ -221,6 +243,8 @@ WRONG = {
     "unknown device": (["reproduce", "--device", "tpu", "--config", "tiny.yaml"], "tpu"),
     "absent device": (["reproduce", "--device", "mps", "--config", "tiny.yaml"], "mps"),
     "bad seeds": (["reproduce", "--seeds", "a-b", "--config", "tiny.yaml"], "a-b"),
+    "half a span": (["reproduce", "--seeds", "5-", "--config", "tiny.yaml"], "5-"),
+    "too many seeds": (["table", "--seeds", "99999999999", "--config", "tiny.yaml"], "99999999999"),
     "unknown option": (["reproduce", "--sedes", "1"], "--sedes"),
     "unknown command": (["reprodcue"], "reprodcue"),
     "no records": (["table", "--config", "tiny.yaml"], "swabench reproduce"),

@@ -71,6 +71,22 @@ def test_the_default_study_is_the_papers_protocol() -> None:
         ("  pswa:", "  adam:", "pretrain.name", "adam"),
         ("epochs: 6", "epochs: 6, momentum: 0.9", "finetune.momentum: unknown key", "0.9"),
         ("name: sgd", "name: sgd, momentum: 1.5", "finetune.optimizer.momentum", "1.5"),
+        ("name: sgd", "name: sgd, momentum: 0, nesterov: true", "finetune.optimizer", "momentum"),
+        ("0.005}}", "true}}", "methods.sgd.rate.learning_rate", "True"),
+        ("seeds: 2", "seeds: 99999999999", "seeds", "more than"),
+        ("seeds: 2", "seeds: 2\nname: ../escaped", "name", "../escaped"),
+        ("seeds: 2", "seeds: 2\nclaims: {sgd: 5}", "claims.sgd", "5"),
+        ("  pswa:", "  ../pswa:", "methods", "../pswa"),
+        ("  epochs: 1", "  epochs: 1\n  name: a/b", "pretrain.name", "a/b"),
+        ("title: A small study", "title: 2024-13-45", "YAML", "month"),
+        ("title: A small study", "? [a, b]\n: 1\ntitle: A small study", "YAML", "unhashable"),
+        ("seeds: 2", "seeds: 2\ndata: " + 3000 * "[", "YAML", "recursion"),
+        (
+            "seeds: 2",
+            "seeds: 2\nrate_sweep: {methods: [pswa], rates: [0.1]}",
+            "rate_sweep.methods",
+            "pswa",
+        ),
         ("high: 0.01", "high: 0.001", "methods.pswa.rate", "above high"),
         ("title: A small study", "- a list", "", "YAML"),
         (MINIMAL, "[1, 2]", "mapping", "list"),
@@ -116,6 +132,25 @@ methods:
     assert child.finetune.optimizer.name == "sgd"
     assert list(child.methods) == ["sgd"]
     assert child.methods["sgd"].rate.schedule == "cyclical"
+
+
+def test_a_study_of_ones_own_may_extend_the_bundled_one_of_its_name(tmp_path: Path) -> None:
+    assert study(tmp_path, "extends: mnist\nseeds: 3", "mnist.yaml").seeds == (0, 1, 2)
+
+
+def test_extends_takes_a_file_name_and_merge_keys_work(tmp_path: Path) -> None:
+    study(tmp_path, MINIMAL, "base.yaml")
+    text = "extends: base.yaml\nfinetune: &own {epochs: 3}\npretrain: {<<: *own, epochs: 2}"
+    child = study(tmp_path, text)
+    assert (child.finetune.epochs, child.pretrain.epochs) == (3, 2)
+
+
+def test_relative_folders_are_meant_from_where_the_study_lies(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    text = MINIMAL + "data: {dataset: folder, folder: ../images}"
+    path = tmp_path / "deep" / "mine.yaml"
+    path.write_text(text)
+    assert load_study(str(path)).data.folder == (tmp_path / "images").resolve()
 
 
 def test_extending_in_a_circle_or_nothing_is_refused(tmp_path: Path) -> None:

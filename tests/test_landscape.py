@@ -29,7 +29,7 @@ from swabench.config import Study, load_study
 from swabench.errors import InputError
 from swabench.landscape_settings import LineSettings
 from swabench.records import RecordStore
-from swabench.survey import check_surveyable, head_score, missing_parts
+from swabench.survey import head_score, missing_parts, unsurveyable
 from swabench.training.heads import initial_head
 from swabench.training.learner import Split
 from tests.made_up_runs import CLASSES, FEATURES, SIZE, small_study, surveyor, write_runs
@@ -310,8 +310,7 @@ def test_a_missing_run_is_named_before_anything_is_measured(tmp_path: Path) -> N
     study = small_study()
     store = RecordStore(tmp_path, study)
     write_runs(store, study, skip=("pswa", 1))
-    with pytest.raises(InputError, match=r"lacks runs \(pswa at seed 1\)"):
-        check_surveyable(study, store, missing_parts(study, store, [0, 1]))
+    assert "lacks runs (pswa at seed 1)" in unsurveyable(study, store, [0, 1])
 
 
 def test_a_study_of_more_than_heads_is_refused_in_words(tmp_path: Path) -> None:
@@ -319,5 +318,19 @@ def test_a_study_of_more_than_heads_is_refused_in_words(tmp_path: Path) -> None:
     network = study.model_copy(
         update={"finetune": study.finetune.model_copy(update={"trainable": "layer4"})}
     )
-    with pytest.raises(InputError, match=r"needs `finetune\.trainable: head`"):
-        check_surveyable(network, RecordStore(tmp_path, network), [("lines", 0)])
+    reason = unsurveyable(network, RecordStore(tmp_path, network), [0])
+    assert "needs `finetune.trainable: head`" in reason
+
+
+@pytest.mark.parametrize("reference", ["adam", "swa", "pswa", "sgd"])
+def test_whatever_the_reference_every_part_is_measured_or_left_out(
+    tmp_path: Path, split: Split, reference: str
+) -> None:
+    study = small_study().model_copy(update={"reference": reference})
+    store = RecordStore(tmp_path, study)
+    write_runs(store, study)
+    measuring = surveyor(study, store, split)
+    parts = {part for part, _ in missing_parts(study, store, [0, 1])}
+    assert ("plane" in parts) == (reference != "adam")
+    for part in parts:
+        assert measuring.measure(part, 0)

@@ -88,23 +88,33 @@ def test_tensors_that_are_not_as_written_are_refused(store: RecordStore, damage:
     write(store, "sgd", 0)
     record = store.find("sgd", 0)
     assert record is not None
-    path = record.folder / "tensors.safetensors"
+    path = record.folder / "arrays.safetensors"
     content = path.read_bytes()
     if damage == "gone":
         path.unlink()
     else:
         path.write_bytes(content[:-1] + (b"\xff" if damage == "altered" else b""))
-    with pytest.raises(InputError, match=r"tensors.safetensors"):
+    with pytest.raises(InputError, match=r"arrays\.safetensors.*delete"):
         record.arrays()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"history": [{"epoch": 1}]}'])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", "1", '{"history": []}'])
 def test_an_unreadable_record_is_named_not_skipped(store: RecordStore, text: str) -> None:
     write(store, "sgd", 0)
     record = store.find("sgd", 0)
     assert record is not None
     (record.folder / "record.json").write_text(text)
     with pytest.raises(InputError, match=r"record\.json.*delete"):
+        store.find("sgd", 0)
+
+
+def test_a_measurement_that_was_altered_is_noticed(store: RecordStore) -> None:
+    write(store, "sgd", 0, outcome(93.0))
+    record = store.find("sgd", 0)
+    assert record is not None
+    path = record.folder / "record.json"
+    path.write_text(path.read_text().replace("93.0", "99.0"))
+    with pytest.raises(InputError, match=r"altered since it was written"):
         store.find("sgd", 0)
 
 
@@ -134,6 +144,15 @@ def test_a_results_folder_that_cannot_be_written_is_named(tmp_path: Path, study:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="--results"):
         RecordStore(tmp_path / "file", study).check_writable()
+
+
+def test_a_document_that_cannot_be_written_is_named(store: RecordStore) -> None:
+    (store.folder / "table.csv").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"table\.csv: cannot be written"):
+        store.write_text("table.csv", "text")
+    (store.folder / "runs").write_text("a file where a folder should be")
+    with pytest.raises(InputError, match="cannot be written"):
+        write(store, "sgd", 0)
 
 
 def test_a_record_is_json_that_others_can_read(store: RecordStore) -> None:

@@ -90,16 +90,18 @@ def test_stacked_runs_equal_torch_one_at_a_time(settings: SGD) -> None:
             assert (outcome.weights["average"] - average).abs().max() < 1e-10, name
 
 
-def test_adam_equals_torch() -> None:
+def test_adam_equals_torch_at_every_runs_own_rate() -> None:
     data = splits()["train"]
-    [outcome] = run([METHODS["sgd"]], Adam(name="adam"))
-    model = linear(start(), CLASSES)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-    for rows in [rows for epoch in batches() for rows in epoch]:
-        optimizer.zero_grad()
-        F.cross_entropy(model(data.inputs[rows]), data.labels[rows]).backward()
-        optimizer.step()
-    assert (outcome.weights["iterate"] - flat(model)).abs().max() < 1e-10
+    other = Method(title="", rate=Constant(schedule="constant", learning_rate=0.02))
+    outcomes = run([METHODS["sgd"], other], Adam(name="adam", weight_decay=0.01))
+    for rate, outcome in zip((0.1, 0.02), outcomes, strict=True):
+        model = linear(start(), CLASSES)
+        optimizer = torch.optim.Adam(model.parameters(), lr=rate, weight_decay=0.01)
+        for rows in [rows for epoch in batches() for rows in epoch]:
+            optimizer.zero_grad()
+            F.cross_entropy(model(data.inputs[rows]), data.labels[rows]).backward()
+            optimizer.step()
+        assert (outcome.weights["iterate"] - flat(model)).abs().max() < 1e-10
 
 
 def gradient(step: int, w: Tensor) -> Tensor:
@@ -207,7 +209,15 @@ def test_the_data_order_is_a_permutation_fixed_by_seed_stage_and_epoch() -> None
     assert [len(batch) for batch in DataOrder(IMAGES, BATCH, 0, 0).epoch(0)] == [16, 16, 16, 16, 6]
 
 
-def test_stacked_adam_refuses_runs_with_rates_of_their_own() -> None:
-    other = Method(title="", rate=Constant(schedule="constant", learning_rate=0.2))
-    with pytest.raises(ValueError, match="one rate"):
-        run([METHODS["sgd"], other], Adam(name="adam"))
+def test_restart_under_adam_forgets_moments_and_steps() -> None:
+    """A restarted run takes the same steps as one that begins there."""
+    data, rates = splits(), torch.tensor([0.1, 0.2], dtype=torch.float64)
+    [first, *rest] = batches()[0]
+    restarted = StackedHeads(data, start().expand(2, -1), Adam(name="adam"), CLASSES)
+    restarted.step(first, rates)
+    restarted.restart(1, start(1))
+    begun = StackedHeads(data, start(1)[None], Adam(name="adam"), CLASSES)
+    for rows in rest:
+        restarted.step(rows, rates)
+        begun.step(rows, rates[1:])
+    torch.testing.assert_close(restarted.weights()[1], begun.weights()[0])

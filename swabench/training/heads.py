@@ -49,31 +49,33 @@ class StackedSGD:
 
 
 class StackedAdam:
-    """torch.optim.Adam on stacked runs that share one rate (it works element by element)."""
+    """torch.optim.Adam for stacked runs: every run is a parameter group, with a rate of its own.
+
+    The groups' parameters are views into the stacked ones. That is a call a run, where
+    `StackedSGD` makes one for all.
+    """
 
     def __init__(self, settings: Adam, parameters: Sequence[Tensor]) -> None:
-        self._parameters = parameters
+        self._rows = [list(run) for run in zip(*parameters, strict=True)]
         self._optimizer = torch.optim.Adam(
-            list(parameters),
+            [{"params": rows} for rows in self._rows],
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
         )
 
     def step(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
         """Update all runs; parameters and gradients are of shape (R, …), rates of shape (R,)."""
-        shared = float(rates[0])
-        if bool((rates != shared).any()):
-            raise ValueError("stacked Adam takes one rate for all runs")
-        self._optimizer.param_groups[0]["lr"] = shared
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
+        for group, rate in zip(self._optimizer.param_groups, rates.tolist(), strict=True):
+            group["lr"] = rate
+        for rows, *gradient in zip(self._rows, *gradients, strict=True):
+            for row, own in zip(rows, gradient, strict=True):
+                row.grad = own
         self._optimizer.step()
 
     def restart(self, run: int) -> None:
-        """Forget the moments of one run."""
-        for state in self._optimizer.state.values():
-            state["exp_avg"][run] = 0
-            state["exp_avg_sq"][run] = 0
+        """Forget the moments of one run, and how many steps it took."""
+        for row in self._rows[run]:
+            self._optimizer.state.pop(row, None)
 
 
 class StackedHeads:
