@@ -1,7 +1,7 @@
 """The command line: parse, call, print. The work is done elsewhere."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Never
 
@@ -162,9 +162,7 @@ def table(
     seeds: SeedsOption = None,
 ) -> None:
     """Write the comparison table (CSV, Markdown, LaTeX) and the manifest, from records alone."""
-    study, chosen = _study(config, seeds)
-    store = RecordStore(results, study)
-    _show(_publication(study, store, chosen).table(), study.title, store)
+    _publish(lambda publication: publication.table(), config, results, seeds)
 
 
 @app.command()
@@ -174,9 +172,7 @@ def figures(
     seeds: SeedsOption = None,
 ) -> None:
     """Draw the figures (PNG and SVG), from records alone."""
-    study, chosen = _study(config, seeds)
-    store = RecordStore(results, study)
-    _show(_publication(study, store, chosen).figures(), study.title, store)
+    _publish(lambda publication: publication.figures(), config, results, seeds)
 
 
 @app.command()
@@ -186,9 +182,7 @@ def claims(
     seeds: SeedsOption = None,
 ) -> None:
     """Decide the paper's claims by the study's rules, from records alone."""
-    study, chosen = _study(config, seeds)
-    store = RecordStore(results, study)
-    _show(_publication(study, store, chosen).claims(), "The paper's claims", store)
+    _publish(lambda publication: publication.claims(), config, results, seeds)
 
 
 @app.command()
@@ -198,9 +192,7 @@ def report(
     seeds: SeedsOption = None,
 ) -> None:
     """Write report.html: table, figures, claims, settings and manifest on one page."""
-    study, chosen = _study(config, seeds)
-    store = RecordStore(results, study)
-    _show(_publication(study, store, chosen).report(), study.title, store)
+    _publish(lambda publication: publication.report(), config, results, seeds)
 
 
 @app.command()
@@ -226,7 +218,7 @@ def reproduce(
         problems.append(str(error))
     store = experiment.store
     published = _publication(study, store, chosen)
-    problems.append(_print(published.table(), study.title, store))
+    problems.append(_print(published.table(), store))
     if reason := unsurveyable(study, store, chosen):
         _say(f"landscape: not measured, for {reason}")
     else:
@@ -234,9 +226,9 @@ def reproduce(
             experiment.survey(chosen)
         except SwabenchError as error:
             problems.append(str(error))
-    problems.append(_print(published.figures(), study.title, store))
-    problems.append(_print(published.claims(), "The paper's claims", store))
-    problems.append(_print(published.report(), study.title, store))
+    problems.append(_print(published.figures(), store))
+    problems.append(_print(published.claims(), store))
+    problems.append(_print(published.report(), store))
     if told := dict.fromkeys(problem for problem in problems if problem):
         raise SwabenchError("\n".join(told))
     if study.finetune.trainable == "head":
@@ -401,16 +393,20 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _show(published: "Published", title: str, store: RecordStore) -> None:
-    """Print what was written; what is missing ends in an error, after all else is told."""
-    if lacking := _print(published, title, store):
+def _publish(
+    document: "Callable[[Publication], Published]", config: str, results: Path, seeds: str | None
+) -> None:
+    """Write one document; what is missing ends in an error, after all else is told."""
+    study, chosen = _study(config, seeds)
+    store = RecordStore(results, study)
+    if lacking := _print(document(_publication(study, store, chosen)), store):
         raise SwabenchError(lacking)
 
 
-def _print(published: "Published", title: str, store: RecordStore) -> str:
+def _print(published: "Published", store: RecordStore) -> str:
     """Print what was written; returns what is missing."""
     if published.shown is not None:
-        _print_table(title, published.shown)
+        _print_table(published.title, published.shown)
     for line in published.notes:
         _say(line)
     if published.files:

@@ -28,12 +28,14 @@ class Published:
 
     Attributes:
         files: Names of the files written.
+        title: What the table is of.
         shown: A table to print, where there is one.
         notes: Lines to print.
         lacking: What is missing, in a line; empty where nothing is.
     """
 
     files: Sequence[str]
+    title: str = ""
     shown: pd.DataFrame | None = None
     notes: Sequence[str] = ()
     lacking: str = ""
@@ -70,7 +72,7 @@ class Publication:
         }
         for name, content in contents.items():
             self._store.write_text(name, content)
-        return Published(list(contents), shown, undecided, lacking)
+        return Published(list(contents), study.title, shown, undecided, lacking)
 
     def figures(self) -> Published:
         """Draw every figure whose records are there (PNG and SVG)."""
@@ -94,7 +96,12 @@ class Publication:
         self._store.write_text("claims.md", claims_text.claims_markdown(decided, self._study))
         self._store.write_text("claims.csv", table.as_csv(claims_text.evidence_frame(decided)))
         shown = claims_text.verdicts(decided)
-        return Published(["claims.md", "claims.csv"], shown, lacking=self._lacking(self._records))
+        return Published(
+            ["claims.md", "claims.csv"],
+            "The paper's claims",
+            shown,
+            lacking=self._lacking(self._records),
+        )
 
     def report(self) -> Published:
         """Write the one page that holds all of it."""
