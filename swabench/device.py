@@ -10,6 +10,12 @@ from swabench.errors import InputError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
+_OUT_OF_MEMORY = (
+    "MPS backend out of memory",
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",  # Windows
+)
+
 
 def choose_device(name: str) -> torch.device:
     """The device behind `--device`; `auto` takes a GPU where there is one.
@@ -40,6 +46,16 @@ def describe_device(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     return f"{_processor()}, {torch.get_num_threads()} threads" + (
         " (MPS)" if device.type == "mps" else ""
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device's memory, or the machine's, does not suffice.
+
+    CUDA has a class for it; the CPU's allocator and MPS speak by a RuntimeError's words alone.
+    """
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
     )
 
 

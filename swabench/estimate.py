@@ -33,7 +33,7 @@ TRAINING_IMAGES, TEST_IMAGES, CLASSES = 60_000, 10_000, 10
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds for the frozen layers, where they are not cached, and for training."""
+    """Seconds for the frozen layers, where any are computed once, and for training."""
 
     features_seconds: float
     training_seconds: float
@@ -46,7 +46,9 @@ def estimate(study: Study, missing: Sequence[tuple[str, int]], device: torch.dev
     training = data.training_images or TRAINING_IMAGES - held_out
     scored = held_out + (data.test_images or TEST_IMAGES)
     images = scored + training
-    features = images * _seconds_per_image(data.image_size, device)
+    stages = (study.pretrain, study.finetune)
+    has_frozen = any(stage.trainable != "all" for stage in stages)
+    features = images * _seconds_per_image(data.image_size, device) if has_frozen else 0.0
     training_seconds = 0.0
     for seed in {seed for _, seed in missing}:
         rows = [name for name, at in missing if at == seed]

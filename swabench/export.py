@@ -34,11 +34,11 @@ def plain_state(materials: Materials, boundary: Boundary, trained: Start) -> dic
     assign(layers, trained.weights, trained.statistics)
     head = layers.get_submodule("fc")
     mean, deviation = (
-        values.double().cpu()
+        values.cpu().double()
         for values in (materials.standardization.mean, materials.standardization.deviation)
     )
-    matrix = head.get_parameter("weight").detach().double() / deviation
-    bias = head.get_parameter("bias").detach().double() - matrix @ mean
+    matrix = head.get_parameter("weight").detach().cpu().double() / deviation
+    bias = head.get_parameter("bias").detach().cpu().double() - matrix @ mean
     network.fc = nn.Linear(FEATURES, materials.classes)
     state: dict[str, Tensor] = network.state_dict()
     state |= {"fc.weight": matrix.float(), "fc.bias": bias.float()}

@@ -128,6 +128,8 @@ def test_flatness_is_compared_as_a_ratio(
     assert claim.verdict == verdict, claim
     assert [e.decides for e in claim.evidence] == [True, False]
     assert "1 of 10 seeds" in claim.evidence[1].measure
+    wider = {1.5: "sgd has the wider", 0.6: "swa has the wider"}.get(ratio, "as around sgd.")
+    assert wider in claim.reason
 
 
 def test_what_is_missing_is_named_and_decides_nothing(tmp_path: Path) -> None:
@@ -152,6 +154,25 @@ def test_without_a_landscape_flatness_is_not_measured(tmp_path: Path) -> None:
         assert "swa at seeds 2, 3" in claim.reason or flatness is None
 
 
+def test_a_loss_that_falls_along_the_line_is_not_called_unmeasured(tmp_path: Path) -> None:
+    rises = dict.fromkeys(range(SEEDS), 1.0)
+    flatness = {LINE: {"sgd": rises, "swa": {**rises, 3: -0.1}}}
+    claim = decided(tmp_path, {}, flatness=flatness)["C4"]
+    assert claim.verdict == "not measured"
+    assert "is no rise but a fall for swa at seeds 3" in claim.reason
+
+
+@pytest.mark.parametrize(
+    ("best", "word"), [("sgd-rate-0.0025", "lowest"), ("sgd-rate-0.1", "highest")]
+)
+def test_a_best_rate_at_the_edge_of_the_sweep_is_noted(
+    tmp_path: Path, best: str, word: str
+) -> None:
+    study = study_with(3, rate_sweep=SWEEP)
+    notes = " ".join(decided(tmp_path, {best: Truth(accuracy=95)}, study=study)["C7"].notes)
+    assert f"sgd: for 3 of 3 seeds the best rate is the {word} tried" in notes
+
+
 def test_a_study_without_the_method_says_so(tmp_path: Path) -> None:
     base = study_with(2)
     methods = {name: m for name, m in base.model_dump()["methods"].items() if name != "pswa"}
@@ -165,6 +186,7 @@ def test_few_seeds_decide_nothing_however_large_the_difference(tmp_path: Path, s
     found = decided(tmp_path, {"adam": Truth(accuracy=50)}, study=study)
     for key in ("C1", "C2", "C3", "C5", "C6", "C7"):
         assert found[key].verdict == "not distinguished", key
+    assert f"{seeds} seeds are too few for the sign-flip test" in found["C5"].reason
 
 
 def test_mcnemar_counts_seeds_and_never_pools(tmp_path: Path) -> None:
@@ -256,9 +278,24 @@ def evidence(p_for: float, p_against: float) -> Evidence:
 
 def test_holm_corrects_what_decides_and_only_that() -> None:
     shown = replace(evidence(0, 0), p_for=float("nan"), p_against=float("nan"))
-    found = corrected([evidence(0.01, 1), shown, evidence(0.02, 1)])
+    found = corrected([evidence(0.01, 1), shown, evidence(0.02, 1)], 0.05)
     assert [e.p_for for e in found if e.decides] == pytest.approx([0.02, 0.02])
     assert [e.decides for e in found] == [True, False, True]
+
+
+@pytest.mark.parametrize(("one_sided", "fewest"), [(False, 8), (True, 7)])
+def test_the_sign_flip_test_can_reach_the_level_with_the_fewest_seeds(
+    one_sided: bool, fewest: int
+) -> None:
+    some = replace(evidence(1, 1), one_sided=one_sided, seeds_needed=3)
+    found = corrected([some] * 5, 0.05)[0]
+    assert found.fewest_seeds == found.seeds_needed == fewest
+    assert not found.has_too_few_seeds
+    lowest = 2.0 ** -np.arange(20) if one_sided else 2.0 ** (1 - np.arange(20))
+    assert np.flatnonzero(5 * lowest <= 0.05)[0] == fewest
+    assert corrected([replace(some, seeds_needed=30)], 0.05)[0].seeds_needed == 30
+    few = replace(some, estimate=Estimate(0, 0, 0, 0, fewest - 1))
+    assert all(e.has_too_few_seeds for e in corrected([few] * 5, 0.05))
 
 
 def test_all_must_speak_for_a_claim_and_any_against_it() -> None:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from swabench.analysis.figures import DPI, HEIGHT, WIDTH, Picture, draw
+from swabench.analysis.report import figure
 from swabench.config import Study
 from swabench.errors import InputError
 from swabench.records import RecordStore
@@ -96,6 +97,19 @@ def test_the_same_records_give_the_same_bytes(store: RecordStore, pictures: list
     again = draw(small_study(), store, [0, 1])
     assert [picture.content for picture in again] == [picture.content for picture in pictures]
     assert b"<dc:date>" not in pictures[0].content["svg"]
+
+
+def test_captions_reach_the_report(pictures: list[Picture]) -> None:
+    for picture in pictures:
+        shown = figure(picture.name, picture.content["svg"].decode())
+        assert shown.caption == f"Figure {picture.name[6]}. {picture.caption}"
+        assert shown.description == picture.caption
+
+
+def test_images_that_the_landscape_draws_are_counted(pictures: list[Picture]) -> None:
+    for name in ("figure2-line", "figure5-plane"):
+        assert "2,000 training images" in texts(by_name(pictures, name))
+    assert "From sgd to the average" in texts(by_name(pictures, "figure6-flatness"))
 
 
 def test_the_forest_shows_the_tables_numbers(store: RecordStore, pictures: list[Picture]) -> None:

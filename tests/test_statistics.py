@@ -21,6 +21,7 @@ from swabench.analysis.statistics import (
     mean_interval,
     seeds_needed,
     sign_flip_p,
+    sign_flip_seeds,
     tost_paired,
 )
 
@@ -187,6 +188,12 @@ class TestSignFlip:
 
     def test_exact_up_to_the_limit(self) -> None:
         assert sign_flip_p(np.ones(EXACT_SEEDS)) == 2.0 ** (1 - EXACT_SEEDS)
+
+    @pytest.mark.parametrize(("level", "seeds"), [(0.05, 6), (0.01, 8), (0.25, 3), (0.9, 2)])
+    def test_fewest_seeds_that_reach_a_level(self, level: float, seeds: int) -> None:
+        assert sign_flip_seeds(level) == seeds
+        assert sign_flip_p(np.ones(seeds)) <= level
+        assert sign_flip_p(np.ones(seeds - 1)) > level
 
     def test_drawn_beyond_the_limit(self) -> None:
         # With equal differences the sum counts signs: p is a binomial tail, 2·P(X >= 14 of 20).

@@ -21,6 +21,7 @@ from swabench.analysis.table import Records
 from swabench.config import Study
 from swabench.measurement import Predictor
 from swabench.records import Record
+from swabench.schedules import Constant
 
 Measure = Literal["accuracy", "loss"]
 UNITS: Mapping[Measure, str] = {"accuracy": "points", "loss": "nats"}
@@ -115,6 +116,7 @@ class _Test:
     needs: Callable[[Study], Sequence[str]]
     gather: Callable[[Case], Sequence[Evidence]]
     judge: Callable[[Sequence[Evidence], float], Verdict] = judge
+    explain: Callable[[Case, Sequence[Evidence]], str] = lambda case, evidence: ""
     notes: Callable[[Case], Sequence[str]] = lambda case: ()
     lacks: Callable[[Case], str] = lambda case: ""
 
@@ -145,20 +147,35 @@ _UNTRIED = Claim(
 
 
 def _decide(test: _Test, case: Case) -> Claim:
-    measure = test.measure.format(rules=case.rules, transient=f"{case.rules.transient:.0%}")
+    measure = test.measure.format(
+        rules=case.rules, transient=f"{case.rules.transient:.0%}", tuned=_rate_in_words(case)
+    )
     claim = Claim(test.key, test.statement, test.question, measure, "not measured", "")
     lacking = _lacking(test.needs(case.study), case) or test.lacks(case)
     if lacking:
         return replace(claim, reason=f"{lacking}.")
-    evidence = corrected(test.gather(case))
+    evidence = corrected(test.gather(case), case.rules.alpha)
     verdict = test.judge(evidence, case.rules.alpha)
+    reasons = (
+        _reason(evidence, case.rules.alpha),
+        _too_few_seeds(evidence),
+        test.explain(case, evidence),
+    )
     return replace(
         claim,
         verdict=verdict,
-        reason=_reason(evidence, case.rules.alpha),
+        reason=" ".join(filter(None, reasons)),
         evidence=evidence,
         notes=(*test.notes(case), *_mcnemar_notes(evidence, case)),
     )
+
+
+def _rate_in_words(case: Case) -> str:
+    """The constant rate of the tuned SGD, in brackets; nothing where it has none."""
+    method = case.study.methods.get(case.rules.sgd)
+    if method is None or not isinstance(method.rate, Constant):
+        return ""
+    return f" (rate {method.rate.learning_rate:g})"
 
 
 def _lacking(names: Sequence[str], case: Case) -> str:
@@ -191,6 +208,14 @@ def _reason(evidence: Sequence[Evidence], alpha: float) -> str:
         return f"Of {noun}, {counts[0]} and {counts[1]}."
     word = "speaks for it" if speaking else "speaks against it" if against else "speaks for neither"
     return f"The one {noun} {word}."
+
+
+def _too_few_seeds(evidence: Sequence[Evidence]) -> str:
+    few = [e for e in evidence if e.has_too_few_seeds]
+    if not few:
+        return ""
+    seeds, fewest = few[0].estimate.n, max(e.fewest_seeds for e in few)
+    return f"{seeds} seeds are too few for the sign-flip test, which takes {fewest} here."
 
 
 # --- C1, C2, C5: methods against each other --------------------------------------------------
@@ -308,22 +333,42 @@ def _minima_alike(case: Case) -> list[Evidence]:
     return found
 
 
-def _line_units(case: Case) -> list[str]:
+def _the_wider(case: Case, evidence: Sequence[Evidence]) -> str:
+    decisive = evidence[0]
+    swa, sgd = case.rules.swa, case.rules.sgd
+    ratio = math.exp(decisive.estimate.mean)
+    words = f"Around {swa} the loss rises {ratio:.2f} times as far as around {sgd}"
+    if decisive.p_against > case.rules.alpha:
+        return f"{words}."
+    return f"{words}: {swa if ratio < 1 else sgd} has the wider minimum."
+
+
+def _about_the_line(case: Case) -> list[str]:
     return [
+        "The paper finds no particular difference between the two (section 3.3), against the "
+        "expectation that SWA's minimum is the wider: so a difference to either side is against "
+        "it.",
         "Along the line, distance is counted in the way from start to end, as the paper draws it; "
-        "that way is not as long for every method. Along random rays the unit is the same for all."
+        "that way is not as long for every method. Along random rays the unit is the same for all.",
     ]
 
 
 def _landscape_lacks(case: Case) -> str:
-    methods = case.flatness.get(LINE, {})
-    parts = []
-    for name in (case.rules.swa, case.rules.sgd):
-        values = methods.get(name, {})
-        absent = [seed for seed in case.seeds if not values.get(seed, 0) > 0]
-        if absent:
-            parts.append(f"{name} at seeds {', '.join(map(str, absent))}")
-    return f"The landscape has no {LINE} of {'; '.join(parts)}" if parts else ""
+    methods = {n: case.flatness.get(LINE, {}).get(n, {}) for n in (case.rules.swa, case.rules.sgd)}
+    absent = {n: [s for s in case.seeds if s not in rises] for n, rises in methods.items()}
+    if any(absent.values()):
+        return f"The landscape has no {LINE} of {_at_seeds(absent)}"
+    # Of what does not rise there is no logarithm, and no ratio to compare.
+    falling = {n: [s for s in case.seeds if rises[s] <= 0] for n, rises in methods.items()}
+    if any(falling.values()):
+        return f"The {LINE} is no rise but a fall for {_at_seeds(falling)}, so it has no ratio"
+    return ""
+
+
+def _at_seeds(seeds: Mapping[str, Sequence[int]]) -> str:
+    return "; ".join(
+        f"{name} at seeds {', '.join(map(str, some))}" for name, some in seeds.items() if some
+    )
 
 
 # --- C6: the average as an ensemble ----------------------------------------------------------
@@ -448,6 +493,7 @@ def _high_rates_suit_swa_only(case: Case) -> list[Evidence]:
                 p_for=max(compare.p_within(swa, margin), compare.p_above(sgd, margin)),
                 p_against=min(1.0, 2 * against),
                 seeds_needed=None if None in needed else max(n for n in needed if n),
+                one_sided=abs(swa.mean()) < margin < sgd.mean(),
             )
         found += shown.values()
     return found
@@ -467,10 +513,17 @@ def _chosen_rates(case: Case) -> list[str]:
     notes = []
     for method in (case.rules.sgd, case.rules.swa):
         counts = sorted(Counter(_best_rates(case, method).values()).items())
-        rates = ", ".join(f"{rate:g} (for {n} seeds)" for rate, n in counts)
+        rates = ", ".join(f"{rate:g} (for {n} seed{'s' * (n > 1)})" for rate, n in counts)
         notes.append(f"{method}: best rate on the validation images of the other seeds: {rates}.")
-    tried = max(_rates_of(case, case.rules.sgd))
-    if max(_best_rates(case, case.rules.sgd).values()) == tried:
+    for method in (case.rules.sgd, case.rules.swa):
+        tried, best = _rates_of(case, method), _best_rates(case, method).values()
+        for edge, word in ((min(tried), "lowest"), (max(tried), "highest")):
+            if count := sum(rate == edge for rate in best):
+                notes.append(
+                    f"{method}: for {count} of {len(case.seeds)} seeds the best rate is the "
+                    f"{word} tried; one beyond it may be better."
+                )
+    if max(_best_rates(case, case.rules.sgd).values()) == max(_rates_of(case, case.rules.sgd)):
         notes.append(f"No rate above {case.rules.sgd}'s best was tried, so nothing can decide.")
     return notes
 
@@ -495,7 +548,8 @@ def _tests() -> list[_Test]:
             "Are SWA and tuned SGD extremely close?",
             "Final test accuracy of {rules.swa} and of {rules.swa_cyclical} less that of "
             "{rules.sgd}, paired by seed. Supported if both lie within ±{rules.margin_points:g} "
-            "points (TOST), contradicted if either lies beyond.",
+            "points (TOST), contradicted if either lies beyond. Tuned is {rules.sgd} as the study "
+            "has it{tuned}: its rate was not picked here on validation images.",
             lambda study: (study.claims.sgd, study.claims.swa, study.claims.swa_cyclical),
             _swa_close_to_sgd,
         ),
@@ -513,16 +567,17 @@ def _tests() -> list[_Test]:
         ),
         _Test(
             "C4",
-            "SWA's minimum is no wider than SGD's",
-            "Is SWA's minimum no wider than SGD's?",
+            "SWA's minimum is as wide as SGD's",
+            "Is SWA's minimum as wide as SGD's?",
             f"The {LINE} through the starting and the fine-tuned weights, as far to one side of "
             "the latter as to the other; its logarithm, "
             "{rules.swa} less {rules.sgd}, paired by seed. Supported if the two are within "
-            "±{rules.margin_flatness:g} (TOST), contradicted if they are beyond. Other measures "
-            "of flatness are shown beside it.",
+            "±{rules.margin_flatness:g} (TOST), contradicted if they are beyond, on either side. "
+            "Other measures of flatness are shown beside it.",
             lambda study: (study.claims.sgd, study.claims.swa),
             _minima_alike,
-            notes=_line_units,
+            explain=_the_wider,
+            notes=_about_the_line,
             lacks=_landscape_lacks,
         ),
         _Test(
@@ -561,7 +616,7 @@ def _tests() -> list[_Test]:
             _sweep_runs,
             _high_rates_suit_swa_only,
             _judge_rates,
-            _chosen_rates,
+            notes=_chosen_rates,
         ),
     ]
 

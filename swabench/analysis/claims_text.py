@@ -94,11 +94,14 @@ def rule_in_words(study: Study) -> str:
         "exact sign-flip test both say so; “p for” and “p against” are the larger of the two, for "
         "the data speaking for the claim and against it, corrected by Holm's method for the "
         f"comparisons that decide the claim. At {rules.alpha:g} or less they count. Equality is "
-        f"tested by two one-sided tests (TOST) within ±{rules.margin_points:g} points or "
-        f"±{rules.margin_nats:g} nats. What is neither supported nor contradicted is not "
+        f"tested by two one-sided tests (TOST): accuracies within ±{rules.margin_points:g} points, "
+        f"losses within ±{rules.margin_nats:g} nats, flatness within ±{rules.margin_flatness:g} in "
+        "the logarithm of its ratio. What is neither supported nor contradicted is not "
         "distinguished: then “seeds needed” is about how many seeds would tell a difference as "
-        f"large as the one observed, at {rules.power:.0%} power and before Holm's correction. "
-        "The rules are part of the study; the margins come from the paper, not from these numbers."
+        f"large as the one observed, at {rules.power:.0%} power of the t test before Holm's "
+        "correction, and never fewer than the sign-flip test takes after it. The rules are part "
+        "of the study. The margin of the accuracy comes from the paper; those of the loss and of "
+        "flatness are this study's choice, which no result of the paper fixes."
     )
 
 

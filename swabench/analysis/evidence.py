@@ -22,6 +22,7 @@ from swabench.analysis.statistics import (
     holm,
     seeds_needed,
     sign_flip_p,
+    sign_flip_seeds,
     tost_paired,
 )
 from swabench.config import Study
@@ -46,6 +47,9 @@ class Evidence:
         p_for: P-value of the data speaking for the claim; NaN where it does not decide.
         p_against: P-value of the data speaking against it; NaN where it does not decide.
         seeds_needed: Seeds that would tell the observed difference; None where nobody can say.
+        one_sided: Whether one side of a test would decide it, as equality within a margin.
+        fewest_seeds: Seeds below which the sign-flip test cannot decide it, among all that
+            decide the claim; 0 before Holm's correction.
         mcnemar_seeds: Seeds at which McNemar's mid-p test tells the two models apart; None
             where the test was not made.
     """
@@ -59,12 +63,19 @@ class Evidence:
     p_for: float = math.nan
     p_against: float = math.nan
     seeds_needed: int | None = None
+    one_sided: bool = False
+    fewest_seeds: int = 0
     mcnemar_seeds: tuple[int, ...] | None = None
 
     @property
     def decides(self) -> bool:
         """Whether the verdict rests on it; the rest is there to be looked at."""
         return not math.isnan(self.p_for)
+
+    @property
+    def has_too_few_seeds(self) -> bool:
+        """Whether no difference, however large, could be told by so few seeds."""
+        return self.decides and self.estimate.n < self.fewest_seeds
 
 
 class Comparer:
@@ -119,6 +130,7 @@ class Comparer:
             p_for=self.p_within(d, margin),
             p_against=min(1.0, 2 * min(self.p_above(d, margin), self.p_above(-d, margin))),
             seeds_needed=self.needed(shown.estimate, margin),
+            one_sided=abs(shown.estimate.mean) < margin,
         )
 
     def p_above(self, differences: NDArray[np.float64], threshold: float) -> float:
@@ -146,14 +158,28 @@ class Comparer:
         return seeds_needed(distance, estimate.deviation, self._rules.power, level)
 
 
-def corrected(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
-    """The evidence of a claim with p-values corrected for the number of those that decide."""
+def corrected(evidence: Sequence[Evidence], alpha: float) -> tuple[Evidence, ...]:
+    """The evidence of a claim, corrected for the number of comparisons that decide it.
+
+    Besides the p-values that is the number of seeds: the smallest p that the sign-flip test can
+    give must still reach `alpha` after Holm's correction.
+    """
     p_for = holm([e.p_for for e in evidence])
     p_against = holm([e.p_against for e in evidence])
-    return tuple(
-        replace(e, p_for=float(f), p_against=float(a))
-        for e, f, a in zip(evidence, p_for, p_against, strict=True)
-    )
+    level = alpha / max(1, sum(e.decides for e in evidence))
+    found = []
+    for e, f, a in zip(evidence, p_for, p_against, strict=True):
+        fewest = sign_flip_seeds(level * (2 if e.one_sided else 1))
+        found.append(
+            replace(
+                e,
+                p_for=float(f),
+                p_against=float(a),
+                seeds_needed=max(e.seeds_needed, fewest) if e.seeds_needed else None,
+                fewest_seeds=fewest,
+            )
+        )
+    return tuple(found)
 
 
 def judge(evidence: Sequence[Evidence], alpha: float) -> Verdict:

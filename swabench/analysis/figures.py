@@ -117,15 +117,16 @@ def draw(study: Study, store: RecordStore, seeds: Sequence[int]) -> list[Picture
     return [_picture(name, drawer, sources) for name, drawer in drawers.items()]
 
 
-def render(figure: Figure, format_: Format) -> bytes:
-    """A figure as bytes, the same every time."""
-    metadata = {
+def render(figure: Figure, format_: Format, caption: str, note: str = "") -> bytes:
+    """A figure as bytes, the same every time; an SVG carries its caption as metadata."""
+    words = {"Title": caption, "Description": f"{caption} {note}".strip()}
+    metadata: Mapping[Format, Mapping[str, str | None]] = {
         "png": {"Software": None},
-        "svg": {"Date": None, "Creator": None},
-    }[format_]
+        "svg": {"Date": None, "Creator": None, **words},
+    }
     buffer = io.BytesIO()
     with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format=format_, dpi=DPI, metadata=metadata)
+        figure.savefig(buffer, format=format_, dpi=DPI, metadata=metadata[format_])
     return buffer.getvalue()
 
 
@@ -184,6 +185,12 @@ class _Sources:
             )
         return found
 
+    @property
+    def splits(self) -> dict[str, str]:
+        """The images of the landscape, by split, in words."""
+        drawn, there = self.study.landscape.training_images, self.study.data.training_images
+        return {"train": f"{min(drawn, there or drawn):,} training images", "test": "Test images"}
+
     def lacking(self, rows: Iterable[str]) -> str:
         """Which runs of the rows are missing, in words."""
         missing = missing_runs(self.records, self.seeds)
@@ -213,7 +220,8 @@ def _picture(
         return Picture(name, "", {}, skipped=str(reason))
     if note:
         figure.supxlabel(note, fontsize=8, color="#a00000", wrap=True)
-    return Picture(name, caption, {f: render(figure, f) for f in FORMATS}, note=note)
+    content = {f: render(figure, f, caption, note) for f in FORMATS}
+    return Picture(name, caption, content, note=note)
 
 
 # --- the figures ---------------------------------------------------------------------------
@@ -247,7 +255,7 @@ def _line(sources: _Sources) -> tuple[Figure, str, str]:
     found = sources.landscape("lines")
     lines = found.tables["lines"]
     figure, axes = _figure(1, 2, sharey=True)
-    for ax, (split, title) in zip(axes, _SPLITS.items(), strict=True):
+    for ax, (split, title) in zip(axes, sources.splits.items(), strict=True):
         shown = lines[lines["split"] == split]
         for name in dict.fromkeys(shown["end"]):
             curves = shown[shown["end"] == name].pivot_table(
@@ -388,7 +396,7 @@ def _plane(sources: _Sources) -> tuple[Figure, str, str]:
     )
     figure, axes = _figure(1, 2, sharey=True)
     start, *ends = marks["method"]
-    for ax, (split, title) in zip(axes, _SPLITS.items(), strict=True):
+    for ax, (split, title) in zip(axes, sources.splits.items(), strict=True):
         losses = grid[grid["split"] == split].pivot_table(index="y", columns="x", values="loss")
         levels = _levels(losses.to_numpy())
         norm = BoundaryNorm(levels, 256)
@@ -426,9 +434,10 @@ def _plane(sources: _Sources) -> tuple[Figure, str, str]:
 
 
 def _flatness(sources: _Sources) -> tuple[Figure, str, str]:
-    """Figure 6: the loss along random rays, and sharpness."""
+    """Figure 6: the loss along random rays, and between SGD and the averages; sharpness."""
     rays, sharp = sources.landscape("rays"), sources.landscape("sharpness")
-    figure, (left, right) = _figure(1, 2)
+    segments = sources.landscape("segments")
+    figure, (left, middle, right) = _figure(1, 3, width_ratios=[1, 1, 0.8])
     table = rays.tables["rays"]
     train = table[table["split"] == "train"]
     for name in dict.fromkeys(train["method"]):
@@ -437,9 +446,21 @@ def _flatness(sources: _Sources) -> tuple[Figure, str, str]:
         )
         curves = own.pivot_table(index="distance", columns="ray", values="loss")
         _spread(left, curves, sources.style(name), name, every=2, band=False)
-    left.set(xlabel="Distance (units of the weights)", ylabel="Training loss (nats, log scale)")
+    left.set(xlabel="Distance (weight units)", ylabel="Training loss (nats, log scale)")
     left.set_title("Along random rays")
     _log_scale(left)
+    table = segments.tables["segments"]
+    test = table[table["split"] == "test"]
+    (start,) = test["start"].unique()
+    for name in dict.fromkeys(test["end"]):
+        between = test[test["end"] == name].pivot_table(
+            index="alpha", columns="seed", values="loss"
+        )
+        _spread(middle, between, sources.style(name), name, every=5, band=False)
+    _mark(middle, 0, start)
+    _mark(middle, 1, "average")
+    middle.set(xlabel=f"α:  {start} + α (average − {start})", ylabel="Test loss (nats)")
+    middle.set_title(f"From {start} to the average")
     values = sharp.tables["sharpness"]
     epsilon = values["epsilon"].max()
     rows = list(dict.fromkeys(values["method"]))
@@ -453,23 +474,25 @@ def _flatness(sources: _Sources) -> tuple[Figure, str, str]:
         yticklabels=rows,
         ylim=(len(rows) - 0.5, -0.5),
         xlabel="Sharpness (%)",
-        title=f"Keskar's sharpness, ε = {epsilon:g}",
+        title="In a box",
     )
     right.set_xlim(left=0)
     right.grid(axis="y", visible=False)
     _legend(figure, left, columns=4)
     caption = (
-        "Left: training loss along random directions of unit norm, the same for every method: "
-        f"mean, and each of {curves.shape[1]} rays faint behind. "
-        f"Right: how far the training loss rises within a box around the weights (Keskar et al.), "
+        f"Left: loss of {sources.splits['train']} along random directions of unit norm, the same "
+        f"for every method: mean, and each of {curves.shape[1]} rays faint behind. Middle: test "
+        f"loss on the straight line from the weights of {start} to each average, and beyond both: "
+        f"mean, and each of {len(segments.seeds)} seeds. Right: how far the training loss rises "
+        f"within a box of ε = {epsilon:g} around the weights (Keskar et al.), "
         f"mean and each of {len(sharp.seeds)} seeds."
     )
-    return figure, caption, " ".join(filter(None, (_absent(rays), _absent(sharp))))
+    notes = dict.fromkeys(_absent(found) for found in (rays, segments, sharp))
+    return figure, caption, " ".join(filter(None, notes))
 
 
 # --- pieces --------------------------------------------------------------------------------
 
-_SPLITS = {"train": "Training images", "test": "Test images"}
 _ALPHA = "α:  w = before + α (after − before)"
 _PAPER: dict[str, Any] = {
     "marker": "D",

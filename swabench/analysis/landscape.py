@@ -72,8 +72,8 @@ class Slice:
 
     def coordinates(self, weights: Tensor) -> Floats:
         """Coordinates (K, d) of the points of the slice nearest to weights (K, P)."""
-        offsets = (weights - self.origin).double().T
-        nearest = torch.linalg.lstsq(self.basis.double().T, offsets).solution
+        offsets = (weights - self.origin).cpu().double().T
+        nearest = torch.linalg.lstsq(self.basis.cpu().double().T, offsets).solution
         return np.asarray(nearest.T.cpu().numpy(), dtype=np.float64)
 
 
@@ -107,7 +107,7 @@ def evaluate(
         Two arrays of shape (K,).
     """
     parts = np.array_split(coordinates, range(at_once, len(coordinates), at_once))
-    found = [torch.stack(score(where.at(part))).double().cpu().numpy() for part in parts]
+    found = [torch.stack(score(where.at(part))).cpu().double().numpy() for part in parts]
     accuracies, losses = np.concatenate(found, axis=1)
     return 100 * accuracies, losses
 
@@ -168,12 +168,12 @@ def sharpness(
         highest = torch.maximum(highest, _ascend(loss, weights, radius, gradient, steps))
     # The centre lies in the box, too.
     highest = torch.maximum(highest, start)
-    return Sharpness(start.cpu().numpy(), highest.cpu().numpy())
+    return Sharpness(start.numpy(), highest.numpy())
 
 
 def _ascend(loss: Loss, centre: Tensor, radius: Tensor, gradient: Tensor, steps: int) -> Tensor:
     """The highest losses, shape (K,), met on the way from corner to corner."""
-    highest = torch.full_like(gradient[:, 0], -torch.inf, dtype=torch.float64)
+    highest = torch.full((len(gradient),), -torch.inf, dtype=torch.float64)
     for _ in range(steps):
         value, gradient = _value_and_gradient(loss, centre + radius * gradient.sign())
         if not bool((value > highest).any()):
@@ -186,7 +186,7 @@ def _value_and_gradient(loss: Loss, weights: Tensor) -> tuple[Tensor, Tensor]:
     point = weights.detach().requires_grad_()
     values = loss(point)
     (gradient,) = torch.autograd.grad(values.sum(), point)
-    return values.detach().double(), gradient
+    return values.detach().cpu().double(), gradient  # in this order: MPS has no float64
 
 
 # --- curvature -----------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def largest_eigenvalue(
     def product(vector: Floats) -> Floats:
         row = torch.from_numpy(vector.reshape(1, -1)).to(weights)
         found = hessian_products(loss, weights, row)
-        return np.asarray(found.double().cpu().numpy()[0], dtype=np.float64)
+        return np.asarray(found.cpu().double().numpy()[0], dtype=np.float64)
 
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
     (value,) = eigsh(
@@ -259,6 +259,6 @@ def hessian_trace(
         signs = rng.choice(np.array([-1.0, 1.0]), (count, len(weights)))
         vectors = torch.from_numpy(signs).to(weights)
         products = hessian_products(loss, weights, vectors)
-        estimates += (vectors * products).double().sum(1).tolist()
+        estimates += (vectors * products).cpu().double().sum(1).tolist()
     sample = np.array(estimates)
     return Trace(float(sample.mean()), float(sample.std(ddof=1) / np.sqrt(probes)))

@@ -103,7 +103,7 @@ def findings(study: Study, records: Records, claims: Sequence[Claim]) -> list[st
     standings = tables.standings(study, records)
     differences = frame[f"difference_to_{study.reference}"]
     for standing, words in (
-        ("above", f"Above {study.reference}, beyond what chance between seeds explains"),
+        ("above", f"Above {study.reference}, beyond what chance explains after Holm's correction"),
         ("below", f"Below {study.reference}, just as surely"),
         ("not distinguished", f"Not distinguished from {study.reference}"),
     ):

@@ -287,6 +287,18 @@ def seeds_needed(
     return n if n <= MOST_SEEDS else None
 
 
+def sign_flip_seeds(level: float) -> int:
+    """Fewest seeds at which the sign-flip test's two-sided p can be as small as a level.
+
+    Its p is never below 2 ** (1 - n), however large and steady the difference.
+
+    Raises:
+        ValueError: If `level` is not between 0 and 1.
+    """
+    _check_fraction("level", level)
+    return max(2, math.ceil(1 - math.log2(level)))
+
+
 def _t_test_p(differences: NDArray[np.float64]) -> float:
     if differences.size < 2:
         return math.nan

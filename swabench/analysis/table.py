@@ -6,7 +6,15 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from swabench.analysis.statistics import Estimate, compare_paired, mean_interval, seeds_needed
+from swabench.analysis.statistics import (
+    Estimate,
+    PairedComparison,
+    compare_paired,
+    holm,
+    mean_interval,
+    seeds_needed,
+    sign_flip_seeds,
+)
 from swabench.config import Study
 from swabench.errors import InputError
 from swabench.measurement import Predictor
@@ -155,37 +163,42 @@ def presentable_ensembles(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
 def standings(study: Study, records: Records) -> dict[str, Standing]:
     """Where each other row stands to the reference, by the level of the study's rules.
 
-    A row is above or below where the paired t test and the sign-flip test both say so; no
-    correction is made here for the number of rows. Rows without pairs are left out.
+    A row is above or below where the paired t test and the sign-flip test both say so, after
+    Holm's correction of the larger p for the number of rows. Rows without pairs are left out.
     """
-    rng = np.random.default_rng(study.claims.sign_flip_seed)
+    compared = _against_reference(study, records)
+    # One seed has no t test, only the sign-flip test's p of 1.
+    p_values = holm([np.fmax(c.p_t, c.p_sign_flip) for c in compared.values()])
     found: dict[str, Standing] = {}
-    for name in records:
-        pairs = _pairs(name, study.reference, records)
-        if name == study.reference or not pairs[0]:
-            continue
-        compared = compare_paired(*pairs, rng=rng)
-        # One seed has no t test: its NaN is not at or below any level.
-        if not (compared.p_t <= study.claims.alpha and compared.p_sign_flip <= study.claims.alpha):
+    for (name, each), p in zip(compared.items(), p_values, strict=True):
+        if p > study.claims.alpha:
             found[name] = "not distinguished"
         else:
-            found[name] = "above" if compared.difference.mean > 0 else "below"
+            found[name] = "above" if each.difference.mean > 0 else "below"
     return found
 
 
 def not_distinguished(study: Study, records: Records) -> list[str]:
     """A line for each row that is not told from the reference, with the seeds that would tell."""
+    rules = study.claims
+    compared = _against_reference(study, records)
     lines = []
     for name, standing in standings(study, records).items():
         if standing != "not distinguished":
             continue
-        own, other = _pairs(name, study.reference, records)
-        found = mean_interval(np.subtract(own, other))
-        needed = seeds_needed(found.mean, found.deviation, study.claims.power, study.claims.alpha)
-        words = f"about {needed}" if needed else "nobody can say how many"
+        found = compared[name].difference
+        fewest = sign_flip_seeds(rules.alpha / len(compared))
+        needed = seeds_needed(found.mean, found.deviation, rules.power, rules.alpha)
+        words = f"about {max(needed, fewest)}" if needed else "nobody can say how many"
+        few = (
+            f" ({found.n} seeds are too few for the sign-flip test, which takes {fewest} here)"
+            if found.n < fewest
+            else ""
+        )
         lines.append(
-            f"{name} is not distinguished from {study.reference} by {found.n} seeds; {words} would "
-            f"tell a difference of {found.mean:+.3f} points at {study.claims.power:.0%} power."
+            f"{name} is not distinguished from {study.reference} by {found.n} seeds after Holm's "
+            f"correction{few}; {words} would tell a difference of {found.mean:+.3f} points at "
+            f"{rules.power:.0%} power."
         )
     return lines
 
@@ -244,6 +257,17 @@ def _difference(name: str, reference: str, records: Records, confidence: float) 
         return dict.fromkeys(columns, float("nan"))
     found = mean_interval([a - b for a, b in zip(*pairs, strict=True)], confidence)
     return dict(zip(columns, (found.mean, found.low, found.high), strict=True))
+
+
+def _against_reference(study: Study, records: Records) -> dict[str, PairedComparison]:
+    """Every other row's final accuracies against the reference's, where there are pairs."""
+    rng = np.random.default_rng(study.claims.sign_flip_seed)
+    every = {name: _pairs(name, study.reference, records) for name in records}
+    return {
+        name: compare_paired(*pairs, rng=rng)
+        for name, pairs in every.items()
+        if name != study.reference and pairs[0]
+    }
 
 
 def _pairs(name: str, reference: str, records: Records) -> tuple[list[float], list[float]]:

@@ -84,9 +84,11 @@ def accuracy_and_loss(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Te
     Returns:
         Accuracy in [0, 1] and loss, float64, shape (K,) each.
     """
-    right = (probabilities.argmax(-1) == labels).double().mean(-1)
+    # MPS has no float64: there the numbers, one an image, are summed up by the CPU.
+    device = torch.device("cpu") if labels.device.type == "mps" else labels.device
+    right = (probabilities.argmax(-1) == labels).to(device).double().mean(-1)
     picked = probabilities.gather(-1, labels.expand(probabilities.shape[0], -1).unsqueeze(-1))
-    return right, -picked.squeeze(-1).double().mean(-1)
+    return right, -picked.squeeze(-1).to(device).double().mean(-1)
 
 
 def log_probabilities(logits: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ BatchNorm is this module's own affair: while training a layer normalises by its 
 keeps running statistics, which serve the iterate; an average has statistics measured anew.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +16,8 @@ from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
 from swabench.training.graph import CudaGraph
 from swabench.training.learner import Splits
+
+Mode = Literal["training", "training, BatchNorm fixed", "evaluation"]
 
 
 class NetworkLearner:
@@ -65,6 +69,7 @@ class NetworkLearner:
         self._evaluation_batch = evaluation_batch
         self._optimizer = _optimizer(optimizer, self._weights)
         self._steps = 0
+        self._mode: Mode = "evaluation"
         self._graph: tuple[int, bool, CudaGraph] | None = None
 
     def weights(self) -> Tensor:
@@ -94,8 +99,8 @@ class NetworkLearner:
         self._statistics.copy_(self.statistics(weights.unsqueeze(0))[0])
         self._weights.copy_(weights)
         for state in self._optimizer.state.values():
-            for value in state.values():
-                if torch.is_tensor(value) and value.shape == self._weights.shape:
+            for value in state.values():  # Adam's count of steps, too
+                if torch.is_tensor(value):
                     value.zero_()
 
     def logits(self, splits: list[SplitName], weights: Tensor | None = None) -> list[Tensor]:
@@ -126,10 +131,16 @@ class NetworkLearner:
     def _batchnorm_trains(self) -> bool:
         """Bring the network into its mode for the coming step; says whether BatchNorm trains."""
         trains = self._batchnorm_steps is None or self._steps < self._batchnorm_steps
-        self._network.train()
-        for layer in batchnorm_layers(self._network).values():
-            layer.train(trains)
+        self._bring_into("training" if trains else "training, BatchNorm fixed")
         return trains
+
+    def _bring_into(self, mode: Mode) -> None:
+        if mode == self._mode:  # a walk through all modules takes its time
+            return
+        self._network.train(mode != "evaluation")
+        for layer in batchnorm_layers(self._network).values():
+            layer.train(mode == "training")
+        self._mode = mode
 
     def _backward(self, rows: Tensor) -> None:
         """The gradient of the minibatch's mean cross-entropy, into the gradients' vector."""
@@ -165,6 +176,7 @@ class NetworkLearner:
         self._weights.copy_(average)
         try:
             if self._batchnorm_steps is None:
+                self._bring_into("evaluation")
                 with reestimated_statistics(self._network):
                     for rows in mixed_batches(len(train), self._evaluation_batch):
                         self._forward(train.inputs.index_select(0, rows.to(self._device)))
@@ -174,7 +186,7 @@ class NetworkLearner:
             self._statistics.copy_(running)
 
     def _scores(self, splits: list[SplitName]) -> list[Tensor]:
-        self._network.eval()
+        self._bring_into("evaluation")
         batches = {name: self._splits[name].inputs.split(self._evaluation_batch) for name in splits}
         return [torch.cat([self._forward(batch) for batch in batches[name]]) for name in splits]
 

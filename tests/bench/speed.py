@@ -56,10 +56,10 @@ def seconds(work: Callable[[], object], device: torch.device, repeats: int = 5) 
     return float(np.median([once() for _ in range(repeats)]))
 
 
-def peak_flops(device: torch.device) -> float:
-    """Operations a second of a large float32 matrix product."""
+def peak_flops(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Operations a second of a large matrix product."""
     size = 4096
-    left, right = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / seconds(lambda: left @ right, device)
 
 
