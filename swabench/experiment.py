@@ -15,6 +15,7 @@ from torch import Tensor
 
 from swabench.backbone import FEATURES, Normalization
 from swabench.config import Stage, Study
+from swabench.device import is_out_of_memory
 from swabench.environment import environment
 from swabench.errors import DivergedError, InputError, SwabenchError
 from swabench.export import plain_state
@@ -227,13 +228,10 @@ class Experiment:
                 keep_trajectory=in_lockstep(self.study, stage.trainable),
                 after_epoch=lambda: advance(len(methods)),
             )
-        except torch.OutOfMemoryError:
-            key = "pretrain" if stage is self.study.pretrain else "finetune"
-            raise SwabenchError(
-                f"{self._device.type}: out of memory while training {stage.trainable!r}; lower "
-                f"{key}.batch_size ({stage.batch_size}), {key}.evaluation_batch_size "
-                f"({stage.evaluation_batch_size}) or data.image_size"
-            ) from None
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise SwabenchError(self._what_to_lower(stage)) from None
         seconds = (time.monotonic() - began) / len(methods)
         diverged = []
         for name, outcome in zip(methods, outcomes, strict=True):
@@ -249,6 +247,14 @@ class Experiment:
                 seconds=seconds,
             )
         return diverged
+
+    def _what_to_lower(self, stage: Stage) -> str:
+        key = "pretrain" if stage is self.study.pretrain else "finetune"
+        return (
+            f"{self._device.type}: out of memory while training {stage.trainable!r}; lower "
+            f"{key}.batch_size ({stage.batch_size}), {key}.evaluation_batch_size "
+            f"({stage.evaluation_batch_size}) or data.image_size"
+        )
 
     @cached_property
     def _environment(self) -> dict[str, Any]:

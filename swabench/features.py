@@ -25,6 +25,7 @@ from torchvision.models import ResNet
 
 from swabench.backbone import Normalization, Preprocess, frozen_part, weights_digest
 from swabench.config import Boundary, Precision
+from swabench.device import is_out_of_memory
 from swabench.errors import InputError, SwabenchError
 from swabench.progress import Progress
 
@@ -123,7 +124,9 @@ def extract(
             rows = torch.from_numpy(images[start : start + batch]).to(device)
             try:
                 output = layers(rows).cpu()
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 raise SwabenchError(
                     f"features: {device} has no memory for {batch} images of this size; "
                     "lower data.image_size or use --device cpu"

@@ -1,5 +1,6 @@
 """The comparison table, from records alone, by pandas."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -323,4 +324,5 @@ def as_latex(study: Study, shown: pd.DataFrame, lacking: str) -> str:
     """The comparison for a paper (booktabs)."""
     escaped = shown.rename(columns=lambda name: name.replace("%", r"\%"))
     escaped = escaped.map(lambda value: str(value).replace("—", "---"))
-    return str(escaped.to_latex(index=False, caption=f"{study.title}. {lacking}".strip()))
+    caption = re.sub(r"([%_&#$])", r"\\\1", f"{study.title}. {lacking}".strip())
+    return str(escaped.to_latex(index=False, caption=caption))
