@@ -20,6 +20,7 @@ from torchvision.models import ResNet, ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 
 from swabench.config import BackboneSettings, Boundary
+from swabench.convolution import narrow_convolutions
 from swabench.errors import InputError
 
 FEATURES = 2048
@@ -125,7 +126,9 @@ def frozen_part(network: ResNet, boundary: Boundary) -> nn.Sequential:
     layers = OrderedDict((name, cast(nn.Module, getattr(network, name))) for name in stages)
     if boundary == "head":
         layers["flatten"] = nn.Flatten()
-    return nn.Sequential(layers).eval().requires_grad_(False)
+    part = nn.Sequential(layers).eval().requires_grad_(False)
+    narrow_convolutions(part)
+    return part
 
 
 def trained_part(
@@ -144,7 +147,9 @@ def trained_part(
         layers["flatten"] = nn.Flatten()
     layers["standardize"] = standardize
     layers["fc"] = nn.Linear(FEATURES, classes)
-    return nn.Sequential(layers)
+    part = nn.Sequential(layers)
+    narrow_convolutions(part)
+    return part
 
 
 def _fold_batchnorm(network: ResNet) -> None:

@@ -1,0 +1,44 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torchvision.models import resnet50
+
+from swabench.convolution import NarrowConv2d, narrow_convolutions
+
+
+@given(
+    st.integers(1, 5), st.integers(1, 5), st.integers(1, 3), st.integers(0, 2), st.integers(1, 3),
+    st.booleans(),
+)  # fmt: skip
+def test_equals_torchs_convolution_and_gradient_at_every_size(
+    height: int, width: int, kernel: int, padding: int, stride: int, bias: bool
+) -> None:
+    if min(height, width) + 2 * padding < kernel:
+        return
+    ours = NarrowConv2d(3, 4, kernel, stride, padding, bias=bias, dtype=torch.float64)
+    theirs = nn.Conv2d(3, 4, kernel, stride, padding, bias=bias, dtype=torch.float64)
+    theirs.load_state_dict(ours.state_dict())
+    inputs = torch.randn(2, 3, height, width, dtype=torch.float64)
+    found, expected = ours(inputs), theirs(inputs)
+    torch.testing.assert_close(found, expected)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad)
+
+
+def test_one_pixel_is_a_matrix_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Conv2d, "forward", None)
+    assert NarrowConv2d(3, 4, 3, padding=1)(torch.randn(2, 3, 1, 1)).shape == (2, 4, 1, 1)
+    assert NarrowConv2d(3, 4, 3, 2, padding=1)(torch.randn(2, 3, 2, 2)).shape == (2, 4, 1, 1)
+
+
+def test_a_network_keeps_its_names_and_values() -> None:
+    network = resnet50()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    narrow_convolutions(network)
+    after = network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
