@@ -200,7 +200,7 @@ def test_claims_and_report_need_records_alone(finished: Place, tmp_path: Path) -
     for name, content in written.items():
         assert (copy.results / "tiny" / name).read_bytes() == content
     verdicts = pd.read_csv(folder / "claims.csv").groupby("claim")["verdict"].first()
-    assert verdicts["C4"] == "not measured"
+    assert verdicts["C4"] == "not distinguished"
     assert verdicts["C7"] == "not distinguished"
 
 
