@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 
 .PHONY: reproduce test lint bench bench-network clean
 
-reproduce: $(VENV)/installed            ## environment, data, training, table
+reproduce: $(VENV)/installed            ## environment, data, training, table, figures, claims, report
 	$(BIN)/swabench reproduce --config $(CONFIG)
 
 test: $(VENV)/installed-test            ## the fast tests first, then the slow ones
