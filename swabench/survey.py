@@ -271,7 +271,7 @@ class Surveyor:
         return record
 
     def _on_device(self, values: NDArray[np.float32]) -> Tensor:
-        return torch.tensor(values, device=self._splits["train"].labels.device)
+        return torch.tensor(values, device=self._device)
 
     def _rng(self, part: Part, seed: int) -> np.random.Generator:
         return np.random.default_rng([self._settings.seed, seed, PARTS.index(part)])
