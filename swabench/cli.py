@@ -12,19 +12,19 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from swabench import __version__
-from swabench.config import MOST_SEEDS, Study, bundled_studies, load_study
-from swabench.data import load_dataset, user_cache
-from swabench.drawing import draw_rate
-from swabench.errors import DivergedError, InputError, SwabenchError
-from swabench.progress import LineProgress, Progress, TerminalProgress
+from swabench.data.datasets import load_dataset, user_cache
 from swabench.records import RecordStore
+from swabench.study.drawing import draw_rate
+from swabench.study.study import MOST_SEEDS, Study, bundled_studies, load_study
+from swabench.system.errors import DivergedError, InputError, SwabenchError
+from swabench.system.progress import LineProgress, Progress, TerminalProgress
 
 # torch, pandas and matplotlib take seconds to import; only the commands that use them pay.
 if TYPE_CHECKING:
     import pandas as pd
 
-    from swabench.experiment import Experiment
-    from swabench.publish import Publication, Published
+    from swabench.analysis.publish import Publication, Published
+    from swabench.runs.experiment import Experiment
 
 out = Console()
 err = Console(stderr=True)
@@ -206,7 +206,7 @@ def reproduce(
 
     Skips what is done.
     """
-    from swabench.survey import unsurveyable
+    from swabench.landscape.survey import unsurveyable
 
     study, chosen = _study(config, seeds)
     experiment = _experiment(study, results, device)
@@ -250,7 +250,7 @@ def export(
 
     Example: swabench export --method swa --seed 0 --output swa.safetensors
     """
-    from swabench.export import check_output, write_state
+    from swabench.runs.export import check_output, write_state
 
     study = load_study(config)
     check_output(output)
@@ -294,8 +294,8 @@ def validate(
     device: DeviceOption = "auto",
 ) -> None:
     """Check a study without running it: what it would run, and about how long that takes."""
-    from swabench.device import choose_device
-    from swabench.estimate import estimate
+    from swabench.runs.estimate import estimate
+    from swabench.system.device import choose_device
 
     study, chosen = _study(config, seeds)
     target = choose_device(device)
@@ -324,8 +324,8 @@ def validate(
 
 def _suggest_network_study(device: str) -> None:
     """Where there is a GPU, training the whole network is the natural next step."""
-    from swabench.device import choose_device
-    from swabench.estimate import estimate
+    from swabench.runs.estimate import estimate
+    from swabench.system.device import choose_device
 
     target = choose_device(device)
     if target.type != "cuda":
@@ -361,14 +361,14 @@ def _seeds(text: str) -> list[int]:
 
 
 def _experiment(study: Study, results: Path, device: str) -> "Experiment":
-    from swabench.device import choose_device
-    from swabench.experiment import Experiment
+    from swabench.runs.experiment import Experiment
+    from swabench.system.device import choose_device
 
     return Experiment(study, results, choose_device(device), user_cache(), _progress())
 
 
 def _publication(study: Study, store: RecordStore, seeds: list[int]) -> "Publication":
-    from swabench.publish import Publication
+    from swabench.analysis.publish import Publication
 
     return Publication(study, store, seeds)
 

@@ -28,10 +28,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from swabench.config import Study
-from swabench.errors import InputError
-from swabench.landscape_settings import Part
-from swabench.measurement import Measurement, Predictor
+from swabench.study.landscape import Part
+from swabench.study.study import Study
+from swabench.system.errors import InputError
+from swabench.training.measurement import Measurement, Predictor
 
 if TYPE_CHECKING:  # tables are made from records in moments, and torch takes seconds to import
     from swabench.training.loop import Outcome

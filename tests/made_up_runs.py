@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from swabench.config import Study, load_study
-from swabench.measurement import Measurement, Predictor, SplitName
+from swabench.landscape.survey import Surveyor
 from swabench.records import RecordStore
-from swabench.survey import Surveyor
+from swabench.study.study import Study, load_study
 from swabench.training.learner import Split
 from swabench.training.loop import Outcome
+from swabench.training.measurement import Measurement, Predictor, SplitName
 
 FEATURES, CLASSES = 5, 3
 SIZE = CLASSES * (FEATURES + 1)

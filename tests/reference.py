@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, StepLR
 from torch.optim.swa_utils import AveragedModel
 
-from swabench.config import SGD
-from swabench.methods import Method
-from swabench.schedules import Constant, Cyclical, Multiplicative, Triangular
+from swabench.study.methods import Method
+from swabench.study.schedules import Constant, Cyclical, Multiplicative, Triangular
+from swabench.study.study import SGD
 
 Batches = Sequence[Sequence[Tensor]]
 

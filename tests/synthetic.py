@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from swabench.config import Study, load_study
-from swabench.measurement import Measurement, Predictor, SplitName
 from swabench.records import RecordStore
+from swabench.study.study import Study, load_study
 from swabench.training.loop import Outcome
+from swabench.training.measurement import Measurement, Predictor, SplitName
 
 IMAGES, CLASSES, WEIGHTS = 400, 10, 8
 SPLITS: tuple[SplitName, ...] = ("validation", "test")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from swabench.averaging import AveragingPlan
+from swabench.study.averaging import AveragingPlan
 from swabench.training.running_mean import RunningMean
 
 vectors = st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=3)

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models import resnet50
 
-from swabench.backbone import load_backbone, weights_digest
-from swabench.config import BackboneSettings
-from swabench.errors import InputError
+from swabench.study.study import BackboneSettings
+from swabench.system.errors import InputError
+from swabench.training.backbone import load_backbone, weights_digest
 
 State = dict[str, Tensor]
 

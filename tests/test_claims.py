@@ -19,7 +19,7 @@ from swabench.analysis.evidence import Comparer, Evidence, corrected, judge
 from swabench.analysis.flatness import LINE, Flatness, mean_rise, measure_flatness
 from swabench.analysis.statistics import Estimate
 from swabench.analysis.table import collect
-from swabench.config import Study
+from swabench.study.study import Study
 from tests.synthetic import Truth, study_with, write_study
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from swabench.data import encode_idx
+from swabench.data.datasets import encode_idx
 
 COMMANDS = [
     "data",

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from swabench.config import Study, bundled_studies, load_study
-from swabench.errors import InputError
+from swabench.study.study import Study, bundled_studies, load_study
+from swabench.system.errors import InputError
 
 MINIMAL = """
 title: A small study

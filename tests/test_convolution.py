@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.models import resnet50
 
-from swabench.convolution import NarrowConv2d, narrow_convolutions
+from swabench.training.convolution import NarrowConv2d, narrow_convolutions
 
 
 @given(

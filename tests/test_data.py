@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from swabench import data, mirror
-from swabench.errors import InputError, SwabenchError
+from swabench.data import datasets as data
+from swabench.data import mirror
+from swabench.system.errors import InputError, SwabenchError
 
 Tiny = dict[str, NDArray[np.uint8]]
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = data.IDX_FILES

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from swabench.device import is_out_of_memory
+from swabench.system.device import is_out_of_memory
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from swabench.backbone import Preprocess, frozen_part, load_backbone, weights_digest
-from swabench.config import BackboneSettings, Boundary
-from swabench.errors import InputError
-from swabench.features import frozen_features
-from swabench.progress import SilentProgress
+from swabench.runs.features import frozen_features
+from swabench.study.study import BackboneSettings, Boundary
+from swabench.system.errors import InputError
+from swabench.system.progress import SilentProgress
+from swabench.training.backbone import Preprocess, frozen_part, load_backbone, weights_digest
 
 NORMALIZATION = ((0.13,), (0.31,))
 SETTINGS = BackboneSettings()
@@ -89,7 +89,7 @@ class TestCache:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = compute(tmp_path)
-        monkeypatch.setattr("swabench.features.extract", None)
+        monkeypatch.setattr("swabench.runs.features.extract", None)
         assert torch.equal(compute(tmp_path), first)
         assert len(entries(tmp_path)) == 1
 
@@ -136,7 +136,7 @@ class TestCache:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("swabench.features.save_file", interrupted)
+            patch.setattr("swabench.runs.features.save_file", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 compute(tmp_path)
         assert entries(tmp_path) == []

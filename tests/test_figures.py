@@ -11,10 +11,10 @@ from PIL import Image
 
 from swabench.analysis.figures import DPI, HEIGHT, WIDTH, Picture, draw
 from swabench.analysis.report import figure
-from swabench.config import Study
-from swabench.errors import InputError
+from swabench.landscape.survey import missing_parts
 from swabench.records import RecordStore
-from swabench.survey import missing_parts
+from swabench.study.study import Study
+from swabench.system.errors import InputError
 from swabench.training.learner import Split
 from tests.made_up_runs import CLASSES, FEATURES, PROVENANCE, small_study, surveyor, write_runs
 

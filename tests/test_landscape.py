@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from swabench.analysis.landscape import (
+from swabench.analysis.surveys import gather, tables_by_seed
+from swabench.landscape.geometry import (
     Loss,
     Slice,
     evaluate,
@@ -24,12 +25,11 @@ from swabench.analysis.landscape import (
     random_directions,
     sharpness,
 )
-from swabench.analysis.surveys import gather, tables_by_seed
-from swabench.config import Study, load_study
-from swabench.errors import InputError
-from swabench.landscape_settings import LineSettings
+from swabench.landscape.survey import head_score, missing_parts, unsurveyable
 from swabench.records import RecordStore
-from swabench.survey import head_score, missing_parts, unsurveyable
+from swabench.study.landscape import LineSettings
+from swabench.study.study import Study, load_study
+from swabench.system.errors import InputError
 from swabench.training.heads import initial_head
 from swabench.training.learner import Split
 from tests.made_up_runs import CLASSES, FEATURES, SIZE, small_study, surveyor, write_runs

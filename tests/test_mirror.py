@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from swabench import mirror
-from swabench.errors import SwabenchError
+from swabench.data import mirror
+from swabench.system.errors import SwabenchError
 
 Split = tuple[NDArray[np.float32], NDArray[np.int64]]
 

@@ -12,25 +12,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet50
 
-from swabench import experiment as experiments
-from swabench import features
-from swabench.averaging import AveragingPlan
-from swabench.backbone import Preprocess, Standardize, frozen_part, load_backbone, trained_part
-from swabench.config import BOUNDARIES, SGD, Adam, BackboneSettings, Boundary, Precision, Study
-from swabench.data import encode_idx
-from swabench.errors import InputError, SwabenchError
-from swabench.experiment import Experiment
-from swabench.materials import Materials
-from swabench.measurement import SplitName
-from swabench.methods import Method
-from swabench.progress import SilentProgress
+from swabench.data.datasets import encode_idx
 from swabench.records import Record
-from swabench.schedules import Constant, Cyclical, Multiplicative
+from swabench.runs import experiment as experiments
+from swabench.runs import features
+from swabench.runs.experiment import Experiment
+from swabench.runs.materials import Materials
+from swabench.study.averaging import AveragingPlan
+from swabench.study.methods import Method
+from swabench.study.schedules import Constant, Cyclical, Multiplicative
+from swabench.study.study import BOUNDARIES, SGD, Adam, BackboneSettings, Boundary, Precision, Study
+from swabench.system.errors import InputError, SwabenchError
+from swabench.system.progress import SilentProgress
+from swabench.training.backbone import (
+    Preprocess,
+    Standardize,
+    frozen_part,
+    load_backbone,
+    trained_part,
+)
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.flat import assign, batchnorm_layers, flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Split
 from swabench.training.loop import DataOrder, Outcome, RunPlan, train
+from swabench.training.measurement import SplitName
 from swabench.training.network import NetworkLearner
 from tests.reference import exact_batchnorm, network_one_at_a_time
 

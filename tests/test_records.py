@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from swabench.config import Study, load_study
-from swabench.errors import InputError
-from swabench.measurement import Measurement
 from swabench.records import RecordStore
+from swabench.study.study import Study, load_study
+from swabench.system.errors import InputError
 from swabench.training.loop import Outcome
+from swabench.training.measurement import Measurement
 
 
 def outcome(accuracy: float = 93.0, averages: bool = True) -> Outcome:

@@ -12,8 +12,8 @@ import pytest
 from swabench.analysis import report
 from swabench.analysis.claims import decide_claims
 from swabench.analysis.table import collect, ensembles, not_distinguished, standings
-from swabench.config import Study
 from swabench.records import RecordStore
+from swabench.study.study import Study
 from tests.synthetic import Truth, study_with, write_study
 
 SVG = (

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CyclicLR, StepLR
 
-from swabench.schedules import Constant, Cyclical, Multiplicative, Triangular
+from swabench.study.schedules import Constant, Cyclical, Multiplicative, Triangular
 from tests.reference import sawtooth
 
 rates = st.floats(1e-6, 1.0)

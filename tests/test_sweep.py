@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from swabench.config import load_study
+from swabench.study.study import load_study
 from tests.synthetic import study_with
 
 

@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from swabench.analysis import table
-from swabench.config import Study, load_study
-from swabench.errors import InputError
 from swabench.records import RecordStore
+from swabench.study.study import Study, load_study
+from swabench.system.errors import InputError
 from tests.test_records import outcome, write
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -5,14 +5,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from swabench.averaging import AveragingPlan
-from swabench.config import SGD, Adam
-from swabench.measurement import SplitName
-from swabench.methods import Method
-from swabench.schedules import Constant, Cyclical, Multiplicative, Triangular
+from swabench.study.averaging import AveragingPlan
+from swabench.study.methods import Method
+from swabench.study.schedules import Constant, Cyclical, Multiplicative, Triangular
+from swabench.study.study import SGD, Adam
 from swabench.training.heads import StackedHeads, initial_head, stacked_logits
 from swabench.training.learner import Split
 from swabench.training.loop import DataOrder, Outcome, RunPlan, train
+from swabench.training.measurement import SplitName
 from tests.reference import algorithm_1, algorithm_2, flat, linear, one_at_a_time, sawtooth
 
 FEATURES, CLASSES, IMAGES, BATCH, EPOCHS = 12, 5, 70, 16, 2  # 70 = 4 × 16 + a ragged 6

@@ -18,10 +18,10 @@ from swabench.analysis.evidence import Comparer, Evidence, Values, Verdict, corr
 from swabench.analysis.flatness import LINE, Flatness
 from swabench.analysis.statistics import mcnemar_mid_p, mean_interval
 from swabench.analysis.table import Records
-from swabench.config import Study
-from swabench.measurement import Predictor
 from swabench.records import Record
-from swabench.schedules import Constant
+from swabench.study.schedules import Constant
+from swabench.study.study import Study
+from swabench.training.measurement import Predictor
 
 Measure = Literal["accuracy", "loss"]
 UNITS: Mapping[Measure, str] = {"accuracy": "points", "loss": "nats"}

@@ -6,7 +6,7 @@ import pandas as pd
 
 from swabench.analysis.claims import Claim
 from swabench.analysis.evidence import Evidence
-from swabench.config import Study
+from swabench.study.study import Study
 
 DIGITS = {"points": 3, "%": 2}
 """Decimals by unit; losses and ratios get the default of four."""

@@ -25,7 +25,7 @@ from swabench.analysis.statistics import (
     sign_flip_seeds,
     tost_paired,
 )
-from swabench.config import Study
+from swabench.study.study import Study
 
 Values = Mapping[int, float]
 """One value per seed."""

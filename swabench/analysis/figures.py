@@ -33,10 +33,10 @@ from swabench.analysis.table import (
     measurements,
     missing_runs,
 )
-from swabench.config import Study
-from swabench.landscape_settings import Part
 from swabench.records import RecordStore
-from swabench.schedules import Constant
+from swabench.study.landscape import Part
+from swabench.study.schedules import Constant
+from swabench.study.study import Study
 
 Format = Literal["png", "svg"]
 FORMATS: tuple[Format, ...] = ("png", "svg")

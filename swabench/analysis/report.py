@@ -20,7 +20,7 @@ from swabench.analysis import table as tables
 from swabench.analysis.claims import Claim
 from swabench.analysis.evidence import Verdict
 from swabench.analysis.table import Records
-from swabench.config import Study
+from swabench.study.study import Study
 
 NO_BREAK = "\u00a0"
 _DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"

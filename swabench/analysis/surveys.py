@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from swabench.config import Study
-from swabench.landscape_settings import PARTS, Part
 from swabench.records import RecordStore
+from swabench.study.landscape import PARTS, Part
+from swabench.study.study import Study
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from swabench.analysis.statistics import (
     seeds_needed,
     sign_flip_seeds,
 )
-from swabench.config import Study
-from swabench.errors import InputError
-from swabench.measurement import Predictor
 from swabench.records import Record, RecordStore
+from swabench.study.study import Study
+from swabench.system.errors import InputError
+from swabench.training.measurement import Predictor
 
 Records = Mapping[str, Mapping[int, Record]]
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from swabench.config import SGD, Adam
-from swabench.measurement import SplitName
+from swabench.study.study import SGD, Adam
 from swabench.training.learner import Splits
+from swabench.training.measurement import SplitName
 
 
 class StackedSGD:

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from swabench.measurement import SplitName
+from swabench.training.measurement import SplitName
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swabench.averaging import AveragingPlan
-from swabench.measurement import Measurement, Predictor, SplitName
-from swabench.methods import Timeline
+from swabench.study.averaging import AveragingPlan
+from swabench.study.methods import Timeline
 from swabench.training.learner import Learner, Splits, accuracy_and_loss, log_probabilities
+from swabench.training.measurement import Measurement, Predictor, SplitName
 from swabench.training.running_mean import RunningMean
 
 SCORED: list[SplitName] = ["validation", "test"]

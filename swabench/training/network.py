@@ -4,18 +4,18 @@ BatchNorm is this module's own affair: while training a layer normalises by its 
 keeps running statistics, which serve the iterate; an average has statistics measured anew.
 """
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swabench.config import SGD, Adam, Precision
-from swabench.measurement import SplitName
+from swabench.study.study import SGD, Adam, Precision
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
 from swabench.training.graph import CudaGraph
 from swabench.training.learner import Splits
+from swabench.training.measurement import SplitName
 
 Mode = Literal["training", "training, BatchNorm fixed", "evaluation"]
 
@@ -62,7 +62,7 @@ class NetworkLearner:
         self._network = network.to(self._weights).eval()
         self._adopt_vectors()
         self._splits = splits
-        self._frozen = _channels_last(frozen or nn.Identity()).to(self._device)
+        self._frozen = channels_last(frozen or nn.Identity()).to(self._device)
         self._frozen.eval().requires_grad_(False)
         self._batchnorm_steps = batchnorm_steps
         self._precision: Precision = precision
@@ -207,8 +207,10 @@ class NetworkLearner:
         return scores.to(self._weights.dtype)
 
 
-def _channels_last(module: nn.Module) -> nn.Module:
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+def channels_last(module: nn.Module) -> nn.Module:
+    """Lay a module's convolution weights out as the fast kernels want them."""
+    # torch's releases differ in how they annotate this argument.
+    return cast(nn.Module, cast(Any, module).to(memory_format=torch.channels_last))
 
 
 def _optimizer(settings: SGD | Adam, weights: Tensor) -> torch.optim.Optimizer:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from swabench.averaging import AveragingPlan
+from swabench.study.averaging import AveragingPlan
 
 
 class RunningMean:

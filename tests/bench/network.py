@@ -30,8 +30,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 from torchvision.models import ResNet, resnet50
 
-from swabench.averaging import AveragingPlan
-from swabench.backbone import (
+from swabench.study.averaging import AveragingPlan
+from swabench.study.study import SGD, BackboneSettings, Boundary, Precision
+from swabench.system.device import choose_device
+from swabench.system.environment import environment
+from swabench.training.backbone import (
     FEATURES,
     Preprocess,
     Standardize,
@@ -39,9 +42,6 @@ from swabench.backbone import (
     load_backbone,
     trained_part,
 )
-from swabench.config import SGD, BackboneSettings, Boundary, Precision
-from swabench.device import choose_device
-from swabench.environment import environment
 from swabench.training.flat import flatten
 from swabench.training.learner import Split
 from swabench.training.network import NetworkLearner

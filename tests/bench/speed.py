@@ -28,14 +28,14 @@ from torchvision import transforms
 from torchvision.datasets import MNIST
 from torchvision.models import resnet50
 
-from swabench.backbone import Preprocess, frozen_part, load_backbone
-from swabench.config import SGD, BackboneSettings, load_study
-from swabench.data import load_dataset, user_cache
-from swabench.device import choose_device
-from swabench.environment import environment
-from swabench.experiment import Experiment
-from swabench.features import extract
-from swabench.progress import SilentProgress
+from swabench.data.datasets import load_dataset, user_cache
+from swabench.runs.experiment import Experiment
+from swabench.runs.features import extract
+from swabench.study.study import SGD, BackboneSettings, load_study
+from swabench.system.device import choose_device
+from swabench.system.environment import environment
+from swabench.system.progress import SilentProgress
+from swabench.training.backbone import Preprocess, frozen_part, load_backbone
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Split
 

@@ -9,7 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from swabench.backbone import (
+from swabench.runs.features import extract
+from swabench.runs.learners import in_lockstep
+from swabench.study.study import BackboneSettings, Stage, Study
+from swabench.system.progress import SilentProgress
+from swabench.training.backbone import (
     FEATURES,
     Preprocess,
     Standardize,
@@ -17,14 +21,10 @@ from swabench.backbone import (
     load_backbone,
     trained_part,
 )
-from swabench.config import BackboneSettings, Stage, Study
-from swabench.features import extract
-from swabench.learners import in_lockstep
-from swabench.measurement import SplitName
-from swabench.progress import SilentProgress
 from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Learner, Split, Splits
+from swabench.training.measurement import SplitName
 from swabench.training.network import NetworkLearner
 
 # The probe needs no data: these are MNIST's sizes.

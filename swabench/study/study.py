@@ -15,18 +15,18 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from swabench.data import DatasetName
-from swabench.errors import InputError
-from swabench.landscape_settings import LandscapeSettings, Part
-from swabench.methods import Method
-from swabench.rules import ClaimRules
-from swabench.schedules import Schedule
-from swabench.settings import Count, Fraction, Name, SeedNumber, Settings
-from swabench.sweep import NOT_TRAINED, RateSweep
+from swabench.study.landscape import LandscapeSettings, Part
+from swabench.study.methods import Method
+from swabench.study.rules import ClaimRules
+from swabench.study.schedules import Schedule
+from swabench.study.settings import Count, Fraction, Name, SeedNumber, Settings
+from swabench.study.sweep import NOT_TRAINED, RateSweep
+from swabench.system.errors import InputError
 
 # Raised whenever the meaning of a study's settings changes, so that older records are not reused.
 IDENTITY_VERSION = 1
 
+DatasetName = Literal["mnist", "fashion-mnist", "cifar10", "folder"]
 Boundary = Literal["head", "layer4", "all"]
 BOUNDARIES: tuple[Boundary, ...] = ("head", "layer4", "all")
 Precision = Literal["float32", "bfloat16"]
@@ -443,7 +443,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 def bundled_folder() -> Path:
     """Where the bundled studies lie: in the installed package, else beside a source checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 

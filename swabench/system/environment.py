@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import swabench
-from swabench.device import describe_device
+from swabench.system.device import describe_device
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def commit() -> str | None:
     """The source checkout's commit, marked where files differ from it; None outside of one."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

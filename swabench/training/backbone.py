@@ -19,9 +19,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet, ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 
-from swabench.config import BackboneSettings, Boundary
-from swabench.convolution import narrow_convolutions
-from swabench.errors import InputError
+from swabench.study.study import BackboneSettings, Boundary
+from swabench.system.errors import InputError
+from swabench.training.convolution import narrow_convolutions
 
 FEATURES = 2048
 FLOPS_PER_IMAGE = 0.158e9  # forward at 28×28, two operations a multiply-add; grows with the area

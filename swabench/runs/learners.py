@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from swabench.config import Boundary, Stage, Study
-from swabench.errors import InputError
-from swabench.materials import Materials
+from swabench.runs.materials import Materials
+from swabench.study.study import Boundary, Stage, Study
+from swabench.system.errors import InputError
 from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads
 from swabench.training.learner import Learner

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from swabench.settings import SeedNumber, Settings
+from swabench.study.settings import SeedNumber, Settings
 
 Margin = Annotated[float, Field(gt=0)]
 Level = Annotated[float, Field(gt=0, lt=0.5)]

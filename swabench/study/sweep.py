@@ -5,9 +5,9 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from swabench.methods import Method
-from swabench.schedules import Constant
-from swabench.settings import Rate, Settings
+from swabench.study.methods import Method
+from swabench.study.schedules import Constant
+from swabench.study.settings import Rate, Settings
 
 NOT_TRAINED = {"title", "paper_accuracy"}
 """What a method carries for readers only: it changes nothing about a run."""

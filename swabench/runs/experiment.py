@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swabench.backbone import FEATURES, Normalization
-from swabench.config import Stage, Study
-from swabench.device import is_out_of_memory
-from swabench.environment import environment
-from swabench.errors import DivergedError, InputError, SwabenchError
-from swabench.export import plain_state
-from swabench.learners import Start, complete, in_lockstep, make_learner
-from swabench.materials import Materials
-from swabench.methods import Method
-from swabench.progress import Advance, Progress
+from swabench.landscape.survey import Surveyor, missing_parts, unsurveyable
 from swabench.records import RecordStore
-from swabench.survey import Surveyor, missing_parts, unsurveyable
+from swabench.runs.export import plain_state
+from swabench.runs.learners import Start, complete, in_lockstep, make_learner
+from swabench.runs.materials import Materials
+from swabench.study.methods import Method
+from swabench.study.study import Stage, Study
+from swabench.system.device import is_out_of_memory
+from swabench.system.environment import environment
+from swabench.system.errors import DivergedError, InputError, SwabenchError
+from swabench.system.progress import Advance, Progress
+from swabench.training.backbone import FEATURES, Normalization
 from swabench.training.heads import initial_head
 from swabench.training.loop import DataOrder, Outcome, RunPlan, train
 

@@ -14,12 +14,12 @@ from swabench.analysis import claims_text, table
 from swabench.analysis.claims import Claim, decide_claims
 from swabench.analysis.figures import FORMATS, Picture, draw
 from swabench.analysis.flatness import measure_flatness
+from swabench.analysis.manifest import manifest
 from swabench.analysis.report import render_report
 from swabench.analysis.surveys import tables_by_seed
 from swabench.analysis.table import Records
-from swabench.config import Study
-from swabench.manifest import manifest
 from swabench.records import RecordStore
+from swabench.study.study import Study
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from swabench.backbone import Normalization, Preprocess, frozen_part, weights_digest
-from swabench.config import Boundary, Precision
-from swabench.device import is_out_of_memory
-from swabench.errors import InputError, SwabenchError
-from swabench.progress import Progress
+from swabench.study.study import Boundary, Precision
+from swabench.system.device import is_out_of_memory
+from swabench.system.errors import InputError, SwabenchError
+from swabench.system.progress import Progress
+from swabench.training.backbone import Normalization, Preprocess, frozen_part, weights_digest
+from swabench.training.network import channels_last
 
 BATCH = {"cpu": 256, "cuda": 4096, "mps": 1024}
 _ARRAY = "features.safetensors"
@@ -115,8 +116,7 @@ def extract(
         SwabenchError: The device's memory does not hold a batch.
     """
     dtype = getattr(torch, precision)
-    layers = layers.to(device, dtype)
-    layers = layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layers = channels_last(layers.to(device, dtype))
     batch = BATCH[device.type]
     result: Tensor | None = None
     with torch.inference_mode(), progress.task(f"features, {name}", len(images), "images") as done:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from swabench.settings import Count, EpochSpan, Settings
+from swabench.study.settings import Count, EpochSpan, Settings
 
 
 class AveragingPlan(Settings):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from swabench.analysis.table import Records, missing_runs
-from swabench.config import Study
+from swabench.study.study import Study
 
 
 def manifest(study: Study, records: Records, seeds: Sequence[int]) -> str:

@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from swabench.backbone import (
+from swabench.data.datasets import Dataset, load_dataset, stratified_split
+from swabench.runs.features import frozen_features
+from swabench.study.study import Boundary, DataSettings, Study
+from swabench.system.progress import Progress
+from swabench.training.backbone import (
     FEATURES,
     IMAGENET_NORMALIZATION,
     Normalization,
@@ -24,12 +28,8 @@ from swabench.backbone import (
     trained_part,
     weights_digest,
 )
-from swabench.config import Boundary, DataSettings, Study
-from swabench.data import Dataset, load_dataset, stratified_split
-from swabench.features import frozen_features
-from swabench.measurement import SplitName
-from swabench.progress import Progress
 from swabench.training.learner import Split, Splits
+from swabench.training.measurement import SplitName
 
 Rows = Mapping[SplitName, NDArray[np.int64]]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from swabench.methods import Timeline
+from swabench.study.methods import Timeline
 
 _BARS = " ▁▂▃▄▅▆▇█"
 

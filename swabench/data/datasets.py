@@ -25,10 +25,10 @@ import platformdirs
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from swabench import mirror
-from swabench.errors import InputError, SwabenchError
+from swabench.data import mirror
+from swabench.study.study import DatasetName
+from swabench.system.errors import InputError, SwabenchError
 
-DatasetName = Literal["mnist", "fashion-mnist", "cifar10", "folder"]
 DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
 
 SOCKET_SECONDS = 30.0

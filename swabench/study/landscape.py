@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from swabench.settings import Count, SeedNumber, Settings
+from swabench.study.settings import Count, SeedNumber, Settings
 
 Part = Literal["lines", "segments", "plane", "rays", "sharpness", "hessian"]
 PARTS: tuple[Part, ...] = get_args(Part)

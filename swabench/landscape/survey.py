@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swabench.analysis.landscape import (
+from swabench.data.datasets import stratified_split
+from swabench.landscape.geometry import (
     Floats,
     Score,
     Slice,
@@ -24,11 +25,10 @@ from swabench.analysis.landscape import (
     random_directions,
     sharpness,
 )
-from swabench.config import Study
-from swabench.data import stratified_split
-from swabench.errors import InputError, SwabenchError
-from swabench.landscape_settings import PARTS, LineSettings, Part
 from swabench.records import Record, RecordStore
+from swabench.study.landscape import PARTS, LineSettings, Part
+from swabench.study.study import Study
+from swabench.system.errors import InputError, SwabenchError
 from swabench.training.heads import stacked_logits
 from swabench.training.learner import Split, Splits, accuracy_and_loss, log_probabilities
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from swabench.averaging import AveragingPlan
-from swabench.schedules import Cyclical, Schedule, iterations
-from swabench.settings import Settings
+from swabench.study.averaging import AveragingPlan
+from swabench.study.schedules import Cyclical, Schedule, iterations
+from swabench.study.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import torch
 
-from swabench.errors import InputError
+from swabench.system.errors import InputError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 

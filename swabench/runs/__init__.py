@@ -1,0 +1,1 @@
+"""Carries a study out: inputs, features, training, records."""

@@ -1,0 +1,1 @@
+"""What the rest stands on: errors, device, environment, progress, files."""
