@@ -15,7 +15,8 @@ from swabench import __version__
 from swabench.data.datasets import load_dataset, user_cache
 from swabench.records import RecordStore
 from swabench.study.drawing import draw_rate
-from swabench.study.study import MOST_SEEDS, Study, bundled_studies, load_study
+from swabench.study.loading import bundled_studies, load_study
+from swabench.study.study import MOST_SEEDS, Study
 from swabench.system.errors import DivergedError, InputError, SwabenchError
 from swabench.system.progress import LineProgress, Progress, TerminalProgress
 
@@ -85,6 +86,16 @@ DeviceOption = Annotated[
 MethodOption = Annotated[
     list[str], typer.Option("--method", "-m", help="A method of the study, or all; repeatable.")
 ]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        "-t",
+        min=1,
+        help="Processor threads to compute with; by default all cores. Another number rounds "
+        "otherwise.",
+    ),
+]
 DEFAULT_RESULTS = Path("results")
 
 
@@ -117,10 +128,11 @@ def pretrain(
     results: ResultsOption = DEFAULT_RESULTS,
     seeds: SeedsOption = None,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
 ) -> None:
     """Train what every method starts from (the paper: Adam), once a seed."""
     study, chosen = _study(config, seeds)
-    done = _experiment(study, results, device).pretrain(chosen)
+    done = _experiment(study, results, device, threads).pretrain(chosen)
     _say(f"pretraining: {done} seeds trained, {len(chosen) - done} were there already")
 
 
@@ -131,15 +143,23 @@ def finetune(
     results: ResultsOption = DEFAULT_RESULTS,
     seeds: SeedsOption = None,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
 ) -> None:
     """Fine-tune by one or several methods; pretrains first where that is missing.
+
+    Final layers of one seed train together, since that costs little more than one of them: all
+    of a seed's runs are recorded then.
 
     Example: swabench finetune --method swa --method sgd --seeds 3
     """
     study, chosen = _study(config, seeds)
     methods = study.select_methods(method)
-    done = _experiment(study, results, device).finetune(methods, chosen)
-    _say(f"fine-tuning: {done} runs done, {len(methods) * len(chosen) - done} were there already")
+    experiment = _experiment(study, results, device, threads)
+    asked = len(methods) * len(chosen)
+    missing = len(experiment.store.missing(methods, chosen))
+    done = experiment.finetune(methods, chosen)
+    beside = f", and {done - missing} that train together with them" if done > missing else ""
+    _say(f"fine-tuning: {missing} runs done{beside}; {asked - missing} were there already")
 
 
 @app.command()
@@ -148,11 +168,14 @@ def landscape(
     results: ResultsOption = DEFAULT_RESULTS,
     seeds: SeedsOption = None,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
 ) -> None:
     """Measure the loss around the final weights: lines, plane, rays, sharpness, Hessian."""
     study, chosen = _study(config, seeds)
-    done = _experiment(study, results, device).survey(chosen)
+    experiment = _experiment(study, results, device, threads)
+    done = experiment.survey(chosen)
     _say(f"landscape: {done} parts measured, the others were there already")
+    _print(_publication(study, experiment.store, chosen).landscape(), experiment.store)
 
 
 @app.command()
@@ -201,6 +224,7 @@ def reproduce(
     results: ResultsOption = DEFAULT_RESULTS,
     seeds: SeedsOption = None,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
 ) -> None:
     """Do all of it: data, every run, landscape, table, figures, claims, report.
 
@@ -209,11 +233,11 @@ def reproduce(
     from swabench.landscape.survey import unsurveyable
 
     study, chosen = _study(config, seeds)
-    experiment = _experiment(study, results, device)
+    experiment = _experiment(study, results, device, threads)
     experiment.pretrain(chosen)
     problems = []
     try:
-        experiment.finetune(list(study.every_method), chosen)
+        experiment.finetune(list(study.all_methods), chosen)
     except DivergedError as error:
         problems.append(str(error))
     store = experiment.store
@@ -226,6 +250,7 @@ def reproduce(
             experiment.survey(chosen)
         except SwabenchError as error:
             problems.append(str(error))
+    problems.append(_print(published.landscape(), store))
     problems.append(_print(published.figures(), store))
     problems.append(_print(published.claims(), store))
     problems.append(_print(published.report(), store))
@@ -245,6 +270,7 @@ def export(
     config: ConfigOption = "mnist",
     results: ResultsOption = DEFAULT_RESULTS,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
 ) -> None:
     """Write a run's weights for a plain torchvision resnet50, by load_state_dict.
 
@@ -254,7 +280,7 @@ def export(
 
     study = load_study(config)
     check_output(output)
-    experiment = _experiment(study, results, device)
+    experiment = _experiment(study, results, device, threads)
     state = experiment.export(method, seed)
     write_state(state, output)
     mean, deviation = experiment.normalization()
@@ -292,13 +318,15 @@ def validate(
     results: ResultsOption = DEFAULT_RESULTS,
     seeds: SeedsOption = None,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
 ) -> None:
     """Check a study without running it: what it would run, and about how long that takes."""
     from swabench.runs.estimate import estimate
-    from swabench.system.device import choose_device
+    from swabench.system.device import choose_device, use_threads
 
     study, chosen = _study(config, seeds)
     target = choose_device(device)
+    use_threads(threads)
     store = RecordStore(results, study)
     runs = list(study.run_names)
     missing = store.missing(runs, chosen)
@@ -360,10 +388,11 @@ def _seeds(text: str) -> list[int]:
     return found
 
 
-def _experiment(study: Study, results: Path, device: str) -> "Experiment":
+def _experiment(study: Study, results: Path, device: str, threads: int | None) -> "Experiment":
     from swabench.runs.experiment import Experiment
-    from swabench.system.device import choose_device
+    from swabench.system.device import choose_device, use_threads
 
+    use_threads(threads)
     return Experiment(study, results, choose_device(device), user_cache(), _progress())
 
 
@@ -398,7 +427,7 @@ def _publish(
 ) -> None:
     """Write one document; what is missing ends in an error, after all else is told."""
     study, chosen = _study(config, seeds)
-    store = RecordStore(results, study)
+    store = RecordStore.to_read(results, study)
     if lacking := _print(document(_publication(study, store, chosen)), store):
         raise SwabenchError(lacking)
 

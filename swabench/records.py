@@ -1,23 +1,23 @@
-"""Records: where runs lie, written whole or not at all, found again, verified.
+"""Records: what runs leave behind, written atomically, verified, and found again.
 
 Only this module knows where files lie. Under a study's results folder:
 
     runs/<method>/seed-<seed>-<identity>/record.json         measurements and provenance
     runs/<method>/seed-<seed>-<identity>/arrays.safetensors  weights and predictions
     landscape/<part>/seed-<seed>-<identity>.json              what was measured around the weights
+    files.json                                                digests of files named by their path
     figures/<name>.<format>                                   pictures, drawn from the above
 
-The identity is a digest of everything that the run depends on (`Study.run_identity`), so the
-records of a changed study are not found and not touched.
+An identity is a digest of everything that a run depends on (`study/identity.py`), so the records
+of a changed study are not found and not touched. A record that lies in a folder of another
+method, seed or identity is refused. What is derived from weights carries their digest: a
+landscape of other weights than those that are there is not found.
 """
 
 import dataclasses
-import hashlib
 import json
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,19 +28,32 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from swabench.data.inputs import named_files
+from swabench.study.identity import Identities, NamedFiles
 from swabench.study.landscape import Part
 from swabench.study.study import Study
 from swabench.system.errors import InputError
+from swabench.system.files import (
+    new_folder,
+    remove_leftovers,
+    sha256,
+    sha256_of_json,
+    write_file,
+)
 from swabench.training.measurement import Measurement, Predictor
 
 if TYPE_CHECKING:  # tables are made from records in moments, and torch takes seconds to import
     from swabench.training.loop import Outcome
 
-Found = TypeVar("Found")
+T = TypeVar("T")
+
+Provenance = Mapping[str, Any]
+"""SHA-256 of what went in: `data` (by file), `backbone`, and `features` by boundary and images."""
 
 _RECORD = "record.json"
 _ARRAYS = "arrays.safetensors"
-_FIGURES = "figures"
+_FILES = "files.json"
+_RUNS, _LANDSCAPE, _FIGURES = "runs", "landscape", "figures"
 
 
 @dataclass(frozen=True)
@@ -51,9 +64,11 @@ class Record:
         method: Name of the table's row.
         seed: The run's seed.
         identity: Digest of everything that the run depends on.
+        trained_with: The runs that took every step together with it, itself included: their
+            identities by name, in their order. Another composition rounds otherwise.
         averages: Whether the method's result is its average (else the iterate).
         history: Measurements after every epoch.
-        provenance: Digests of the data and the backbone that went in.
+        provenance: Digests of the data, the backbone and the features that went in.
         environment: Versions, device and commit it ran on.
         seconds: Wall time of the training it was part of, divided by the runs in lockstep.
         folder: Where it lies.
@@ -63,9 +78,10 @@ class Record:
     method: str
     seed: int
     identity: str
+    trained_with: Mapping[str, str]
     averages: bool
     history: tuple[Measurement, ...]
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     environment: Mapping[str, Any]
     seconds: float
     folder: Path
@@ -96,7 +112,7 @@ class Record:
             content = path.read_bytes()
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-        found = hashlib.sha256(content).hexdigest()
+        found = sha256(content)
         if found != self.arrays_sha256:
             raise InputError(
                 f"{path}: altered or truncated, sha256 {found[:12]}… where "
@@ -113,8 +129,9 @@ class LandscapeRecord:
         part: Which part.
         seed: The runs' seed.
         identity: Digest of everything that it depends on.
+        weights: The runs that it looked at: digests of their arrays, by name.
         tables: What was measured, in long form, by name.
-        provenance: Digests of the data and the backbone that went in.
+        provenance: Digests of the data, the backbone and the features that went in.
         environment: Versions, device and commit it was measured with.
         seconds: Wall time.
     """
@@ -122,8 +139,9 @@ class LandscapeRecord:
     part: Part
     seed: int
     identity: str
+    weights: Mapping[str, str]
     tables: Mapping[str, pd.DataFrame]
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     environment: Mapping[str, Any]
     seconds: float
 
@@ -134,24 +152,49 @@ class RecordStore:
     Args:
         results: The results folder; the study's own lies in it by name.
         study: The study whose records are meant.
+        files: Digests of the files that the study names by a path; by default they are read.
+
+    Raises:
+        InputError: Such a file is missing or cannot be read.
     """
 
-    def __init__(self, results: Path, study: Study) -> None:
+    def __init__(self, results: Path, study: Study, files: NamedFiles | None = None) -> None:
         self.folder = results / study.name
         self._study = study
+        self._files = named_files(study) if files is None else files
+        self._identities = Identities(study, self._files)
+
+    @classmethod
+    def to_read(cls, results: Path, study: Study) -> "RecordStore":
+        """The records of a study whose data or weights may lie on another machine.
+
+        Where these files cannot be read, those are meant that the last run was made from.
+        """
+        try:
+            return cls(results, study)
+        except InputError:
+            path = results / study.name / _FILES
+            if not path.is_file():
+                raise
+            return cls(results, study, _read(path, path, lambda found: NamedFiles(**found)))
+
+    def identity(self, method: str, seed: int) -> str:
+        """A digest of everything that a run depends on."""
+        return self._identities.run(method, seed)
 
     def find(self, method: str, seed: int) -> Record | None:
         """The record of a run of this study, as it is now; None where there is none.
 
         Raises:
-            InputError: There is one and it cannot be read.
+            InputError: There is one and it cannot be read, or is another run's.
         """
         folder = self._run_folder(method, seed)
         if not folder.is_dir():
             return None
-        return _read(folder / _RECORD, folder, lambda content: _record(content, folder))
+        expected = {"method": method, "seed": seed, "identity": self.identity(method, seed)}
+        return _read(folder / _RECORD, folder, lambda found: _record(found, folder, expected))
 
-    def missing(self, methods: list[str], seeds: list[int]) -> list[tuple[str, int]]:
+    def missing(self, methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
         """Runs that have no record, as (method, seed)."""
         return [(m, s) for s in seeds for m in methods if self.find(m, s) is None]
 
@@ -161,30 +204,41 @@ class RecordStore:
         seed: int,
         outcome: "Outcome",
         *,
-        provenance: Mapping[str, Any],
+        trained_with: Sequence[str] = (),
+        provenance: Provenance,
         environment: Mapping[str, Any],
         seconds: float,
     ) -> None:
-        """Write a finished run, whole or not at all.
+        """Write a finished run atomically; one that is there already stays.
+
+        Args:
+            method: The run's name.
+            seed: Its seed.
+            outcome: What it left behind.
+            trained_with: Names of the runs in lockstep with it; without any it ran alone.
+            provenance: Digests of what went in.
+            environment: Versions, device and commit.
+            seconds: Its share of the training's wall time.
 
         Raises:
             InputError: The results folder cannot be written.
         """
-        folder = self._run_folder(method, seed)
         arrays = save(_named_arrays(outcome))
         content = {
             "method": method,
             "seed": seed,
-            "identity": self._study.run_identity(method, seed),
+            "identity": self.identity(method, seed),
+            "trained_with": {name: self.identity(name, seed) for name in trained_with or (method,)},
             "averages": "average" in outcome.weights,
             "provenance": dict(provenance),
             "environment": dict(environment),
             "seconds": round(seconds, 3),
             "history": [dataclasses.asdict(measurement) for measurement in outcome.history],
-            "arrays_sha256": hashlib.sha256(arrays).hexdigest(),
+            "arrays_sha256": sha256(arrays),
         }
-        with self._told_if_unwritable():
-            self._write_folder(folder, {_ARRAYS: arrays, _RECORD: _sealed(content)})
+        with self._told_if_unwritable(), new_folder(self._run_folder(method, seed)) as folder:
+            (folder / _ARRAYS).write_bytes(arrays)
+            (folder / _RECORD).write_bytes(_sealed(content))
 
     def find_landscape(self, part: Part, seed: int) -> LandscapeRecord | None:
         """What was measured around the weights of a seed's runs; None where nothing was.
@@ -192,10 +246,15 @@ class RecordStore:
         Raises:
             InputError: It cannot be read, or is not as it was written.
         """
-        path = self._landscape_path(part, seed)
+        weights = self._weights(part, seed)
+        if weights is None:
+            return None
+        path = self._landscape_path(part, seed, weights)
         if not path.is_file():
             return None
-        return _read(path, path, _landscape_record)
+        identity = self._identities.landscape(part, seed, weights)
+        expected = {"part": part, "seed": seed, "identity": identity}
+        return _read(path, path, lambda found: _landscape_record(found, expected))
 
     def write_landscape(
         self,
@@ -203,28 +262,32 @@ class RecordStore:
         seed: int,
         tables: Mapping[str, pd.DataFrame],
         *,
-        provenance: Mapping[str, Any],
+        provenance: Provenance,
         environment: Mapping[str, Any],
         seconds: float,
     ) -> None:
-        """Write one part of the landscape, whole or not at all.
+        """Write one part of the landscape atomically.
 
         Raises:
-            InputError: The results folder cannot be written.
+            InputError: The results folder cannot be written, or runs that it looked at are gone.
         """
+        weights = self._weights(part, seed)
+        if weights is None:
+            raise InputError(f"{self.folder}: runs of seed {seed} went away while looked at")
         content = {
             "part": part,
             "seed": seed,
-            "identity": self._study.landscape_identity(part, seed),
+            "identity": self._identities.landscape(part, seed, weights),
+            "weights": weights,
             "tables": {name: frame.to_dict(orient="list") for name, frame in tables.items()},
             "provenance": dict(provenance),
             "environment": dict(environment),
             "seconds": round(seconds, 3),
         }
-        self._write_file(self._landscape_path(part, seed), _sealed(content))
+        self._write_file(self._landscape_path(part, seed, weights), _sealed(content))
 
-    def check_writable(self) -> None:
-        """Find out before any work is done whether results can be written.
+    def prepare(self) -> None:
+        """Find out before any work is done whether results can be written, and tidy up.
 
         Raises:
             InputError: They cannot; nothing was changed.
@@ -233,11 +296,21 @@ class RecordStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
+        kinds = (f"{_RUNS}/*", f"{_LANDSCAPE}/*", _FIGURES)
+        for folder in (self.folder, *(found for kind in kinds for found in self.folder.glob(kind))):
+            remove_leftovers(folder)
+        if self._files != NamedFiles():
+            self._write_file(self.folder / _FILES, _sealed(dataclasses.asdict(self._files)))
 
     def write_text(self, name: str, text: str) -> str:
         """Write a small file of the study (a table, a manifest); returns its name."""
         self._write_file(self.folder / name, text.encode())
         return name
+
+    def remove_texts(self, pattern: str) -> None:
+        """Take away small files of records that are no longer these, by their names' pattern."""
+        for path in self.folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
     def write_figure(self, name: str, content: bytes) -> str:
         """Write a picture of the study under its file name; returns its name in the folder."""
@@ -259,56 +332,52 @@ class RecordStore:
             ) from None
 
     def _write_file(self, path: Path, content: bytes) -> None:
-        """Write one file whole or not at all."""
-        temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
         with self._told_if_unwritable():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_bytes(content)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_file(path, content)
 
-    def _write_folder(self, folder: Path, files: Mapping[str, bytes]) -> None:
-        """Write a folder of files whole or not at all."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
-        try:
-            for name, content in files.items():
-                (temporary / name).write_bytes(content)
-            temporary.chmod(0o755)  # mkdtemp's folders are private
-            os.replace(temporary, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process has just written the same run
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    def _weights(self, part: Part, seed: int) -> dict[str, str] | None:
+        """Digests of the weights that a part looks at, by name; None where some are missing."""
+        rows = self._study.landscape_rows(part)
+        records = {name: self.find(name, seed) for name in rows}
+        weights = {name: record.arrays_sha256 for name, record in records.items() if record}
+        return weights if rows and len(weights) == len(rows) else None
 
-    def _landscape_path(self, part: Part, seed: int) -> Path:
-        identity = self._study.landscape_identity(part, seed)
-        return self.folder / "landscape" / part / f"seed-{seed}-{identity}.json"
+    def _landscape_path(self, part: Part, seed: int, weights: Mapping[str, str]) -> Path:
+        identity = self._identities.landscape(part, seed, weights)
+        return self.folder / _LANDSCAPE / part / f"seed-{seed}-{identity}.json"
 
     def _run_folder(self, method: str, seed: int) -> Path:
-        identity = self._study.run_identity(method, seed)
-        return self.folder / "runs" / method / f"seed-{seed}-{identity}"
+        return self.folder / _RUNS / method / f"seed-{seed}-{self.identity(method, seed)}"
+
+
+def agree(
+    one: Provenance,
+    other: Provenance,
+    parts: Sequence[str] = ("data", "backbone", "features"),
+) -> bool:
+    """Whether two records were made from the same: of features, those that both have count."""
+    for part in parts:
+        a, b = one.get(part, {}), other.get(part, {})
+        if part == "features":
+            both = a.keys() & b.keys()
+            a, b = ({name: found[name] for name in both} for found in (a, b))
+        if a != b:
+            return False
+    return True
 
 
 def _sealed(content: Mapping[str, Any]) -> bytes:
     """A record as JSON that carries its own digest."""
-    return json.dumps({**content, "sha256": _json_digest(content)}, indent=1).encode()
+    return json.dumps({**content, "sha256": sha256_of_json(content)}, indent=1).encode()
 
 
-def _json_digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _read(path: Path, whole: Path, make: Callable[[dict[str, Any]], Found]) -> Found:
+def _read(path: Path, whole: Path, make: Callable[[dict[str, Any]], T]) -> T:
     """Read a sealed record and make something of it; `whole` is what to delete if it is bad."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it is no mapping of keys")
-        if content.pop("sha256", None) != _json_digest(content):
+        if content.pop("sha256", None) != sha256_of_json(content):
             raise ValueError("altered since it was written")
         return make(content)
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -317,12 +386,21 @@ def _read(path: Path, whole: Path, make: Callable[[dict[str, Any]], Found]) -> F
         ) from None
 
 
-def _record(content: dict[str, Any], folder: Path) -> Record:
+def _check_place(content: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuse a record that was copied over another one's."""
+    for key, value in expected.items():
+        if content[key] != value:
+            raise ValueError(f"it is of {key} {content[key]!r}, and lies where {value!r} belongs")
+
+
+def _record(content: dict[str, Any], folder: Path, expected: Mapping[str, Any]) -> Record:
+    _check_place(content, expected)
     history = tuple(Measurement(**row) for row in content.pop("history"))
     return Record(**content, history=history, folder=folder)
 
 
-def _landscape_record(content: dict[str, Any]) -> LandscapeRecord:
+def _landscape_record(content: dict[str, Any], expected: Mapping[str, Any]) -> LandscapeRecord:
+    _check_place(content, expected)
     tables = {name: pd.DataFrame(columns) for name, columns in content["tables"].items()}
     return LandscapeRecord(**{**content, "tables": tables})
 

@@ -5,7 +5,8 @@ import torch
 
 from swabench.landscape.survey import Surveyor
 from swabench.records import RecordStore
-from swabench.study.study import Study, load_study
+from swabench.study.loading import load_study
+from swabench.study.study import Study
 from swabench.training.learner import Split
 from swabench.training.loop import Outcome
 from swabench.training.measurement import Measurement, Predictor, SplitName

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from swabench.records import RecordStore
-from swabench.study.study import Study, load_study
+from swabench.study.loading import load_study
+from swabench.study.study import Study
 from swabench.training.loop import Outcome
 from swabench.training.measurement import Measurement, Predictor, SplitName
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from swabench.study.study import Study, bundled_studies, load_study
+from swabench.study.loading import bundled_studies, load_study
+from swabench.study.study import Study
 from swabench.system.errors import InputError
 
 MINIMAL = """
@@ -165,44 +166,3 @@ def test_extending_in_a_circle_or_nothing_is_refused(tmp_path: Path) -> None:
 def test_a_rate_in_yamls_bare_exponent_form_is_read_as_a_number(tmp_path: Path) -> None:
     loaded = study(tmp_path, MINIMAL.replace("learning_rate: 0.001", "learning_rate: 1e-3"))
     assert loaded.pretrain.rate.rates(1, 1)[0] == 0.001
-
-
-class TestIdentity:
-    """Records are found by identity: it must change with what a run depends on, and no more."""
-
-    def test_differs_between_all_runs(self, tmp_path: Path) -> None:
-        loaded = study(tmp_path, MINIMAL)
-        assert loaded.run_identity("adam", 0) == loaded.pretrain_identity(0)
-        assert len({loaded.run_identity(m, s) for m in loaded.row_names for s in (0, 1)}) == 6
-
-    @pytest.mark.parametrize(
-        ("old", "new"),
-        [
-            ("learning_rate: 0.005", "learning_rate: 0.006"),
-            ("learning_rate: 0.001", "learning_rate: 0.002"),
-            ("epochs: 1", "epochs: 2"),
-            ("epochs: 6", "epochs: 9"),
-            ("name: sgd", "name: sgd, momentum: 0.5"),
-            ("seeds: 2", "seeds: 2\ndata: {validation_images: 100}"),
-            ("seeds: 2", "seeds: 2\nbackbone: {seed: 1}"),
-        ],
-    )
-    def test_changes_with_what_a_run_depends_on(self, tmp_path: Path, old: str, new: str) -> None:
-        before = study(tmp_path, MINIMAL)
-        after = study(tmp_path, MINIMAL.replace(old, new, 1))
-        assert before.run_identity("sgd", 0) != after.run_identity("sgd", 0)
-
-    @pytest.mark.parametrize(
-        ("old", "new"),
-        [
-            ("title: SGD", "title: Plain SGD, paper_accuracy: 93.01"),
-            ("title: A small study", "title: Another"),
-            ("seeds: 2", "seeds: 5"),
-            ("phases: 3", "phases: 2"),
-            ("seeds: 2", "seeds: 2\ndata: {folder: /somewhere/else}"),
-        ],
-    )
-    def test_stays_with_what_it_does_not(self, tmp_path: Path, old: str, new: str) -> None:
-        before = study(tmp_path, MINIMAL)
-        after = study(tmp_path, MINIMAL.replace(old, new, 1))
-        assert before.run_identity("sgd", 0) == after.run_identity("sgd", 0)

@@ -35,7 +35,7 @@ def compute(cache: Path, boundary: Boundary = "head", size: int = 28) -> torch.T
         cache=cache,
         progress=SilentProgress(),
         name="few",
-    )
+    ).values
 
 
 def entries(cache: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from swabench.analysis.surveys import gather, tables_by_seed
+from swabench.analysis.surveys import gather, surveys, tables_by_seed
 from swabench.landscape.geometry import (
     Loss,
     Slice,
@@ -28,7 +28,8 @@ from swabench.landscape.geometry import (
 from swabench.landscape.survey import head_score, missing_parts, unsurveyable
 from swabench.records import RecordStore
 from swabench.study.landscape import LineSettings
-from swabench.study.study import Study, load_study
+from swabench.study.loading import load_study
+from swabench.study.study import Study
 from swabench.system.errors import InputError
 from swabench.training.heads import initial_head
 from swabench.training.learner import Split
@@ -279,7 +280,7 @@ def test_a_survey_is_recorded_part_by_part_and_found_again(tmp_path: Path, split
     assert gathered.seeds == [0, 1]
     lines = gathered.tables["lines"]
     assert set(lines["end"]) == {study.reference, *study.averaging_methods}
-    by_seed = tables_by_seed(study, store, [0, 1])
+    by_seed = tables_by_seed(surveys(study, store, [0, 1]))
     assert by_seed.keys() == {0, 1}
     assert by_seed[0].keys() >= {"lines", "segments", "grid", "rays", "sharpness", "hessian"}
     assert by_seed[1].keys() == {"lines", "sharpness"}

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swabench.study.averaging import AveragingPlan
+from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant, Cyclical
-from swabench.study.study import bundled_studies, load_study
 
 CONSTANT = Constant(schedule="constant", learning_rate=0.01)
 SAWTOOTH = Cyclical(schedule="cyclical", high=0.01, low=0.005)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from swabench.records import RecordStore
-from swabench.study.study import Study, load_study
+from swabench.study.loading import load_study
+from swabench.study.study import Study
 from swabench.system.errors import InputError
 from swabench.training.loop import Outcome
 from swabench.training.measurement import Measurement
@@ -143,7 +144,7 @@ def test_of_two_writers_the_first_wins(store: RecordStore) -> None:
 def test_a_results_folder_that_cannot_be_written_is_named(tmp_path: Path, study: Study) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="--results"):
-        RecordStore(tmp_path / "file", study).check_writable()
+        RecordStore(tmp_path / "file", study).prepare()
 
 
 def test_a_document_that_cannot_be_written_is_named(store: RecordStore) -> None:

@@ -3,7 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from swabench.study.study import load_study
+from swabench.study.identity import Identities, NamedFiles
+from swabench.study.loading import load_study
+from swabench.study.study import Study
 from tests.synthetic import study_with
 
 
@@ -16,12 +18,16 @@ def test_rates_that_a_row_has_are_not_run_again() -> None:
     assert study.run_names[: len(study.row_names)] == study.row_names
 
 
+def identity(study: Study, name: str) -> str:
+    return Identities(study, NamedFiles()).run(name, 0)
+
+
 def test_a_swept_run_is_the_method_at_that_rate() -> None:
     study = study_with(1, rate_sweep={"methods": ["swa"], "rates": [0.02]})
     methods = study.model_dump()["methods"]
     methods["swa"]["rate"]["learning_rate"] = 0.02
     moved = study_with(1, methods=methods, rate_sweep=None)
-    assert study.run_identity("swa-rate-0.02", 0) == moved.run_identity("swa", 0)
+    assert identity(study, "swa-rate-0.02") == identity(moved, "swa")
     assert study.row_method("swa-rate-0.02").averaging == study.methods["swa"].averaging
     assert study.row_method("swa-rate-0.02").paper_accuracy is None
 
@@ -30,13 +36,13 @@ def test_a_sweep_changes_no_run_of_the_table() -> None:
     alone = study_with(1, rate_sweep=None)
     swept = study_with(1)
     for name in alone.row_names:
-        assert alone.run_identity(name, 0) == swept.run_identity(name, 0)
+        assert identity(alone, name) == identity(swept, name)
     assert alone.sweep_cells == {}
 
 
 def test_all_names_the_sweeps_runs_too() -> None:
     study = load_study("mnist")
-    assert study.select_methods(["all"]) == list(study.every_method)
+    assert study.select_methods(["all"]) == list(study.all_methods)
     assert study.select_methods(["sgd-rate-0.1"]) == ["sgd-rate-0.1"]
 
 

@@ -8,7 +8,8 @@ from scipy import stats
 
 from swabench.analysis import table
 from swabench.records import RecordStore
-from swabench.study.study import Study, load_study
+from swabench.study.loading import load_study
+from swabench.study.study import Study
 from swabench.system.errors import InputError
 from tests.test_records import outcome, write
 

@@ -32,6 +32,19 @@ def measure_flatness(tables: Tables) -> Flatness:
     return found
 
 
+def flatness_frame(flatness: Flatness) -> pd.DataFrame:
+    """The measures as a table: one row a measure, method and seed."""
+    return pd.DataFrame(
+        [
+            (measure, method, seed, value)
+            for measure, methods in flatness.items()
+            for method, values in methods.items()
+            for seed, value in values.items()
+        ],
+        columns=["measure", "method", "seed", "value"],
+    )
+
+
 def mean_rise(positions: "pd.Series[float]", losses: "pd.Series[float]", centre: float) -> float:
     """Mean of loss − loss(centre) over the widest stretch with `centre` in its middle.
 

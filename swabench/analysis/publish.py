@@ -13,10 +13,10 @@ import pandas as pd
 from swabench.analysis import claims_text, table
 from swabench.analysis.claims import Claim, decide_claims
 from swabench.analysis.figures import FORMATS, Picture, draw
-from swabench.analysis.flatness import measure_flatness
+from swabench.analysis.flatness import flatness_frame, measure_flatness
 from swabench.analysis.manifest import manifest
 from swabench.analysis.report import render_report
-from swabench.analysis.surveys import tables_by_seed
+from swabench.analysis.surveys import surveys, tables_by_seed, tables_over_seeds
 from swabench.analysis.table import Records
 from swabench.records import RecordStore
 from swabench.study.study import Study
@@ -68,11 +68,25 @@ class Publication:
             "table.tex": table.as_latex(study, shown, lacking),
             "ensemble.csv": table.as_csv(ensembles),
             "metrics.csv": table.as_csv(table.measurements(rows)),
-            "manifest.json": manifest(study, self._records, self._seeds),
+            "manifest.json": self._manifest(),
         }
         for name, content in contents.items():
             self._store.write_text(name, content)
         return Published(list(contents), study.title, shown, undecided, lacking)
+
+    def landscape(self) -> Published:
+        """Write what was measured around the weights (CSV), and the manifest, which lists it."""
+        records = surveys(self._study, self._store, self._seeds)
+        tables = {f"landscape-{n}.csv": t for n, t in tables_over_seeds(records).items()}
+        if records:
+            flatness = measure_flatness(tables_by_seed(records))
+            tables["flatness.csv"] = flatness_frame(flatness)
+        self._store.remove_texts("landscape-*.csv")
+        self._store.remove_texts("flatness.csv")
+        for name, frame in tables.items():
+            self._store.write_text(name, table.as_csv(frame))
+        self._store.write_text("manifest.json", self._manifest())
+        return Published([*tables, "manifest.json"])
 
     def figures(self) -> Published:
         """Draw every figure whose records are there (PNG and SVG)."""
@@ -129,8 +143,12 @@ class Publication:
 
     @cached_property
     def _claims(self) -> list[Claim]:
-        tables = tables_by_seed(self._study, self._store, self._seeds)
+        tables = tables_by_seed(surveys(self._study, self._store, self._seeds))
         return decide_claims(self._study, self._records, self._seeds, measure_flatness(tables))
+
+    def _manifest(self) -> str:
+        landscape = surveys(self._study, self._store, self._seeds)
+        return manifest(self._study, self._records, landscape, self._seeds)
 
     def _lacking(self, records: Records) -> str:
         return table.incompleteness(table.missing_runs(records, self._seeds))

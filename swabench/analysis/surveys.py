@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from swabench.records import RecordStore
+from swabench.records import LandscapeRecord, RecordStore
 from swabench.study.landscape import PARTS, Part
 from swabench.study.study import Study
 
@@ -41,13 +41,30 @@ def gather(study: Study, store: RecordStore, part: Part, seeds: Sequence[int]) -
     return Gathered(tables, there, [seed for seed in wanted if seed not in there])
 
 
-def tables_by_seed(
-    study: Study, store: RecordStore, seeds: Sequence[int]
-) -> dict[int, dict[str, pd.DataFrame]]:
-    """All tables of the landscape that are there, by seed and name; seeds without any left out."""
+def surveys(study: Study, store: RecordStore, seeds: Sequence[int]) -> list[LandscapeRecord]:
+    """All records of the landscape that are there, part by part."""
+    found = (
+        store.find_landscape(part, seed)
+        for part in PARTS
+        for seed in study.landscape_seeds(part, seeds)
+    )
+    return [record for record in found if record is not None]
+
+
+def tables_by_seed(records: Sequence[LandscapeRecord]) -> dict[int, dict[str, pd.DataFrame]]:
+    """The tables of the landscape by seed and name; seeds without any are left out."""
     found: dict[int, dict[str, pd.DataFrame]] = {}
-    for part in PARTS:
-        for seed in study.landscape_seeds(part, seeds):
-            if record := store.find_landscape(part, seed):
-                found.setdefault(seed, {}).update(record.tables)
+    for record in records:
+        found.setdefault(record.seed, {}).update(record.tables)
     return found
+
+
+def tables_over_seeds(records: Sequence[LandscapeRecord]) -> dict[str, pd.DataFrame]:
+    """The tables of the landscape by name, with a column `seed` in front."""
+    found: dict[str, list[pd.DataFrame]] = {}
+    for record in records:
+        for name, frame in record.tables.items():
+            with_seed = frame.copy()
+            with_seed.insert(0, "seed", record.seed)
+            found.setdefault(name, []).append(with_seed)
+    return {name: pd.concat(frames, ignore_index=True) for name, frames in found.items()}

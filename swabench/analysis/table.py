@@ -16,7 +16,7 @@ from swabench.analysis.statistics import (
     seeds_needed,
     sign_flip_seeds,
 )
-from swabench.records import Record, RecordStore
+from swabench.records import Record, RecordStore, agree
 from swabench.study.study import Study
 from swabench.system.errors import InputError
 from swabench.training.measurement import Predictor
@@ -53,13 +53,25 @@ def collect(
             f"{store.folder}: holds no record of study {study.name!r} as it is now; "
             "run `swabench reproduce` first"
         )
-    for record in every:
-        if record.provenance != every[0].provenance:
-            raise InputError(
-                f"{record.folder}: was made from other data or backbone weights than "
-                f"{every[0].folder}; delete the one that is wrong and run again"
-            )
+    _check_made_alike(every)
     return found
+
+
+def _check_made_alike(records: Sequence[Record]) -> None:
+    """Refuse records of different data or weights, and of different features within a seed.
+
+    Seeds may differ in their features: another machine rounds otherwise, and pairs are of one
+    seed.
+    """
+    of_seed: dict[int, Record] = {}
+    for record in records:
+        first = of_seed.setdefault(record.seed, record)
+        for other, parts in ((records[0], ("data", "backbone")), (first, ("features",))):
+            if not agree(record.provenance, other.provenance, parts):
+                raise InputError(
+                    f"{record.folder}: was made from other {' or '.join(parts)} than "
+                    f"{other.folder}; delete the one that is wrong and run again"
+                )
 
 
 def missing_runs(records: Records, seeds: Sequence[int]) -> dict[str, list[int]]:

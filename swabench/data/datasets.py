@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from swabench.data import mirror
 from swabench.study.study import DatasetName
 from swabench.system.errors import InputError, SwabenchError
+from swabench.system.files import new_folder, remove_leftovers, sha256, sha256_of_json
 
 DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
 
@@ -230,6 +231,18 @@ def load_dataset(name: DatasetName, folder: Path | None, cache: Path, report: Re
     return _read(name, home, _origin(home), f"delete {home} to have it fetched again", report)
 
 
+def folder_digest(folder: Path | None) -> str:
+    """A digest of the bytes of a folder data set, however they are packed.
+
+    Raises:
+        InputError: No folder is given, or its files are missing or cannot be read.
+    """
+    if folder is None:
+        raise InputError("data.folder: nothing given; name the folder that holds the data set.")
+    files = _verified_files(RECIPES["folder"], folder.expanduser(), OWN_FOLDER_REMEDY)
+    return sha256_of_json({file: sha256(found.raw) for file, found in files.items()})
+
+
 def _read(name: DatasetName, folder: Path, source: str, remedy: str, report: Report) -> Dataset:
     recipe = RECIPES[name]
     files = _verified_files(recipe, folder, remedy)
@@ -243,7 +256,7 @@ def _read(name: DatasetName, folder: Path, source: str, remedy: str, report: Rep
         test_images=test_images,
         test_labels=test_labels,
         classes=int(max(train_labels.max(), test_labels.max())) + 1,
-        digests={file: hashlib.sha256(found.raw).hexdigest() for file, found in files.items()},
+        digests={file: sha256(found.raw) for file, found in files.items()},
         source=source,
     )
 
@@ -392,12 +405,13 @@ def _decode_cifar(files: Mapping[str, FoundFile]) -> Arrays:
 
 
 def _fetch_once(name: DatasetName, home: Path, report: Report) -> None:
-    """Fills `home` if it is not there, whole or not at all; of several processes one fetches."""
+    """Fill `home` if it is not there, atomically; of several processes one fetches."""
     cache = home.parent
     try:
         if home.exists():  # asked before locking too: a shared cache may be read-only
             return
         cache.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(cache)
         with FileLock(cache / f".{name}.lock"):
             if not home.exists():
                 _fetch(name, home, report)
@@ -439,16 +453,11 @@ def _ways(name: DatasetName) -> dict[str, Callable[[Path], None]]:
 
 
 def _fetch_by(way: str, fetch: Callable[[Path], None], recipe: Recipe, home: Path) -> None:
-    # Beside `home`, so that the last step is a rename within one disk.
-    with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-") as folder:
-        scratch, whole = Path(folder) / "scratch", Path(folder) / "whole"
-        scratch.mkdir()
-        whole.mkdir()
-        fetch(scratch)
-        for file, found in _verified_files(recipe, scratch, "it was thrown away").items():
+    with new_folder(home) as whole, tempfile.TemporaryDirectory(dir=whole) as scratch:
+        fetch(Path(scratch))
+        for file, found in _verified_files(recipe, Path(scratch), "it was thrown away").items():
             (whole / file).write_bytes(found.raw)
         (whole / ORIGIN_FILE).write_text(f"{way}\n", encoding="utf-8")
-        whole.replace(home)
 
 
 def _origin(home: Path) -> str:

@@ -3,9 +3,8 @@
 The mathematics is `analysis/landscape.py`; what is measured lies in the study's `landscape`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,7 @@ from swabench.landscape.geometry import (
     random_directions,
     sharpness,
 )
-from swabench.records import Record, RecordStore
+from swabench.records import Provenance, Record, RecordStore, agree
 from swabench.study.landscape import PARTS, LineSettings, Part
 from swabench.study.study import Study
 from swabench.system.errors import InputError, SwabenchError
@@ -84,7 +83,7 @@ class Surveyor:
         store: Where the runs' records are.
         splits: The heads' inputs and labels.
         classes: Number of classes.
-        provenance: Digests of the data and the backbone, which the runs must share.
+        provenance: Digests of the data, the backbone and the features, which the runs must share.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class Surveyor:
         store: RecordStore,
         splits: Splits,
         classes: int,
-        provenance: Mapping[str, Any],
+        provenance: Provenance,
     ) -> None:
         self._study = study
         self._store = store
@@ -263,10 +262,10 @@ class Surveyor:
         record = self._store.find(name, seed)
         if record is None:
             raise InputError(f"landscape: {name} at seed {seed} has no record; run it first")
-        if record.provenance != self._provenance:
+        if not agree(record.provenance, self._provenance):
             raise InputError(
-                f"{record.folder}: was made from other data or backbone weights than those at "
-                "hand; choose another folder with --results, or delete it and run again"
+                f"{record.folder}: was made from other data, backbone weights or features than "
+                "those at hand; choose another folder with --results, or delete it and run again"
             )
         return record
 

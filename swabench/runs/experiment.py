@@ -5,7 +5,7 @@ is to be trained.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from swabench.landscape.survey import Surveyor, missing_parts, unsurveyable
-from swabench.records import RecordStore
+from swabench.records import RecordStore, agree
 from swabench.runs.export import plain_state
 from swabench.runs.learners import Start, complete, in_lockstep, make_learner
 from swabench.runs.materials import Materials
-from swabench.study.methods import Method
 from swabench.study.study import Stage, Study
 from swabench.system.device import is_out_of_memory
 from swabench.system.environment import environment
@@ -53,7 +52,7 @@ class Experiment:
         self._progress = progress
 
     def pretrain(self, seeds: list[int]) -> int:
-        """Pretrain every seed that has no record yet; returns how many that were.
+        """Pretrain every seed that has no record yet; returns how many runs were recorded.
 
         Raises:
             DivergedError: Some seeds diverged; names them, after the others have been recorded.
@@ -63,23 +62,22 @@ class Experiment:
         missing = [seed for _, seed in self.store.missing([name], seeds)]
         if not missing:
             return 0
-        self.store.check_writable()
+        self.store.prepare()
         self._materials.prepare(study.pretrain.trainable)
-        with self._progress.task(
-            "pretraining", len(missing) * study.pretrain.epochs, "epochs"
-        ) as advance:
-            diverged: list[str] = []
+        total = len(missing) * study.pretrain.epochs
+        diverged: list[str] = []
+        with self._progress.task("pretraining", total, "epochs") as advance:
             for seed in missing:
                 start = Start(initial_head(FEATURES, self._materials.classes, seed))
-                group = {name: study.pretrain.method}
-                diverged += self._run(study.pretrain, PRETRAINING, group, seed, start, advance)
+                diverged += self._run(study.pretrain, PRETRAINING, [[name]], seed, start, advance)
         _raise_if_any(diverged)
         return len(missing)
 
     def finetune(self, methods: list[str], seeds: list[int]) -> int:
-        """Run every method at every seed that has no record yet; returns how many that were.
+        """Run every method at every seed that has no record yet; returns how many were recorded.
 
-        Pretrains first where that is missing.
+        Pretrains first where that is missing. Heads of a seed train together (`lockstep_groups`):
+        all of a group are trained, and all that have no record are recorded.
 
         Raises:
             DivergedError: Some runs diverged; names them, after the others have been recorded.
@@ -88,19 +86,20 @@ class Experiment:
         missing = self.store.missing(methods, seeds)
         if not missing:
             return 0
-        self.store.check_writable()
-        self.pretrain(sorted({seed for _, seed in missing}))
+        self.store.prepare()
+        wanted = {seed: [name for name, at in missing if at == seed] for _, seed in missing}
+        self.pretrain(list(wanted))
         self._materials.prepare(study.finetune.trainable)
-        total = len(missing) * study.finetune.epochs
+        groups = {seed: self._groups(names, seed) for seed, names in wanted.items()}
+        runs = sum(len(group) for of_seed in groups.values() for group in of_seed)
+        before = self._recorded(list(wanted))
         diverged: list[str] = []
-        with self._progress.task("fine-tuning", total, "epochs") as advance:
-            for seed in seeds:
-                group = {m: study.every_method[m] for m, at in missing if at == seed}
-                if group:
-                    start = self._trained(study.pretrain.name, seed)
-                    diverged += self._run(study.finetune, FINETUNING, group, seed, start, advance)
+        with self._progress.task("fine-tuning", runs * study.finetune.epochs, "epochs") as advance:
+            for seed, of_seed in groups.items():
+                start = self._trained(study.pretrain.name, seed)
+                diverged += self._run(study.finetune, FINETUNING, of_seed, seed, start, advance)
         _raise_if_any(diverged)
-        return len(missing)
+        return self._recorded(list(wanted)) - before
 
     def survey(self, seeds: list[int]) -> int:
         """Measure the loss landscape where that is not done; returns how many parts were.
@@ -113,15 +112,11 @@ class Experiment:
         missing = missing_parts(self.study, self.store, seeds)
         if not missing:
             return 0
-        self.store.check_writable()
+        self.store.prepare()
         materials = self._materials
-        surveyor = Surveyor(
-            self.study,
-            self.store,
-            materials.splits("head"),
-            materials.classes,
-            materials.provenance,
-        )
+        splits = materials.splits("head")
+        provenance = materials.provenance("head")
+        surveyor = Surveyor(self.study, self.store, splits, materials.classes, provenance)
         with self._progress.task("landscape", len(missing), "parts") as advance:
             for part, seed in missing:
                 began = time.monotonic()
@@ -130,7 +125,7 @@ class Experiment:
                     part,
                     seed,
                     tables,
-                    provenance=materials.provenance,
+                    provenance=provenance,
                     environment=self._environment,
                     seconds=time.monotonic() - began,
                 )
@@ -148,6 +143,7 @@ class Experiment:
                 f"--method: {method!r} is no row of study {self.study.name!r}; "
                 f"there are {', '.join(self.study.row_names)}"
             )
+        _ = self._materials.standardization  # so that its features are compared with the record's
         trained = self._trained(method, seed)
         return plain_state(self._materials, self.study.row_stage(method).trainable, trained)
 
@@ -162,10 +158,11 @@ class Experiment:
             raise InputError(
                 f"{self.store.folder}: holds no record of {name} at seed {seed}; run it first"
             )
-        if record.provenance != self._materials.provenance:
+        boundary = self.study.row_stage(name).trainable
+        if not agree(record.provenance, self._materials.provenance(boundary)):
             raise InputError(
-                f"{record.folder}: was made from other data or backbone weights than those at "
-                "hand; choose another folder with --results, or delete it and run again"
+                f"{record.folder}: was made from other data, backbone weights or features than "
+                "those at hand; choose another folder with --results, or delete it and run again"
             )
         arrays = record.arrays()
         weights = torch.tensor(arrays[f"weights/{record.result}"])
@@ -175,42 +172,54 @@ class Experiment:
         self,
         stage: Stage,
         stage_number: int,
-        methods: Mapping[str, Method],
+        groups: Sequence[Sequence[str]],
         seed: int,
         trained: Start,
         advance: Advance,
     ) -> list[str]:
-        """Run methods of one seed from one start and record them; returns which diverged.
+        """Run groups of one seed from one start and record them; returns which diverged.
 
         Args:
             stage: What trains, and how.
             stage_number: Tells the stages' data orders apart.
-            methods: By name.
+            groups: Names of runs that take every step together.
             seed: The runs' seed.
             trained: What was trained before.
             advance: Told of every epoch done.
         """
         start = complete(trained, stage.trainable, self._materials)
-        groups = [methods]
-        if not in_lockstep(self.study, stage.trainable):
-            groups = [{name: method} for name, method in methods.items()]
         diverged: list[str] = []
         for group in groups:
             diverged += self._run_group(stage, stage_number, group, seed, start, advance)
         return diverged
 
+    def _groups(self, wanted: Sequence[str], seed: int) -> list[list[str]]:
+        """Which runs of a seed train together, so that all that are wanted are trained."""
+        if not in_lockstep(self.study, self.study.finetune.trainable):
+            return [[name] for name in wanted]
+        names = list(self.study.all_methods)
+        records = {name: self.store.find(name, seed) for name in names}
+        identities = {name: self.store.identity(name, seed) for name in names}
+        recorded = {name: record.trained_with for name, record in records.items() if record}
+        return [g for g in lockstep_groups(identities, recorded) if not set(wanted).isdisjoint(g)]
+
+    def _recorded(self, seeds: Sequence[int]) -> int:
+        names = list(self.study.all_methods)
+        return len(names) * len(seeds) - len(self.store.missing(names, seeds))
+
     def _run_group(
         self,
         stage: Stage,
         stage_number: int,
-        methods: Mapping[str, Method],
+        group: Sequence[str],
         seed: int,
         start: Start,
         advance: Advance,
     ) -> list[str]:
-        """Run methods together, as one learner."""
+        """Run a group as one learner, and record the runs that have no record."""
         materials = self._materials
         began = time.monotonic()
+        methods = [self.study.row_method(name) for name in group]
         try:
             learner = make_learner(self.study, stage, materials, start, len(methods))
             splits = materials.splits(stage.trainable)
@@ -219,7 +228,7 @@ class Experiment:
                 learner,
                 [
                     RunPlan(method.timeline(stage.epochs, order.steps_per_epoch), method.averaging)
-                    for method in methods.values()
+                    for method in methods
                 ],
                 splits,
                 order,
@@ -234,7 +243,7 @@ class Experiment:
             raise SwabenchError(self._what_to_lower(stage)) from None
         seconds = (time.monotonic() - began) / len(methods)
         diverged = []
-        for name, outcome in zip(methods, outcomes, strict=True):
+        for name, outcome in zip(group, outcomes, strict=True):
             if outcome.diverged_epoch is not None:
                 diverged.append(_divergence(name, seed, outcome))
                 continue
@@ -242,7 +251,8 @@ class Experiment:
                 name,
                 seed,
                 outcome,
-                provenance=materials.provenance,
+                trained_with=group,
+                provenance=materials.provenance(stage.trainable),
                 environment=self._environment,
                 seconds=seconds,
             )
@@ -264,6 +274,30 @@ class Experiment:
     def _materials(self) -> Materials:
         """Loaded when first needed, so that a finished study loads nothing."""
         return Materials(self.study, self._device, self._cache, self._progress)
+
+
+def lockstep_groups(
+    identities: Mapping[str, str], recorded: Mapping[str, Mapping[str, str]]
+) -> list[list[str]]:
+    """Which runs of a seed must train together so that those without a record get theirs.
+
+    What a run records depends, in its last digits, on the composition of its group. So a run
+    that was once trained in a group is trained in that group again, and an interrupted study
+    gives what an uninterrupted one does. What a changed study adds is a group of its own.
+
+    Args:
+        identities: Of all runs of the seed that can train together, by name, in order.
+        recorded: For each run that has a record, by name, the group it was trained in.
+    """
+    missing = set(identities) - set(recorded)
+    groups = []
+    for trained_with in recorded.values():
+        if missing & set(trained_with) and trained_with.items() <= identities.items():
+            groups.append(list(trained_with))
+            missing -= set(trained_with)
+    if missing:
+        groups.append([name for name in identities if name in missing])
+    return groups
 
 
 def _raise_if_any(diverged: list[str]) -> None:

@@ -1,16 +1,18 @@
 """Fine-tuned weights for use elsewhere: a plain torchvision `resnet50`, without this package."""
 
+import io
 import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from swabench.runs.learners import Start
 from swabench.runs.materials import Materials
 from swabench.study.study import Boundary
 from swabench.system.errors import InputError
+from swabench.system.files import write_file
 from swabench.training.backbone import FEATURES
 from swabench.training.flat import assign
 
@@ -58,13 +60,11 @@ def check_output(path: Path) -> None:
 
 
 def write_state(state: dict[str, Tensor], path: Path) -> None:
-    """Write tensors as .safetensors or .pth, whole or not at all."""
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    try:
-        if path.suffix == ".safetensors":
-            save_file(state, temporary)
-        else:
-            torch.save(state, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write tensors as .safetensors or .pth, atomically."""
+    if path.suffix == ".safetensors":
+        content = save(state)
+    else:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+    write_file(path, content)

@@ -2,15 +2,17 @@
 
 An entry lies in a folder named by a digest of everything that determines it: the images' bytes,
 the backbone's weights, the boundary, image size, normalisation and precision. It is written
-whole or not at all, and verified whenever it is read.
+atomically, and verified whenever it is read.
+
+Another processor, device or number of threads rounds otherwise; the entry that is there first is
+kept, and its own digest is part of every record that was made from it.
 """
 
-import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,15 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 
 from swabench.study.study import Boundary, Precision
-from swabench.system.device import is_out_of_memory
+from swabench.system.device import describe_device, is_out_of_memory
 from swabench.system.errors import InputError, SwabenchError
+from swabench.system.files import (
+    new_folder,
+    remove_leftovers,
+    sha256,
+    sha256_of_file,
+    sha256_of_json,
+)
 from swabench.system.progress import Progress
 from swabench.training.backbone import Normalization, Preprocess, frozen_part, weights_digest
 from swabench.training.network import channels_last
@@ -33,6 +42,19 @@ from swabench.training.network import channels_last
 BATCH = {"cpu": 256, "cuda": 4096, "mps": 1024}
 _ARRAY = "features.safetensors"
 _META = "features.json"
+
+
+@dataclass(frozen=True)
+class Features:
+    """The frozen layers' output for some images.
+
+    Attributes:
+        values: On the CPU, first dimension N, in the number format of the study's precision.
+        sha256: Digest of the cache entry's file, for records.
+    """
+
+    values: Tensor
+    sha256: str
 
 
 def frozen_features(
@@ -47,7 +69,7 @@ def frozen_features(
     cache: Path,
     progress: Progress,
     name: str,
-) -> Tensor:
+) -> Features:
     """The frozen layers' output for all images, from the cache or computed into it.
 
     Args:
@@ -62,14 +84,11 @@ def frozen_features(
         progress: Told how far it is.
         name: What the images are, for messages.
 
-    Returns:
-        Features on the CPU, first dimension N, in the number format of `precision`.
-
     Raises:
         InputError: The entry in the cache is not what it should be, or cannot be written.
     """
     key: dict[str, Any] = {
-        "images": hashlib.sha256(images.tobytes()).hexdigest(),
+        "images": sha256(images.tobytes()),
         "shape": list(images.shape),
         "weights": weights_digest(network),
         "boundary": boundary,
@@ -77,9 +96,10 @@ def frozen_features(
         "normalization": [list(values) for values in normalization],
         "precision": precision,
     }
-    folder = cache / "features" / _digest(key)
+    folder = cache / "features" / sha256_of_json(key)[:24]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder.parent)
         with FileLock(folder.with_suffix(".lock")):
             if folder.exists():
                 features = read_entry(folder, key)
@@ -89,14 +109,16 @@ def frozen_features(
                 Preprocess(image_size, normalization), *frozen_part(network, boundary)
             )
             _check_room(images, layers, precision, folder.parent)
-            features = extract(images, layers, device, precision, progress, name)
-            _write_entry(folder, key, features, device)
+            values = extract(images, layers, device, precision, progress, name)
+            _write_entry(folder, key, values, device)
+            # Read again: where locks do not hold, another process may have been faster, and all
+            # must work with the same numbers.
+            return read_entry(folder, key)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{cache}: the cache cannot be written ({error}); "
             "make room, or set SWABENCH_CACHE to a folder of yours"
         ) from None
-    return features
 
 
 def extract(
@@ -173,7 +195,7 @@ def physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def read_entry(folder: Path, key: Mapping[str, Any]) -> Tensor:
+def read_entry(folder: Path, key: Mapping[str, Any]) -> Features:
     """Read and verify a cache entry.
 
     Raises:
@@ -182,8 +204,7 @@ def read_entry(folder: Path, key: Mapping[str, Any]) -> Tensor:
     remedy = f"delete {folder} and run again"
     try:
         meta = json.loads((folder / _META).read_text())
-        with (folder / _ARRAY).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of_file(folder / _ARRAY)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: a damaged cache entry ({error}); {remedy}") from None
     if not isinstance(meta, dict) or meta.get("key") != key:
@@ -193,23 +214,19 @@ def read_entry(folder: Path, key: Mapping[str, Any]) -> Tensor:
             f"{folder / _ARRAY}: altered or truncated, sha256 {found[:12]}… where "
             f"{str(meta.get('sha256'))[:12]}… was written; {remedy}"
         )
-    return load_file(folder / _ARRAY)["features"]
+    return Features(load_file(folder / _ARRAY)["features"], found)
 
 
 def _write_entry(
     folder: Path, key: Mapping[str, Any], features: Tensor, device: torch.device
 ) -> None:
-    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
-    try:
+    with new_folder(folder) as temporary:
         save_file({"features": features}, temporary / _ARRAY)
-        with (temporary / _ARRAY).open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        meta = {"key": key, "sha256": sha256, "device": device.type, "torch": torch.__version__}
+        meta = {
+            "key": key,
+            "sha256": sha256_of_file(temporary / _ARRAY),
+            "device": describe_device(device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
         (temporary / _META).write_text(json.dumps(meta, indent=2))
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _digest(key: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]

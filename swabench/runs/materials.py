@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 
 from swabench.data.datasets import Dataset, load_dataset, stratified_split
+from swabench.records import Provenance
 from swabench.runs.features import frozen_features
 from swabench.study.study import Boundary, DataSettings, Study
 from swabench.system.progress import Progress
@@ -64,7 +64,6 @@ class Materials:
 
     Attributes:
         classes: Number of classes.
-        provenance: Digests of the data and the backbone, for records.
 
     Raises:
         InputError: Data, weights or cache cannot be used; says which and why.
@@ -80,11 +79,8 @@ class Materials:
         self._backbone = load_backbone(study.backbone)
         self._splits: dict[Boundary, Splits] = {}
         self._standardization: Standardization | None = None
+        self._features_sha256: dict[Boundary, dict[str, str]] = {}
         self.classes = self._dataset.classes
-        self.provenance: Mapping[str, Any] = {
-            "data": dict(self._dataset.digests),
-            "backbone": weights_digest(self._backbone),
-        }
 
     def splits(self, boundary: Boundary) -> Splits:
         """What training above the boundary takes, and labels, on the device.
@@ -151,6 +147,20 @@ class Materials:
             self._standardization = Standardization.of(self._features("head")["train"])
         return self._standardization
 
+    def provenance(self, boundary: Boundary) -> Provenance:
+        """Digests of what training above a boundary is made from, as far as it is loaded."""
+        used = {boundary, "head"} if self._study.backbone.standardize_features else {boundary}
+        features = {name: dict(sha) for name, sha in self._features_sha256.items() if name in used}
+        return {
+            "data": dict(self._dataset.digests),
+            "backbone": self._backbone_sha256,
+            "features": features,
+        }
+
+    @cached_property
+    def _backbone_sha256(self) -> str:
+        return weights_digest(self._backbone)
+
     @cached_property
     def normalization(self) -> Normalization:
         """Mean and deviation of each channel that images are normalised with."""
@@ -194,7 +204,7 @@ class Materials:
         }
 
     def _frozen_features(self, images: NDArray[np.uint8], boundary: Boundary, name: str) -> Tensor:
-        return frozen_features(
+        features = frozen_features(
             images,
             self.backbone(),
             boundary,
@@ -205,7 +215,9 @@ class Materials:
             cache=self._cache,
             progress=self._progress,
             name=name,
-        ).float()
+        )
+        self._features_sha256.setdefault(boundary, {})[name] = features.sha256
+        return features.values.float()
 
 
 def choose_rows(settings: DataSettings, dataset: Dataset) -> Rows:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from swabench.study.settings import Count, SeedNumber, Settings
+from swabench.study.settings import CHANGES_NO_RESULT, Count, SeedNumber, Settings
 
 Part = Literal["lines", "segments", "plane", "rays", "sharpness", "hessian"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -21,7 +21,7 @@ class PartSettings(Settings):
         seeds: How many of the study's seeds to look at, the first ones; None for all.
     """
 
-    seeds: Count | None = None
+    seeds: Annotated[Count | None, CHANGES_NO_RESULT] = None
 
 
 class LineSettings(PartSettings):

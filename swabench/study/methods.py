@@ -5,13 +5,14 @@ training starts; the training loop then follows timelines and knows no method's 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swabench.study.averaging import AveragingPlan
 from swabench.study.schedules import Cyclical, Schedule, iterations
-from swabench.study.settings import Settings
+from swabench.study.settings import CHANGES_NO_RESULT, Settings
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class Method(Settings):
         paper_accuracy: The paper's number for this row, in percent, where it has one.
     """
 
-    title: str
+    title: Annotated[str, CHANGES_NO_RESULT]
     rate: Schedule
     averaging: AveragingPlan | None = None
-    paper_accuracy: float | None = None
+    paper_accuracy: Annotated[float | None, CHANGES_NO_RESULT] = None
 
     def check(self, epochs: int) -> None:
         """Check that rate, plan and length fit together.

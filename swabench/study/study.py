@@ -1,30 +1,29 @@
-"""A study: one YAML file, one comparison. Loaded, merged with what it extends, and checked.
+"""A study: one comparison, as settings that fit together.
 
-Every check that needs no data is made here, before anything is fetched or trained. What a run
-depends on is its identity (`Study.pretrain_identity`, `Study.run_identity`): records are found
-by it, so a changed study never picks up old records.
+Every check that needs no data is made here, before anything is fetched or trained.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from swabench.study.landscape import LandscapeSettings, Part
 from swabench.study.methods import Method
 from swabench.study.rules import ClaimRules
 from swabench.study.schedules import Schedule
-from swabench.study.settings import Count, Fraction, Name, SeedNumber, Settings
-from swabench.study.sweep import NOT_TRAINED, RateSweep
+from swabench.study.settings import (
+    CHANGES_NO_RESULT,
+    Count,
+    Fraction,
+    Name,
+    SeedNumber,
+    Settings,
+)
+from swabench.study.sweep import RateSweep
 from swabench.system.errors import InputError
-
-# Raised whenever the meaning of a study's settings changes, so that older records are not reused.
-IDENTITY_VERSION = 1
 
 DatasetName = Literal["mnist", "fashion-mnist", "cifar10", "folder"]
 Boundary = Literal["head", "layer4", "all"]
@@ -49,7 +48,7 @@ class DataSettings(Settings):
     """
 
     dataset: DatasetName = "mnist"
-    folder: Path | None = None
+    folder: Annotated[Path | None, CHANGES_NO_RESULT] = None  # its bytes count, not where they lie
     image_size: Annotated[int, Field(strict=True, ge=8)] = 28
     validation_images: Count = 5000
     split_seed: SeedNumber = 0
@@ -83,7 +82,7 @@ class BackboneSettings(Settings):
     seed: SeedNumber = 0
     standardize_features: bool = Field(default=True, strict=True)
     precision: Precision = "float32"
-    cache_features: bool = Field(default=True, strict=True)
+    cache_features: Annotated[bool, CHANGES_NO_RESULT] = Field(default=True, strict=True)
 
 
 class SGD(Settings):
@@ -156,10 +155,10 @@ class Pretraining(Stage):
         paper_accuracy: The paper's number for this row, in percent.
     """
 
-    name: Name = "adam"
-    title: str = "Adam alone, not fine-tuned"
+    name: Annotated[Name, CHANGES_NO_RESULT] = "adam"
+    title: Annotated[str, CHANGES_NO_RESULT] = "Adam alone, not fine-tuned"
     rate: Schedule
-    paper_accuracy: float | None = None
+    paper_accuracy: Annotated[float | None, CHANGES_NO_RESULT] = None
 
     @property
     def method(self) -> Method:
@@ -299,7 +298,7 @@ class Study(Settings):
         return self.rate_sweep.cells(self.methods) if self.rate_sweep else {}
 
     @cached_property
-    def every_method(self) -> Mapping[str, Method]:
+    def all_methods(self) -> Mapping[str, Method]:
         """The table's methods, then those that the rate sweep adds: all that is fine-tuned."""
         further = self.rate_sweep.further_methods(self.methods) if self.rate_sweep else {}
         return {**self.methods, **further}
@@ -307,7 +306,7 @@ class Study(Settings):
     @property
     def run_names(self) -> tuple[str, ...]:
         """Names of all runs of a seed: the table's rows, then the rate sweep's."""
-        return (self.pretrain.name, *self.every_method)
+        return (self.pretrain.name, *self.all_methods)
 
     @property
     def averaging_methods(self) -> tuple[str, ...]:
@@ -316,41 +315,11 @@ class Study(Settings):
 
     def row_method(self, name: str) -> Method:
         """The method behind a row of the table, or behind a run of the rate sweep."""
-        return self.pretrain.method if name == self.pretrain.name else self.every_method[name]
+        return self.pretrain.method if name == self.pretrain.name else self.all_methods[name]
 
     def row_stage(self, name: str) -> Stage:
         """The stage that a row of the table is the result of."""
         return self.pretrain if name == self.pretrain.name else self.finetune
-
-    def pretrain_identity(self, seed: int) -> str:
-        """A digest of everything that a seed's pretraining depends on."""
-        # A known data set has known bytes wherever it lies.
-        movable = set() if self.data.dataset == "folder" else {"folder"}
-        return _digest(
-            {
-                "version": IDENTITY_VERSION,
-                "data": _plain(self.data, exclude=movable),
-                "backbone": _plain(self.backbone, exclude={"cache_features"}),
-                "pretrain": _plain_stage(self.pretrain, {"name", "title", "paper_accuracy"}),
-                "seed": seed,
-            }
-        )
-
-    def run_identity(self, method: str, seed: int) -> str:
-        """A digest of everything that a run of a method at a seed depends on.
-
-        Titles and the study's other methods are not part of it: adding a method leaves the runs
-        of the others valid.
-        """
-        if method == self.pretrain.name:
-            return self.pretrain_identity(seed)
-        return _digest(
-            {
-                "pretrain": self.pretrain_identity(seed),
-                "finetune": _plain_stage(self.finetune),
-                "method": _plain(self.every_method[method], exclude=NOT_TRAINED),
-            }
-        )
 
     def landscape_rows(self, part: Part) -> tuple[str, ...]:
         """The rows of the table that a part of the landscape looks at.
@@ -377,20 +346,6 @@ class Study(Settings):
         """Which of `seeds` a part of the landscape looks at: the first few, or all."""
         return list(seeds[: self.landscape.part(part).seeds])
 
-    def landscape_identity(self, part: Part, seed: int) -> str:
-        """A digest of everything that a part of the landscape depends on at a seed."""
-        rows = self.landscape_rows(part)
-        return _digest(
-            {
-                "version": IDENTITY_VERSION,
-                "part": part,
-                "settings": _plain(self.landscape.part(part), exclude={"seeds"}),
-                "training_images": self.landscape.training_images,
-                "seed": self.landscape.seed,
-                "rows": [[name, self.run_identity(name, seed)] for name in rows],
-            }
-        )
-
     def select_methods(self, names: list[str]) -> list[str]:
         """The named methods in the study's order; `all` names every one, the sweep's too.
 
@@ -398,171 +353,9 @@ class Study(Settings):
             InputError: A name is no method of this study.
         """
         for name in names:
-            if name != "all" and name not in self.every_method:
+            if name != "all" and name not in self.all_methods:
                 raise InputError(
                     f"--method: {name!r} is no method of study {self.name!r}; "
-                    f"there are {', '.join(self.every_method)}, or all"
+                    f"there are {', '.join(self.all_methods)}, or all"
                 )
-        return [name for name in self.every_method if name in names or "all" in names]
-
-
-def _plain(settings: Settings, exclude: set[str] | None = None) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude=exclude)
-
-
-def _plain_stage(stage: Stage, exclude: frozenset[str] | set[str] = frozenset()) -> dict[str, Any]:
-    """What a stage's result depends on: the final layer has no BatchNorm and stays in float32."""
-    idle = {"batchnorm", "precision", "evaluation_batch_size"}
-    return _plain(stage, exclude={*exclude, *(idle if stage.trainable == "head" else ())})
-
-
-def _digest(value: Mapping[str, Any]) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-# --- loading -------------------------------------------------------------------------------
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without silent surprises: a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<` may be given anew
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-def bundled_folder() -> Path:
-    """Where the bundled studies lie: in the installed package, else beside a source checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
-
-
-def bundled_studies() -> list[str]:
-    """Names of the bundled studies."""
-    return sorted(path.stem for path in bundled_folder().glob("*.yaml"))
-
-
-def find_study(config: str) -> Path:
-    """The file behind `--config`: a path, or the name of a bundled study.
-
-    Raises:
-        InputError: There is neither.
-    """
-    path = Path(config)
-    if path.is_file():
-        return path
-    bundled = bundled_folder() / f"{config}.yaml"
-    if bundled.is_file():
-        return bundled
-    raise InputError(
-        f"--config: {config!r} is neither a file nor a bundled study; "
-        f"bundled are {', '.join(bundled_studies())}"
-    )
-
-
-def load_study(config: str) -> Study:
-    """Load a study by path or bundled name, with what it extends, and check it.
-
-    Raises:
-        InputError: Names the file, the key, what was found there and what is allowed.
-    """
-    path = find_study(config)
-    merged = _merged(path, ())
-    merged.setdefault("name", path.stem)
-    try:
-        return Study.model_validate(merged)
-    except ValidationError as error:
-        raise InputError(_in_words(path, error)) from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: a study is a mapping of keys, found {type(content).__name__}")
-    return content
-
-
-def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """A study's keys over those of the study it extends."""
-    if path.resolve() in above:
-        raise InputError(f"{path}: extends: the studies extend each other in a circle")
-    own = _read_yaml(path)
-    parent = own.pop("extends", None)
-    if parent is None:
-        return _with_own_paths(own, path)
-    beside = (path.parent / f"{parent}{suffix}" for suffix in ("", ".yaml"))
-    # A study of one's own may extend the bundled one of the same name.
-    others = [file for file in beside if file.is_file() and not path.samefile(file)]
-    try:
-        parent_path = others[0] if others else find_study(str(parent))
-    except InputError:
-        raise InputError(
-            f"{path}: extends: {parent!r} is neither a study beside it nor a bundled one "
-            f"({', '.join(bundled_studies())})"
-        ) from None
-    base = _merged(parent_path, (*above, path.resolve()))
-    base.pop("name", None)
-    return _overlay(base, _with_own_paths(own, path))
-
-
-def _with_own_paths(own: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A study's relative paths are meant from where it lies."""
-    result = dict(own)
-    for section, key in (("data", "folder"), ("backbone", "weights")):
-        values = result.get(section)
-        if not isinstance(values, dict) or not isinstance(values.get(key), str):
-            continue
-        found = path.parent / Path(values[key]).expanduser()
-        if key == "folder" or found.is_file():
-            result[section] = {**values, key: str(found.resolve())}
-    return result
-
-
-def _overlay(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Sections merge key by key, their values are replaced whole; `null` takes a method out."""
-    result = dict(base)
-    for key, value in own.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            section = {**base[key], **value}
-            if key == "methods":
-                section = {name: spec for name, spec in section.items() if spec is not None}
-            result[key] = section
-        else:
-            result[key] = value
-    return result
-
-
-def _in_words(path: Path, error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors(include_url=False):
-        key = ".".join(_keys(problem["loc"]))
-        found = problem["input"]
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "unknown key"
-        shown = f", found {found!r}" if not isinstance(found, dict | Settings) else ""
-        lines.append(f"{path}: {key + ': ' if key else ''}{message}{shown}")
-    return "\n".join(lines)
-
-
-def _keys(places: Sequence[int | str]) -> list[str]:
-    """The file's keys on the way to a problem: a union's tag, after its key, is none of them."""
-    unions = {"rate", "optimizer"}
-    pairs = zip(["", *places], places, strict=False)
-    return [str(place) for before, place in pairs if before not in unions and place != "[key]"]
+        return [name for name in self.all_methods if name in names or "all" in names]

@@ -7,10 +7,7 @@ from pydantic import Field, field_validator
 
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant
-from swabench.study.settings import Rate, Settings
-
-NOT_TRAINED = {"title", "paper_accuracy"}
-"""What a method carries for readers only: it changes nothing about a run."""
+from swabench.study.settings import Rate, Settings, what_results_depend_on
 
 
 class RateSweep(Settings):
@@ -75,6 +72,6 @@ class RateSweep(Settings):
 
     @staticmethod
     def _row_like(method: Method, methods: Mapping[str, Method]) -> str | None:
-        wanted = method.model_dump(exclude=NOT_TRAINED)
-        same = (n for n, m in methods.items() if m.model_dump(exclude=NOT_TRAINED) == wanted)
+        wanted = what_results_depend_on(method)
+        same = (name for name, each in methods.items() if what_results_depend_on(each) == wanted)
         return next(same, None)

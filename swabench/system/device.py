@@ -40,13 +40,20 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def use_threads(number: int | None) -> None:
+    """Compute with so many processor threads; None leaves the choice to torch.
+
+    Sums are split otherwise by another number, which shows in the last digits.
+    """
+    if number is not None:
+        torch.set_num_threads(number)
+
+
 def describe_device(device: torch.device) -> str:
     """The device's model name, for the manifest."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads" + (
-        " (MPS)" if device.type == "mps" else ""
-    )
+    return _processor() + (" (MPS)" if device.type == "mps" else "")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from swabench.system.device import describe_device
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, device and commit of this process."""
+    """Versions, device, threads and commit of this process."""
     return {
         "swabench": swabench.__version__,
         "commit": commit(),
@@ -21,6 +21,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": device.type,
         "device_name": describe_device(device),
+        "threads": torch.get_num_threads(),
         **{
             name: version(name)
             for name in ("torch", "torchvision", "numpy", "pandas", "scipy", "safetensors")

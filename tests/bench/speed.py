@@ -31,7 +31,8 @@ from torchvision.models import resnet50
 from swabench.data.datasets import load_dataset, user_cache
 from swabench.runs.experiment import Experiment
 from swabench.runs.features import extract
-from swabench.study.study import SGD, BackboneSettings, load_study
+from swabench.study.loading import load_study
+from swabench.study.study import SGD, BackboneSettings
 from swabench.system.device import choose_device
 from swabench.system.environment import environment
 from swabench.system.progress import SilentProgress

@@ -1,0 +1,107 @@
+"""What a run depends on, as a digest: records are found by it.
+
+A changed study never picks up the records of another one. Titles, paths and the study's other
+methods are no part of an identity, so adding a method leaves the runs of the others valid; a
+setting that was added later is left out while it is neutral (`settings.AddedLater`). Files that a
+study names by their paths count by their bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from swabench.study.landscape import Part
+from swabench.study.settings import what_results_depend_on
+from swabench.study.study import Stage, Study
+from swabench.system.files import sha256_of_json
+
+VERSION = 2
+"""Raised when the meaning of settings changes, so that no older record is found any more."""
+
+_IDLE_IN_A_HEAD = ("batchnorm", "precision", "evaluation_batch_size")
+"""Settings of a stage that mean nothing for a final layer: no BatchNorm, always float32."""
+
+
+@dataclass(frozen=True)
+class NamedFiles:
+    """SHA-256 of what a study names by a path; None where it names none.
+
+    Attributes:
+        data: Of the files of `data.folder`, where they are a data set of the user's own.
+        weights: Of the file `backbone.weights`.
+    """
+
+    data: str | None = None
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Identities:
+    """Names the runs of a study by what they depend on: 16 hexadecimal digits each."""
+
+    study: Study
+    files: NamedFiles
+
+    def pretraining(self, seed: int) -> str:
+        """Of everything that a seed's pretraining depends on."""
+        study, files = self.study, self.files
+        data, backbone = map(what_results_depend_on, (study.data, study.backbone))
+        if files.data is not None:
+            data["folder"] = files.data
+        if files.weights is not None:
+            backbone["weights"] = files.weights
+        return _digest(
+            {
+                "version": VERSION,
+                "data": data,
+                "backbone": backbone,
+                "pretrain": _stage(study.pretrain),
+                "seed": seed,
+            }
+        )
+
+    def run(self, name: str, seed: int) -> str:
+        """Of everything that a run at a seed depends on; its name is a row's or the sweep's."""
+        if name == self.study.pretrain.name:
+            return self.pretraining(seed)
+        return _digest(
+            {
+                "pretrain": self.pretraining(seed),
+                "finetune": _stage(self.study.finetune),
+                "method": what_results_depend_on(self.study.all_methods[name]),
+            }
+        )
+
+    def landscape(self, part: Part, seed: int, weights: Mapping[str, str]) -> str:
+        """Of everything that a part of the landscape depends on at a seed.
+
+        Args:
+            part: Which part.
+            seed: The runs' seed.
+            weights: SHA-256 of the arrays of each run that it looks at, by name, in order.
+        """
+        landscape = self.study.landscape
+        settings = what_results_depend_on(landscape.part(part))
+        return _digest(
+            {
+                "version": VERSION,
+                "part": part,
+                "settings": settings,
+                "training_images": landscape.training_images,
+                "seed": landscape.seed,
+                "run_seed": seed,
+                "weights": list(weights.items()),
+            }
+        )
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    kept = what_results_depend_on(stage)
+    if stage.trainable == "head":
+        for name in _IDLE_IN_A_HEAD:
+            kept.pop(name, None)
+    return kept
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return sha256_of_json(value)[:16]

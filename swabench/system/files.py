@@ -1,0 +1,110 @@
+"""Files: written atomically, digested, and cleared of what killed writers left behind.
+
+What is written appears under its name complete or not at all: it is written beside its place,
+under a temporary name of its own, and renamed. The temporary name says which process of which
+machine writes it, so that another can tell whether that writer still lives.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+SECONDS_UNTIL_STALE = 24 * 3600.0
+"""After so long a temporary file of another machine counts as left behind."""
+
+_TEMPORARY = re.compile(r"\.writing-(?P<host>.+)-(?P<process>\d+)-[0-9a-f]{8}")
+
+
+def sha256(content: bytes) -> str:
+    """The SHA-256 of some bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal; the file is not held in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_json(value: object) -> str:
+    """The SHA-256 of a value made of JSON's types; a mapping's order does not count."""
+    return sha256(json.dumps(value, sort_keys=True).encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file atomically, and the folders above it where they are missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path.parent)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:  # the temporary name means nothing to anybody
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Write a folder of files atomically: yields a temporary folder, which becomes `path`.
+
+    Where another process has made the folder first, theirs stays and ours is dropped.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path.parent)
+    temporary.mkdir()
+    try:
+        yield temporary
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Remove the temporary files directly in a folder whose writers are gone; returns which."""
+    found = [path for path in folder.glob(".writing-*") if _is_left_behind(path)]
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return found
+
+
+def _temporary(folder: Path) -> Path:
+    return folder / f".writing-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _host() -> str:
+    return re.sub(r"[^\w.]", "_", socket.gethostname())[:60]
+
+
+def _is_left_behind(path: Path) -> bool:
+    name = _TEMPORARY.fullmatch(path.name)
+    if name and name["host"] == _host():
+        return not _is_running(int(name["process"]))
+    with suppress(OSError):  # somebody else may just have removed it
+        return time.time() - path.stat().st_mtime > SECONDS_UNTIL_STALE
+    return False
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs, and is another user's
+        return True
+    return True

@@ -1,0 +1,135 @@
+"""Files: complete or not there, and nothing left behind by writers that were killed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from swabench.system import files
+from swabench.system.files import new_folder, remove_leftovers, sha256_of_json, write_file
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from swabench.system import files
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+place = Path(sys.argv[1])
+if sys.argv[2] == "file":
+    files.write_file(place, b"new")
+else:
+    with files.new_folder(place) as folder:
+        (folder / "part").write_bytes(b"new")
+"""
+
+
+def kill_a_writer(place: Path, kind: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_WRITING, str(place), kind], check=False, timeout=60
+    )
+    assert done.returncode == -signal.SIGKILL
+
+
+def fail(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_file_is_written_with_the_folders_above_it(tmp_path: Path) -> None:
+    write_file(tmp_path / "a" / "b.txt", b"text")
+    assert (tmp_path / "a" / "b.txt").read_bytes() == b"text"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+def test_a_failed_write_keeps_the_old_file_and_names_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_file(tmp_path / "a.txt", b"old")
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_file(tmp_path / "a.txt", b"new")
+    assert caught.value.filename == str(tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "run") as folder:
+        (folder / "part").write_text("one")
+        assert not (tmp_path / "run").exists()
+    assert (tmp_path / "run" / "part").read_text() == "one"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_could_not_be_filled_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "run") as folder:
+        (folder / "part").write_text("one")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_writers_of_a_folder_the_first_wins(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "run") as slow:
+        (slow / "part").write_text("slow")
+        with new_folder(tmp_path / "run") as fast:
+            (fast / "part").write_text("fast")
+    assert (tmp_path / "run" / "part").read_text() == "fast"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_folders_are_readable_by_others(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    with new_folder(tmp_path / "run"):
+        pass
+    assert (tmp_path / "run").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path, kind: str) -> None:
+    kill_a_writer(tmp_path / "place", kind)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".writing-")
+    assert remove_leftovers(tmp_path) == [left]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_living_writer_writes_is_left_alone(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "run") as folder:
+        (folder / "part").write_text("one")
+        assert remove_leftovers(tmp_path) == []
+    assert (tmp_path / "run" / "part").read_text() == "one"
+
+
+def test_another_machines_files_are_left_alone_for_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The same process number on another machine says nothing about a process of this one.
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    kept = files._temporary(tmp_path)
+    kept.write_text("half")
+    monkeypatch.undo()
+    assert remove_leftovers(tmp_path) == []
+    old = time.time() - files.SECONDS_UNTIL_STALE - 1
+    os.utime(kept, (old, old))
+    assert remove_leftovers(tmp_path) == [kept]
+
+
+def test_temporary_names_differ_between_machines_and_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {files._temporary(tmp_path).name for _ in range(50)}
+    assert len(names) == 50
+    monkeypatch.setattr("socket.gethostname", lambda: "node/7 of-cluster.example")
+    assert re.fullmatch(
+        rf"\.writing-node_7_of_cluster\.example-{os.getpid()}-[0-9a-f]{{8}}",
+        files._temporary(tmp_path).name,
+    )
+
+
+def test_a_digest_does_not_depend_on_a_mappings_order() -> None:
+    assert sha256_of_json({"a": 1, "b": [2]}) == sha256_of_json({"b": [2], "a": 1})
+    assert sha256_of_json({"a": 1}) != sha256_of_json({"a": 2})

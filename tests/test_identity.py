@@ -1,0 +1,300 @@
+"""Identities: they change with every setting that a run depends on, and with nothing else."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from swabench.study.averaging import AveragingPlan
+from swabench.study.identity import Identities, NamedFiles
+from swabench.study.loading import load_study
+from swabench.study.methods import Method
+from swabench.study.schedules import Schedule
+from swabench.study.settings import AddedLater, Settings, what_results_depend_on
+from swabench.study.study import (
+    SGD,
+    Adam,
+    BackboneSettings,
+    DataSettings,
+    Pretraining,
+    Stage,
+    Study,
+)
+
+# All settings are in use here: BatchNorm trains, and every schedule has a method.
+WHOLE: dict[str, Any] = {
+    "name": "whole",
+    "title": "Every setting",
+    "data": {"folder": "/somewhere"},
+    "backbone": {"standardize_features": False},
+    "pretrain": {
+        "name": "adam",
+        "title": "Adam",
+        "paper_accuracy": 92.0,
+        "trainable": "layer4",
+        "epochs": 2,
+        "optimizer": {"name": "adam"},
+        "rate": {"schedule": "constant", "learning_rate": 0.001},
+    },
+    "finetune": {"trainable": "layer4", "epochs": 6, "optimizer": {"name": "sgd"}},
+    "methods": {
+        "constant": {
+            "title": "Constant",
+            "paper_accuracy": 93.0,
+            "rate": {"schedule": "constant", "learning_rate": 0.005},
+            "averaging": {"capture_every_epochs": 1},
+        },
+        "multiplicative": {
+            "title": "Multiplicative",
+            "rate": {
+                "schedule": "multiplicative",
+                "learning_rate": 0.01,
+                "factor": 0.5,
+                "every_epochs": 2,
+            },
+        },
+        "cyclical": {
+            "title": "Cyclical",
+            "rate": {"schedule": "cyclical", "high": 0.01, "low": 0.005},
+        },
+        "triangular": {
+            "title": "Triangular",
+            "rate": {
+                "schedule": "triangular",
+                "low": 0.005,
+                "high": 0.01,
+                "up_epochs": 1,
+                "down_epochs": 2,
+            },
+        },
+    },
+    "reference": "constant",
+    "seeds": 2,
+}
+
+# Another value for every setting: a setting without one here fails a test below.
+CHANGES: dict[str, Any] = {
+    "data.dataset": "fashion-mnist",
+    "data.image_size": 32,
+    "data.validation_images": 100,
+    "data.split_seed": 1,
+    "data.normalization": "imagenet",
+    "data.training_images": 100,
+    "data.test_images": 100,
+    "backbone.weights": "IMAGENET1K_V1",
+    "backbone.seed": 1,
+    "backbone.standardize_features": True,
+    "backbone.precision": "bfloat16",
+    "pretrain.rate.learning_rate": 0.002,
+    "pretrain.optimizer.beta1": 0.8,
+    "pretrain.optimizer.beta2": 0.99,
+    "pretrain.optimizer.weight_decay": 0.1,
+    "finetune.optimizer.momentum": 0.8,
+    "finetune.optimizer.weight_decay": 0.1,
+    "finetune.optimizer.nesterov": True,
+    "methods.constant.rate.learning_rate": 0.006,
+    "methods.constant.averaging": None,
+    "methods.constant.averaging.capture_every_epochs": 0.5,
+    "methods.constant.averaging.include_start": False,
+    "methods.constant.averaging.phases": 2,
+    "methods.constant.averaging.decay": 0.9,
+    "methods.multiplicative.rate.learning_rate": 0.02,
+    "methods.multiplicative.rate.factor": 0.25,
+    "methods.multiplicative.rate.every_epochs": 3,
+    "methods.cyclical.rate.high": 0.02,
+    "methods.cyclical.rate.low": 0.004,
+    "methods.cyclical.rate.cycle_epochs": 2,
+    "methods.triangular.rate.low": 0.004,
+    "methods.triangular.rate.high": 0.02,
+    "methods.triangular.rate.up_epochs": 2,
+    "methods.triangular.rate.down_epochs": 1,
+    **{
+        f"{stage}.{key}": value
+        for stage in ("pretrain", "finetune")
+        for key, value in {
+            "epochs": 12,
+            "batch_size": 64,
+            "batchnorm": "first-epoch",
+            "precision": "bfloat16",
+            "evaluation_batch_size": 500,
+        }.items()
+    },
+    "finetune.trainable": "all",
+    "pretrain.trainable": "head",
+}
+
+CHANGES_NOTHING: dict[str, Any] = {
+    "data.folder": "/somewhere/else",
+    "backbone.cache_features": False,
+    "pretrain.name": "start",
+    "pretrain.title": "Another title",
+    "pretrain.paper_accuracy": 1.0,
+    "methods.constant.title": "Another title",
+    "methods.constant.paper_accuracy": 1.0,
+    "title": "Another title",
+    "seeds": 9,
+    "confidence": 0.9,
+    "reference": "cyclical",
+    "claims": {"sgd": "constant", "margin_points": 0.3},
+    "landscape": {"training_images": 5},
+}
+
+
+def changed(key: str, value: Any) -> Study:
+    content = copy.deepcopy(WHOLE)
+    *sections, last = key.split(".")
+    place = content
+    for section in sections:
+        place = place.setdefault(section, {})
+    place[last] = value
+    # Where a change does not fit a random backbone, weights from a file make it fit.
+    if key in ("backbone.standardize_features", "pretrain.trainable"):
+        content["backbone"] = {"weights": "w.pth", "standardize_features": False}
+        if key == "pretrain.trainable":
+            content["finetune"]["batchnorm"] = "frozen"
+            return Study.model_validate(content)
+        content["backbone"]["standardize_features"] = value
+    return Study.model_validate(content)
+
+
+def identity(study: Study, name: str, seed: int = 0, files: NamedFiles | None = None) -> str:
+    return Identities(study, files or NamedFiles()).run(name, seed)
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_changes_with_every_setting_that_a_run_depends_on(key: str) -> None:
+    before, after = Study.model_validate(WHOLE), changed(key, CHANGES[key])
+    if key == "backbone.standardize_features":  # both need weights of their own
+        before = changed(key, False)
+    parts = key.split(".")
+    name = parts[1] if parts[0] == "methods" else "constant"
+    assert identity(before, name) != identity(after, name)
+    if parts[0] == "methods":
+        others = [other for other in before.methods if other != name]
+        assert all(identity(before, other) == identity(after, other) for other in others)
+    if parts[0] in ("data", "backbone", "pretrain"):
+        assert identity(before, "adam") != identity(after, "adam")
+    if parts[0] in ("finetune", "methods"):
+        assert identity(before, "adam") == identity(after, "adam")
+
+
+@pytest.mark.parametrize("key", CHANGES_NOTHING)
+def test_stays_with_what_changes_no_result(key: str) -> None:
+    before, after = Study.model_validate(WHOLE), changed(key, CHANGES_NOTHING[key])
+    for name in before.methods:
+        assert identity(before, name) == identity(after, name)
+    assert identity(before, "adam") == identity(after, after.pretrain.name)
+
+
+def fields(owner: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name in owner.model_fields:
+        yield f"{prefix}.{name}"
+
+
+def test_every_setting_has_a_case() -> None:
+    """A new setting needs a case above: does a run depend on it, and was it there before?"""
+    union = get_args(Schedule)[0]
+    schedules = {s.__name__.lower(): s for s in get_args(union)}
+    expected = {
+        *fields(DataSettings, "data"),
+        *fields(BackboneSettings, "backbone"),
+        *fields(Pretraining, "pretrain"),
+        *fields(Stage, "finetune"),
+        *fields(Method, "methods.constant"),
+        *fields(AveragingPlan, "methods.constant.averaging"),
+        *fields(Adam, "pretrain.optimizer"),
+        *fields(SGD, "finetune.optimizer"),
+        *(key for name, s in schedules.items() for key in fields(s, f"methods.{name}.rate")),
+    }
+    # What is a section, or a word that says which kind of section follows.
+    sections = {
+        *(f"{stage}.{part}" for stage in ("pretrain", "finetune") for part in ("optimizer",)),
+        *(f"{stage}.optimizer.name" for stage in ("pretrain", "finetune")),
+        *(f"methods.{name}.rate.schedule" for name in schedules),
+        "methods.constant.rate",
+        "pretrain.rate",
+    }
+    assert expected - sections <= {*CHANGES, *CHANGES_NOTHING}
+
+
+def test_differs_between_all_runs() -> None:
+    study = Study.model_validate(WHOLE)
+    found = {identity(study, name, seed) for name in study.run_names for seed in range(3)}
+    assert len(found) == 3 * len(study.run_names)
+
+
+def test_another_schedule_or_optimizer_is_another_run() -> None:
+    base = Study.model_validate(WHOLE)
+    same = {"schedule": "multiplicative", "learning_rate": 0.005, "factor": 1, "every_epochs": 1}
+    assert identity(base, "constant") != identity(
+        changed("methods.constant.rate", same), "constant"
+    )
+    adam = changed("finetune.optimizer", {"name": "adam"})
+    assert identity(base, "constant") != identity(adam, "constant")
+
+
+def test_files_count_by_their_bytes() -> None:
+    study = Study.model_validate(WHOLE)
+    files = [NamedFiles(), NamedFiles(data="a"), NamedFiles(data="b"), NamedFiles(weights="a")]
+    assert len({identity(study, "constant", files=each) for each in files}) == len(files)
+    assert len({identity(study, "adam", files=each) for each in files}) == len(files)
+
+
+def test_a_weights_files_path_does_not_count() -> None:
+    places = [changed("backbone.weights", place) for place in ("/here/w.pth", "/there/v.pth")]
+    found = [identity(study, "constant", files=NamedFiles(weights="a")) for study in places]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("key", ["batchnorm", "precision", "evaluation_batch_size"])
+def test_what_means_nothing_to_a_final_layer_is_left_out(key: str) -> None:
+    whole = load_study("mnist").model_dump(mode="json")
+    before = Study.model_validate(whole)
+    for stage in ("pretrain", "finetune"):
+        whole[stage][key] = CHANGES[f"{stage}.{key}"]
+    assert identity(before, "swa") == identity(Study.model_validate(whole), "swa")
+
+
+def test_known_identities_stay() -> None:
+    """Records of users are found by these. A change here orphans them all: is it meant?"""
+    known = {
+        ("mnist", "adam", 0): "PIN",
+    }
+    found = {(name, run, seed): identity(load_study(name), run, seed) for name, run, seed in known}
+    assert found == known
+
+
+def test_a_setting_added_later_is_left_out_while_neutral() -> None:
+    class Before(Settings):
+        rate: float = 1.0
+
+    class Inner(Before):
+        warmup: Annotated[int, AddedLater(neutral=0)] = 0
+
+    class OldOuter(Settings):
+        inner: Before = Before()
+
+    class Outer(Settings):
+        inner: Inner = Inner()
+
+    assert what_results_depend_on(Inner()) == what_results_depend_on(Before())
+    assert what_results_depend_on(Outer()) == what_results_depend_on(OldOuter())
+    assert what_results_depend_on(Inner(warmup=3)) == {"rate": 1.0, "warmup": 3}
+    # A default is no neutral value: what is not marked always counts.
+    assert what_results_depend_on(Before()) == {"rate": 1.0}
+
+
+def test_a_landscape_depends_on_the_weights_it_looked_at(tmp_path: Path) -> None:
+    identities = Identities(load_study("mnist"), NamedFiles())
+    weights = {"adam": "a", "sgd": "b"}
+    found = [
+        identities.landscape("lines", 0, weights),
+        identities.landscape("lines", 1, weights),
+        identities.landscape("segments", 0, weights),
+        identities.landscape("lines", 0, {"adam": "a", "sgd": "c"}),
+        identities.landscape("lines", 0, {"sgd": "b", "adam": "a"}),
+    ]
+    assert len(set(found)) == len(found)
