@@ -239,6 +239,8 @@ class RecordStore:
         with self._told_if_unwritable(), new_folder(self._run_folder(method, seed)) as folder:
             (folder / _ARRAYS).write_bytes(arrays)
             (folder / _RECORD).write_bytes(_sealed(content))
+        if self._files != NamedFiles():
+            self._write_file(self.folder / _FILES, _sealed(dataclasses.asdict(self._files)))
 
     def find_landscape(self, part: Part, seed: int) -> LandscapeRecord | None:
         """What was measured around the weights of a seed's runs; None where nothing was.
@@ -299,8 +301,6 @@ class RecordStore:
         kinds = (f"{_RUNS}/*", f"{_LANDSCAPE}/*", _FIGURES)
         for folder in (self.folder, *(found for kind in kinds for found in self.folder.glob(kind))):
             remove_leftovers(folder)
-        if self._files != NamedFiles():
-            self._write_file(self.folder / _FILES, _sealed(dataclasses.asdict(self._files)))
 
     def write_text(self, name: str, text: str) -> str:
         """Write a small file of the study (a table, a manifest); returns its name."""

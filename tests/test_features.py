@@ -1,14 +1,19 @@
 """The feature cache and the frozen layers, on real ResNet-50 and few images."""
 
+import contextlib
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import nn
 
+from swabench.runs import features
 from swabench.runs.features import frozen_features
 from swabench.study.study import BackboneSettings, Boundary
 from swabench.system.errors import InputError
@@ -92,6 +97,24 @@ class TestCache:
         monkeypatch.setattr("swabench.runs.features.extract", None)
         assert torch.equal(compute(tmp_path), first)
         assert len(entries(tmp_path)) == 1
+
+    def test_the_slower_of_two_processes_uses_the_features_of_the_faster(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On a shared disk whose locks do not hold, two may compute the same entry."""
+        compute(tmp_path / "faster")
+        (faster,) = entries(tmp_path / "faster")
+        extract = features.extract
+
+        def overtaken(*given: Any) -> torch.Tensor:
+            shutil.copytree(faster, tmp_path / "shared" / "features" / faster.name)
+            return extract(*given) + 1  # told apart from the other's
+
+        monkeypatch.setattr(features, "FileLock", lambda path: contextlib.nullcontext())
+        monkeypatch.setattr(features, "extract", overtaken)
+        found = compute(tmp_path / "shared")
+        assert torch.equal(found, load_file(faster / "features.safetensors")["features"])
+        assert len(entries(tmp_path / "shared")) == 1
 
     def test_another_boundary_or_size_is_another_entry(self, tmp_path: Path) -> None:
         compute(tmp_path)

@@ -1,0 +1,335 @@
+"""Carrying a study out: what is trained together, what is trained again, and from which bytes."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from swabench.analysis.table import collect
+from swabench.data.datasets import encode_idx
+from swabench.landscape.survey import missing_parts
+from swabench.records import RecordStore
+from swabench.runs import features as feature_cache
+from swabench.runs.experiment import Experiment, lockstep_groups
+from swabench.study.loading import load_study
+from swabench.study.study import Study
+from swabench.system.device import use_threads
+from swabench.system.errors import InputError
+from swabench.system.progress import SilentProgress
+from swabench.training.loop import Outcome
+
+CPU = torch.device("cpu")
+
+
+def write_images(folder: Path, seed: int) -> None:
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for part, count in (("train", 60), ("t10k", 30)):
+        labels = (np.arange(count) % 3).astype(np.uint8)
+        images = rng.integers(0, 200, (count, 8, 8), dtype=np.uint8)
+        images[np.arange(count), labels * 2] = 255  # a bright row tells the class
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(encode_idx(images))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(encode_idx(labels))
+
+
+def small_study(folder: Path, **changes: Any) -> Study:
+    whole = load_study("smoke").model_dump()
+    whole["data"] = {
+        "dataset": "folder",
+        "folder": folder / "images",
+        "image_size": 8,
+        "validation_images": 12,
+    }
+    whole["finetune"]["batch_size"] = 16
+    few = {"points": 3, "seeds": None}
+    whole["landscape"] = {
+        "lines": few,
+        "segments": few,
+        "plane": {"points": 3, "seeds": 1},
+        "rays": {"points": 3, "directions": 2, "seeds": 1},
+        "sharpness": {"steps": 1, "starts": 1, "seeds": 1},
+        "hessian": {"probes": 2, "seeds": 1},
+    }
+    return Study.model_validate({**whole, "name": "small", "seeds": [0], **changes})
+
+
+def experiment(folder: Path, study: Study, results: str = "results") -> Experiment:
+    return Experiment(study, folder / results, CPU, folder / "cache", SilentProgress())
+
+
+def finetune(folder: Path, study: Study, *names: str, results: str = "results") -> RecordStore:
+    made = experiment(folder, study, results)
+    made.finetune(list(names) or list(study.all_methods), list(study.seeds))
+    return made.store
+
+
+def digests(store: RecordStore, study: Study) -> dict[tuple[str, int], str]:
+    records = {(n, s): store.find(n, s) for n in study.run_names for s in study.seeds}
+    return {key: record.arrays_sha256 for key, record in records.items() if record}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished study; tests copy it."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_images(folder / "images", seed=0)
+    made = experiment(folder, small_study(folder))
+    made.finetune(list(made.study.all_methods), [0])
+    made.survey([0])
+    return folder
+
+
+@pytest.fixture
+def copied(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+# --- what trains together --------------------------------------------------------------------
+
+
+def test_one_method_is_trained_as_all_are(copied: Path) -> None:
+    """Another composition of the stack rounds otherwise, so the whole group trains."""
+    study = small_study(copied)
+    expected = digests(RecordStore(copied / "results", study), study)
+    store = finetune(copied, study, "swa", results="other")
+    assert digests(store, study) == expected
+
+
+def test_an_interrupted_study_gives_what_a_whole_one_does(copied: Path) -> None:
+    study = small_study(copied)
+    store = RecordStore(copied / "results", study)
+    expected = digests(store, study)
+    kept = {"adam", "sgd", "pswa"}
+    for name in set(study.run_names) - kept:
+        shutil.rmtree(store.folder / "runs" / name)
+    finetune(copied, study, "swa-cyclical")
+    assert digests(store, study) == expected
+
+
+def test_what_a_changed_study_adds_trains_by_itself(copied: Path) -> None:
+    study = small_study(copied)
+    before = digests(RecordStore(copied / "results", study), study)
+    added = {**study.model_dump()["methods"], "more": study.methods["swa"].model_dump()}
+    added["more"]["rate"]["learning_rate"] = 0.02
+    changed = small_study(copied, methods=added)
+    store = finetune(copied, changed)
+    assert before.items() <= digests(store, changed).items()
+    record, older = store.find("more", 0), store.find("swa", 0)
+    assert record is not None
+    assert list(record.trained_with) == ["more"]
+    assert older is not None
+    assert "more" not in older.trained_with
+
+
+def test_networks_train_one_by_one(copied: Path) -> None:
+    study = small_study(copied)
+    network = small_study(
+        copied,
+        methods={name: study.methods[name].model_dump() for name in ("sgd", "swa")},
+        rate_sweep=None,
+        claims={},
+        backbone={**study.backbone.model_dump(), "cache_features": False},
+    )
+    made = experiment(copied, network)
+    assert made._groups(["sgd", "swa"], 0) == [["sgd"], ["swa"]]
+
+
+class TestGroups:
+    ALL: ClassVar = {"a": "1", "b": "2", "c": "3"}
+
+    def test_without_records_all_train_together(self) -> None:
+        assert lockstep_groups(self.ALL, {}) == [["a", "b", "c"]]
+
+    def test_with_all_records_none_does(self) -> None:
+        assert lockstep_groups(self.ALL, dict.fromkeys(self.ALL, self.ALL)) == []
+
+    def test_a_missing_run_trains_in_its_old_group(self) -> None:
+        assert lockstep_groups(self.ALL, {"b": self.ALL}) == [["a", "b", "c"]]
+        old = {"b": "2", "a": "1"}
+        assert lockstep_groups(self.ALL, {"b": old}) == [["b", "a"], ["c"]]
+
+    def test_what_no_group_knows_is_a_group_of_its_own(self) -> None:
+        old = {"a": "1", "b": "2"}
+        assert lockstep_groups(self.ALL, {"a": old, "b": old}) == [["c"]]
+
+    def test_a_group_whose_member_has_changed_cannot_train_again(self) -> None:
+        old = {"a": "1", "b": "another"}
+        assert lockstep_groups(self.ALL, {"a": old}) == [["b", "c"]]
+
+
+# --- which bytes a run was made from -----------------------------------------------------------
+
+
+def test_other_images_under_the_same_path_are_other_runs(copied: Path) -> None:
+    study = small_study(copied)
+    before = digests(RecordStore(copied / "results", study), study)
+    write_images(copied / "images", seed=1)
+    store = RecordStore(copied / "results", study)
+    assert digests(store, study) == {}
+    after = digests(finetune(copied, study), study)
+    assert after.keys() == before.keys()
+    assert all(after[key] != before[key] for key in before)
+
+
+def test_the_same_images_at_another_path_or_packed_are_the_same_runs(copied: Path) -> None:
+    study = small_study(copied)
+    before = digests(RecordStore(copied / "results", study), study)
+    moved = copied / "elsewhere"
+    (copied / "images").rename(moved)
+    data = {**study.data.model_dump(), "folder": moved}
+    assert digests(RecordStore(copied / "results", small_study(copied, data=data)), study) == before
+
+
+def test_missing_images_stop_a_run_and_not_a_table(copied: Path) -> None:
+    study = small_study(copied)
+    before = digests(RecordStore(copied / "results", study), study)
+    shutil.rmtree(copied / "images")
+    with pytest.raises(InputError, match=r"data\.folder"):
+        experiment(copied, study)
+    assert digests(RecordStore.to_read(copied / "results", study), study) == before
+
+
+def with_weights(folder: Path, weights: Path) -> Study:
+    return small_study(folder, backbone={"weights": str(weights)})
+
+
+def test_other_weights_under_the_same_path_are_other_runs(copied: Path) -> None:
+    from swabench.study.study import BackboneSettings
+    from swabench.training.backbone import load_backbone
+
+    weights = copied / "w.pth"
+    for seed in (1, 2):
+        torch.save(load_backbone(BackboneSettings(seed=seed)).state_dict(), weights)
+        study = with_weights(copied, weights)
+        made = experiment(copied, study)
+        assert made.store.find("adam", 0) is None
+        assert made.pretrain([0]) == 1
+    weights.write_bytes(b"no weights")
+    with pytest.raises(InputError, match="is no file of weights"):
+        experiment(copied, study).pretrain([0])
+    weights.unlink()
+    with pytest.raises(InputError, match=r"backbone\.weights"):
+        experiment(copied, study).pretrain([0])
+    assert RecordStore.to_read(copied / "results", study).find("adam", 0) is not None
+
+
+def test_a_record_in_another_ones_place_is_refused(copied: Path) -> None:
+    study = small_study(copied, seeds=[0, 1])
+    store = finetune(copied, study)
+    runs = store.folder / "runs" / "swa"
+    first, second = sorted(runs.iterdir())
+    shutil.rmtree(second)
+    shutil.copytree(first, second)
+    with pytest.raises(InputError, match=r"seed 0, and lies where 1 belongs"):
+        collect(study, store, study.seeds)
+    shutil.rmtree(first)
+    sgd = next((store.folder / "runs" / "sgd").glob("seed-0-*"))
+    shutil.copytree(sgd, first)
+    with pytest.raises(InputError, match=r"method 'sgd', and lies where 'swa' belongs"):
+        experiment(copied, study).export("swa", 0)
+
+
+# --- features ---------------------------------------------------------------------------------
+
+
+def test_records_carry_the_digests_of_their_features(copied: Path) -> None:
+    study = small_study(copied)
+    record = RecordStore(copied / "results", study).find("swa", 0)
+    assert record is not None
+    found = record.provenance["features"]["head"]
+    entries = (copied / "cache" / "features").glob("*/features.json")
+    written = {entry.read_text() for entry in entries}
+    assert set(found) == {"training", "test"}
+    assert all(any(digest in text for text in written) for digest in found.values())
+
+
+def test_other_features_of_the_same_images_are_refused_within_a_seed(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another processor rounds otherwise: a seed's runs must not mix the two."""
+    extract = feature_cache.extract
+    monkeypatch.setattr(feature_cache, "extract", lambda *given: extract(*given) * (1 + 1e-6))
+    study = small_study(copied)
+    shutil.rmtree(copied / "cache")
+    for name in set(study.all_methods):
+        shutil.rmtree(copied / "results" / "small" / "runs" / name)
+    with pytest.raises(InputError, match="features"):
+        finetune(copied, study)
+    # Another seed may be made on another machine.
+    store = finetune(copied, small_study(copied, seeds=[1]))
+    assert store.find("swa", 1) is not None
+
+
+def test_the_number_of_threads_is_set_and_recorded(copied: Path) -> None:
+    study = small_study(copied, seeds=[5])
+    use_threads(1)
+    made = experiment(copied, study)
+    made.pretrain([5])
+    record = made.store.find("adam", 5)
+    assert record is not None
+    assert record.environment["threads"] == 1
+    assert torch.get_num_threads() == 1
+
+
+# --- the landscape of these weights -------------------------------------------------------------
+
+
+def test_a_clone_without_runs_has_no_landscape(copied: Path) -> None:
+    """Runs are not committed: a landscape that lies there is of somebody else's weights."""
+    study = small_study(copied)
+    store = RecordStore(copied / "results", study)
+    assert missing_parts(study, store, [0]) == []
+    shutil.rmtree(store.folder / "runs")
+    assert store.find_landscape("lines", 0) is None
+    assert missing_parts(study, store, [0])
+
+
+def test_a_landscape_of_other_weights_is_measured_anew(copied: Path) -> None:
+    study = small_study(copied)
+    store = RecordStore(copied / "results", study)
+    before = store.find_landscape("lines", 0)
+    move_weights(store, "swa")
+    assert store.find_landscape("lines", 0) is None
+    missing = missing_parts(study, store, [0])
+    assert experiment(copied, study).survey([0]) == len(missing)
+    after = store.find_landscape("lines", 0)
+    assert before is not None
+    assert after is not None
+    assert before.weights["adam"] == after.weights["adam"]
+    assert before.weights["swa"] != after.weights["swa"]
+    lines = [found.tables["lines"].query("end == 'swa'") for found in (before, after)]
+    assert not np.allclose(lines[0]["loss"], lines[1]["loss"], rtol=1e-3)
+
+
+def move_weights(store: RecordStore, name: str) -> None:
+    """Put a record of slightly other weights in the place of one."""
+    record = store.find(name, 0)
+    assert record is not None
+    kept = record.arrays()
+    outcome = Outcome(
+        history=list(record.history),
+        weights={"average": torch.from_numpy(kept["weights/average"] * np.float32(1.1))},
+        trajectory=torch.from_numpy(kept["trajectory"]),
+    )
+    shutil.rmtree(record.folder)
+    store.write(
+        name,
+        0,
+        outcome,
+        trained_with=list(record.trained_with),
+        provenance=record.provenance,
+        environment=record.environment,
+        seconds=1,
+    )
