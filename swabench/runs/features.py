@@ -28,7 +28,7 @@ from swabench.system.device import is_out_of_memory
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import Progress
 from swabench.training.backbone import Normalization, Preprocess, frozen_part, weights_digest
-from swabench.training.network import channels_last
+from swabench.training.convolution import channels_last
 
 BATCH = {"cpu": 256, "cuda": 4096, "mps": 1024}
 _ARRAY = "features.safetensors"

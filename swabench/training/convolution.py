@@ -1,12 +1,13 @@
-"""Convolutions on maps hardly larger than a pixel, as matrix products.
+"""Convolutions: their layout in memory, and those on maps hardly larger than a pixel.
 
 At 28 pixels ResNet-50's last stage works on maps of 2×2 and 1×1. There a convolution library pads
 and reorders for windows that mostly lie outside the map; the same sum as one matrix product takes
 a fraction of the time (`tests/bench/network.py` measures it).
 """
 
-from typing import cast
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,3 +47,9 @@ def narrow_convolutions(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is nn.Conv2d:
             module.__class__ = NarrowConv2d
+
+
+def channels_last(module: nn.Module) -> nn.Module:
+    """Lay a module's convolution weights out as the fast kernels want them."""
+    # torch's releases differ in how they annotate this argument.
+    return cast(nn.Module, cast(Any, module).to(memory_format=torch.channels_last))

@@ -4,7 +4,7 @@ BatchNorm is this module's own affair: while training a layer normalises by its 
 keeps running statistics, which serve the iterate; an average has statistics measured anew.
 """
 
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from swabench.study.study import SGD, Adam, Precision
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
+from swabench.training.convolution import channels_last
 from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
 from swabench.training.graph import CudaGraph
 from swabench.training.learner import Splits
@@ -205,12 +206,6 @@ class NetworkLearner:
         ):
             scores: Tensor = self._network(inputs)
         return scores.to(self._weights.dtype)
-
-
-def channels_last(module: nn.Module) -> nn.Module:
-    """Lay a module's convolution weights out as the fast kernels want them."""
-    # torch's releases differ in how they annotate this argument.
-    return cast(nn.Module, cast(Any, module).to(memory_format=torch.channels_last))
 
 
 def _optimizer(settings: SGD | Adam, weights: Tensor) -> torch.optim.Optimizer:
