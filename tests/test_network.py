@@ -24,6 +24,7 @@ from swabench.study.schedules import Constant, Cyclical, Multiplicative
 from swabench.study.study import BOUNDARIES, SGD, Adam, BackboneSettings, Boundary, Precision, Study
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import SilentProgress
+from swabench.training import convolution
 from swabench.training.backbone import (
     Preprocess,
     Standardize,
@@ -32,6 +33,7 @@ from swabench.training.backbone import (
     trained_part,
 )
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
+from swabench.training.convolution import narrow_convolutions
 from swabench.training.flat import assign, batchnorm_layers, flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Split
@@ -393,6 +395,48 @@ def test_bfloat16_keeps_weights_and_averages_in_float32() -> None:
     assert rough.weights["average"].dtype == torch.float32
     difference = (rough.weights["average"] - exact.weights["average"]).abs().max()
     assert 0 < difference < 0.05
+
+
+def test_no_map_lies_channels_last_where_batchnorm_would_fail_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on MPS, tried out on the CPU: the maps lie otherwise, the results are the same."""
+    data = splits(shape=(3, 8, 8))
+    whole = nn.Sequential(
+        nn.Conv2d(3, 4, 1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 1, 3),
+        nn.BatchNorm2d(1),
+        tiny(),
+    ).double()
+    narrow_convolutions(whole)
+    rows, rates = torch.arange(BATCH), torch.tensor([0.1], dtype=torch.float64)
+    found, layouts = [], []
+    for devices in (set[str](), {"cpu"}):
+        monkeypatch.setattr(convolution, "CHANNELS_FIRST", devices)
+        network = copy.deepcopy(whole)
+        layouts.append(_layouts_at_batchnorm(network))
+        learner = NetworkLearner(network, data, *flatten(whole), SGD(name="sgd"))
+        learner.step(rows, rates)
+        found.append(learner.weights())
+    assert layouts == [{"channels last"}, {"channels first"}]
+    torch.testing.assert_close(found[1], found[0])
+
+
+def _layouts_at_batchnorm(network: nn.Module) -> set[str]:
+    """How maps of several channels lie at the BatchNorm layers; filled as the network runs."""
+    found: set[str] = set()
+
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0].shape[1] == 1:  # lies in both ways
+            return
+        last = inputs[0].is_contiguous(memory_format=torch.channels_last)
+        found.add("channels last" if last else "channels first")
+
+    for layer in batchnorm_layers(network).values():
+        layer.register_forward_pre_hook(look)
+    return found
 
 
 def test_vectors_hold_what_the_network_holds() -> None:

@@ -28,7 +28,7 @@ from swabench.system.device import is_out_of_memory
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import Progress
 from swabench.training.backbone import Normalization, Preprocess, frozen_part, weights_digest
-from swabench.training.convolution import channels_last
+from swabench.training.convolution import lay_out
 
 BATCH = {"cpu": 256, "cuda": 4096, "mps": 1024}
 _ARRAY = "features.safetensors"
@@ -116,7 +116,7 @@ def extract(
         SwabenchError: The device's memory does not hold a batch.
     """
     dtype = getattr(torch, precision)
-    layers = channels_last(layers.to(device, dtype))
+    layers = lay_out(layers.to(dtype), device)
     batch = BATCH[device.type]
     result: Tensor | None = None
     with torch.inference_mode(), progress.task(f"features, {name}", len(images), "images") as done:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from swabench.study.study import SGD, Adam, Precision
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
-from swabench.training.convolution import channels_last
+from swabench.training.convolution import lay_out, memory_format
 from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
 from swabench.training.graph import CudaGraph
 from swabench.training.learner import Splits
@@ -63,7 +63,7 @@ class NetworkLearner:
         self._network = network.to(self._weights).eval()
         self._adopt_vectors()
         self._splits = splits
-        self._frozen = channels_last(frozen or nn.Identity()).to(self._device)
+        self._frozen = lay_out(frozen or nn.Identity(), self._device)
         self._frozen.eval().requires_grad_(False)
         self._batchnorm_steps = batchnorm_steps
         self._precision: Precision = precision
@@ -196,7 +196,7 @@ class NetworkLearner:
         with torch.no_grad():
             inputs = self._frozen(raw).to(self._weights.dtype)
         if inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            inputs = inputs.contiguous(memory_format=memory_format(self._device))
         # Weights are used once in a pass: a cache of cast ones would only stand in a graph's way.
         with torch.autocast(
             self._device.type,
