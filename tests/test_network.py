@@ -1,9 +1,9 @@
 """The network learner against the usual way, the stacked heads, and BatchNorm done by hand."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import pytest
@@ -21,10 +21,12 @@ from swabench.runs.materials import Materials
 from swabench.study.averaging import AveragingPlan
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant, Cyclical, Multiplicative
+from swabench.study.settings import Settings
 from swabench.study.study import BOUNDARIES, SGD, Adam, BackboneSettings, Boundary, Precision, Study
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import SilentProgress
 from swabench.training import convolution
+from swabench.training import network as networks
 from swabench.training.backbone import (
     Preprocess,
     Standardize,
@@ -207,6 +209,30 @@ def test_adam_equals_torchs() -> None:
             ).backward()
             optimizer.step()
     torch.testing.assert_close(outcome.weights["iterate"], flatten(network)[0])
+
+
+class Momentum(SGD):
+    """Settings of a made-up optimizer; that it is like SGD must not make it SGD."""
+
+    name: Literal["momentum"]  # type: ignore[assignment]
+
+
+class Lion(Settings):
+    """Settings of another."""
+
+    name: Literal["lion"]
+
+
+@pytest.mark.parametrize("settings", [Momentum(name="momentum"), Lion(name="lion")])
+def test_an_optimizer_without_an_implementation_is_an_error_that_names_it(
+    settings: Settings,
+) -> None:
+    optimizer, data = cast(SGD, settings), splits(shape=(9,))
+    named = f"optimizer: '{settings.name}' is not implemented"  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=f"{named} for a network"):
+        learner_of(nn.Linear(9, CLASSES).double(), data, optimizer)
+    with pytest.raises(InputError, match=f"{named} for stacked heads"):
+        StackedHeads(data, initial_head(9, CLASSES, 0).double()[None], optimizer, CLASSES)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -466,6 +492,55 @@ def test_what_trains_higher_up_is_the_tail_of_what_trains_lower_down() -> None:
         assert torch.equal(whole[len(whole) - len(layer4) :], layer4)
         assert torch.equal(layer4[len(layer4) - len(head) :], head)
     assert sum(map(len, vectors["all"])) == sum(map(len, flatten(resnet50(num_classes=10))))
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "fuses"),
+    [
+        ("cpu", torch.float64, True),
+        ("cpu", torch.float32, True),
+        ("meta", torch.float32, True),  # stands for a GPU
+        ("meta", torch.float64, False),
+    ],
+)
+def test_float64_weights_on_a_gpu_are_not_updated_by_fused_kernels(
+    device: str, dtype: torch.dtype, fuses: bool
+) -> None:
+    """Those read the rate as float32, and take it for another number."""
+    assert networks._fuses(torch.zeros(3, dtype=dtype, device=device)) is fuses
+
+
+@pytest.mark.parametrize("settings", [SGD(name="sgd"), Adam(name="adam")])
+def test_a_step_that_is_not_fused_is_the_same_step(
+    settings: SGD | Adam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, found = splits(), []
+    for fuses in (True, False):
+        monkeypatch.setattr(networks, "_fuses", lambda weights, fuses=fuses: fuses)
+        learner = learner_of(tiny(), data, settings)
+        assert learner._optimizer.param_groups[0]["fused"] is fuses
+        (outcome,) = run(learner, [METHODS["sgd"]], data)
+        found.append(outcome.weights["iterate"])
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_no_two_cuda_graphs_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph keeps the memory of a whole pass; a second is made when BatchNorm is frozen."""
+    learner = learner_of(tiny(), splits(), batchnorm_steps=1)
+    held: list[object] = []
+
+    class Graph:
+        def __init__(self, function: Callable[[Tensor], None], example: Tensor) -> None:
+            held.append(learner._graph)
+            self._function = function
+
+        def __call__(self, argument: Tensor) -> None:
+            self._function(argument)
+
+    monkeypatch.setattr(networks, "CudaGraph", Graph)
+    learner._replay_backward(torch.arange(BATCH), True)
+    learner._replay_backward(torch.arange(BATCH), False)
+    assert held == [None, None]
 
 
 def test_a_restart_leaves_nothing_of_adam() -> None:

@@ -4,18 +4,20 @@ BatchNorm is this module's own affair: while training a layer normalises by its 
 keeps running statistics, which serve the iterate; an average has statistics measured anew.
 """
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swabench.study.study import SGD, Adam, Precision
+from swabench.study.settings import Settings
+from swabench.study.study import SGD, Adam, Optimizer, Precision
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.convolution import lay_out, memory_format
 from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
 from swabench.training.graph import CudaGraph
-from swabench.training.learner import Splits
+from swabench.training.learner import Splits, implementation
 from swabench.training.measurement import SplitName
 
 Mode = Literal["training", "training, BatchNorm fixed", "evaluation"]
@@ -39,6 +41,9 @@ class NetworkLearner:
         precision: Number format of the forward and backward pass; the weights, their updates
             and the averages keep their own.
         evaluation_batch: Images at a time where nothing trains.
+
+    Raises:
+        InputError: There is no such optimizer for a network.
     """
 
     runs = 1
@@ -49,7 +54,7 @@ class NetworkLearner:
         splits: Splits,
         weights: Tensor,
         statistics: Tensor,
-        optimizer: SGD | Adam,
+        optimizer: Optimizer,
         *,
         frozen: nn.Module | None = None,
         batchnorm_steps: int | None = None,
@@ -68,7 +73,9 @@ class NetworkLearner:
         self._batchnorm_steps = batchnorm_steps
         self._precision: Precision = precision
         self._evaluation_batch = evaluation_batch
-        self._optimizer = _optimizer(optimizer, self._weights)
+        self._optimizer = implementation(optimizer, _OPTIMIZERS, "a network")(
+            optimizer, self._weights
+        )
         self._steps = 0
         self._mode: Mode = "evaluation"
         self._graph: tuple[int, bool, CudaGraph] | None = None
@@ -90,8 +97,7 @@ class NetworkLearner:
             self._replay_backward(rows, trains)
         else:
             self._backward(rows)
-        # A tensor: a number would make a GPU wait for it.
-        self._optimizer.param_groups[0]["lr"] = rates[0]
+        self._set_rate(rates[0])
         self._optimizer.step()
         self._steps += 1
 
@@ -114,6 +120,11 @@ class NetworkLearner:
         return [torch.stack(of_split) for of_split in zip(*scores, strict=True)]
 
     # --- training --------------------------------------------------------------------------
+
+    def _set_rate(self, rate: Tensor) -> None:
+        group = self._optimizer.param_groups[0]
+        # A fused step takes a tensor: a number would make a GPU wait for it.
+        group["lr"] = rate if group["fused"] else rate.item()
 
     def _adopt_vectors(self) -> None:
         """Make the network's parameters, gradients and statistics views into the vectors."""
@@ -154,6 +165,7 @@ class NetworkLearner:
     def _replay_backward(self, rows: Tensor, trains: bool) -> None:
         """The same through a CUDA graph; a batch of another size than the first is run as it is."""
         if self._graph is None or self._graph[1] != trains:
+            self._graph = None  # so that the memory of two is never held at once
             kept = self._statistics.clone()
             self._graph = (len(rows), trains, CudaGraph(self._backward, rows))
             self._statistics.copy_(kept)
@@ -208,19 +220,35 @@ class NetworkLearner:
         return scores.to(self._weights.dtype)
 
 
-def _optimizer(settings: SGD | Adam, weights: Tensor) -> torch.optim.Optimizer:
-    """PyTorch's own; `fused` makes a step one pass over the vector. Rates are set step by step."""
-    if isinstance(settings, SGD):
-        return torch.optim.SGD(
-            [weights],
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.nesterov,
-            fused=True,
-        )
+def _sgd(settings: SGD, weights: Tensor) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        [weights],
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.nesterov,
+        fused=_fuses(weights),
+    )
+
+
+def _adam(settings: Adam, weights: Tensor) -> torch.optim.Optimizer:
     return torch.optim.Adam(
         [weights],
         betas=(settings.beta1, settings.beta2),
         weight_decay=settings.weight_decay,
-        fused=True,
+        fused=_fuses(weights),
     )
+
+
+# PyTorch's own, on one vector (P,); rates are set step by step.
+_OPTIMIZERS: Mapping[type[Settings], Callable[[Any, Tensor], torch.optim.Optimizer]] = {
+    SGD: _sgd,
+    Adam: _adam,
+}
+
+
+def _fuses(weights: Tensor) -> bool:
+    """Whether a step may be one pass over the vector.
+
+    On a GPU the fused kernels read a rate that is a tensor as float32, whatever the weights are.
+    """
+    return weights.device.type == "cpu" or weights.dtype == torch.float32
