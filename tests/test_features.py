@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from swabench.runs.features import frozen_features
+from swabench.runs.features import extract, frozen_features
 from swabench.study.study import BackboneSettings, Boundary
 from swabench.system.errors import InputError
 from swabench.system.progress import SilentProgress
@@ -58,6 +58,21 @@ def test_preprocessing_scales_repeats_and_normalises() -> None:
     expected = (images().astype(np.float64) / 255 - 0.13) / 0.31
     assert found.shape == (4, 3, 28, 28)
     np.testing.assert_allclose(found.numpy(), np.repeat(expected, 3, axis=1), atol=1e-5)
+
+
+def test_features_are_computed_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU convolutions use TF32 by default, and features then move by two percent."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen: list[bool] = []
+
+    class Witness(nn.Flatten):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return super().forward(inputs)
+
+    extract(images(), Witness(), torch.device("cpu"), "float32", SilentProgress(), "few")
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_layer4s_inputs_lead_to_the_same_features(tmp_path: Path) -> None:

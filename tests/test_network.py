@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal, cast
 
 import numpy as np
@@ -23,9 +24,10 @@ from swabench.study.methods import Method
 from swabench.study.schedules import Constant, Cyclical, Multiplicative
 from swabench.study.settings import Settings
 from swabench.study.study import BOUNDARIES, SGD, Adam, BackboneSettings, Boundary, Precision, Study
+from swabench.system.device import exact_float32
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import SilentProgress
-from swabench.training import convolution
+from swabench.training import convolution, heads
 from swabench.training import network as networks
 from swabench.training.backbone import (
     Preprocess,
@@ -465,6 +467,44 @@ def _layouts_at_batchnorm(network: nn.Module) -> set[str]:
     return found
 
 
+class Witness(nn.Module):
+    """Notes in which arithmetic it was run, and whether in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[str, bool]] = set()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        mode = "training" if self.training else "evaluation"
+        rough = {torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32}
+        self.seen |= {(mode, each) for each in rough}
+        return inputs
+
+
+def test_only_what_trains_computes_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen layers give what the cache would hold; scores do not depend on who trained."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=True))
+    data, above, below = splits(), Witness(), Witness()
+    network = nn.Sequential(above, tiny())
+    learner = NetworkLearner(network, data, *flatten(network), SGD(name="sgd"), frozen=below)
+    run(learner, [METHODS["swa"]], data)
+    assert above.seen == {("training", True), ("evaluation", False)}
+    assert below.seen == {("evaluation", False)}
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_heads_are_scored_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=True))
+    seen: list[bool] = []
+    monkeypatch.setattr(
+        heads, "stacked_logits", lambda *_: seen.append(torch.backends.cuda.matmul.allow_tf32)
+    )
+    start = initial_head(9, CLASSES, 0).double()[None]
+    StackedHeads(splits(shape=(9,)), start, SGD(name="sgd"), CLASSES).logits(["test"])
+    assert seen == [False]
+
+
 def test_vectors_hold_what_the_network_holds() -> None:
     network = tiny()
     network(splits()["train"].inputs)
@@ -559,13 +599,8 @@ def test_a_restart_leaves_nothing_of_adam() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("batchnorm_steps", [None, 4])
-def test_a_gpu_agrees_with_the_cpu(
-    name: str, batchnorm_steps: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_agrees_with_the_cpu(name: str, batchnorm_steps: int | None) -> None:
     """Through CUDA graphs, and with the ragged last minibatch beside them."""
-    # TF32 keeps 10 bits of a factor, a CPU's float32 keeps 23.
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     data = splits(dtype=torch.float32)
     on_gpu: dict[SplitName, Split] = {
         key: Split(split.inputs.cuda(), split.labels.cuda()) for key, split in data.items()
@@ -573,7 +608,8 @@ def test_a_gpu_agrees_with_the_cpu(
     found = []
     for each in (data, on_gpu):
         learner = learner_of(tiny().float(), each, batchnorm_steps=batchnorm_steps)
-        found.append(run(learner, [METHODS[name]], each)[0])
+        with exact_float32():  # TF32 keeps 10 bits of a factor, a CPU's float32 keeps 23
+            found.append(run(learner, [METHODS[name]], each)[0])
     for predictor, weights in found[0].weights.items():
         torch.testing.assert_close(found[1].weights[predictor], weights, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(

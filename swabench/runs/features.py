@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 
 from swabench.study.study import Boundary, Precision
-from swabench.system.device import is_out_of_memory
+from swabench.system.device import exact_float32, is_out_of_memory
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import Progress
 from swabench.training.backbone import Normalization, Preprocess, frozen_part, weights_digest
@@ -119,7 +119,8 @@ def extract(
     layers = lay_out(layers.to(dtype), device)
     batch = BATCH[device.type]
     result: Tensor | None = None
-    with torch.inference_mode(), progress.task(f"features, {name}", len(images), "images") as done:
+    task = progress.task(f"features, {name}", len(images), "images")
+    with torch.inference_mode(), exact_float32(), task as done:
         for start in range(0, len(images), batch):
             rows = torch.from_numpy(images[start : start + batch]).to(device)
             try:

@@ -1,8 +1,10 @@
-"""Where tensors live: the choice of a device, and its name for the manifest."""
+"""Where tensors live: the choice of a device, its name, its memory, its arithmetic."""
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -47,6 +49,24 @@ def describe_device(device: torch.device) -> str:
     return f"{_processor()}, {torch.get_num_threads()} threads" + (
         " (MPS)" if device.type == "mps" else ""
     )
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Within it, a GPU computes float32 as float32, not with TF32's ten bits of a factor.
+
+    cuDNN's convolutions use TF32 unless told otherwise; matrix products do where somebody asked
+    for it. Afterwards both are as they were.
+    """
+    settings: list[Any] = [torch.backends.cudnn, torch.backends.cuda.matmul]
+    rough = [each for each in settings if each.allow_tf32]
+    for each in rough:
+        each.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for each in rough:
+            each.allow_tf32 = True
 
 
 def is_out_of_memory(error: BaseException) -> bool:

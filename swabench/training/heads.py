@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from swabench.study.settings import Settings
 from swabench.study.study import SGD, Adam, Optimizer
+from swabench.system.device import exact_float32
 from swabench.training.learner import Splits, implementation
 from swabench.training.measurement import SplitName
 
@@ -154,6 +155,7 @@ class StackedHeads:
         self._bias[run] = weights[size:]
         self._optimizer.restart(run)
 
+    @exact_float32()
     def logits(self, splits: list[SplitName], weights: Tensor | None = None) -> list[Tensor]:
         """Class scores of whole splits, each of shape (K, N, C); K = R without `weights`."""
         flat = self.weights() if weights is None else weights

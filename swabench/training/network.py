@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from swabench.study.settings import Settings
 from swabench.study.study import SGD, Adam, Optimizer, Precision
+from swabench.system.device import exact_float32
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.convolution import lay_out, memory_format
 from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
@@ -178,6 +179,7 @@ class NetworkLearner:
     # --- evaluation ------------------------------------------------------------------------
 
     @torch.no_grad()
+    @exact_float32()
     def _predict(
         self, splits: list[SplitName], average: Tensor | None
     ) -> tuple[list[Tensor], Tensor]:
@@ -205,7 +207,7 @@ class NetworkLearner:
 
     def _forward(self, raw: Tensor) -> Tensor:
         """Class scores (B, C) of what the splits hold."""
-        with torch.no_grad():
+        with torch.no_grad(), exact_float32():  # as where these layers' outputs are cached
             inputs = self._frozen(raw).to(self._weights.dtype)
         if inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=memory_format(self._device))
