@@ -6,7 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from swabench.system.device import exact_float32, is_out_of_memory
+from swabench.system.device import exact_float32, is_out_of_memory, memory_for
+from swabench.system.errors import SwabenchError
+
+
+def accelerator_error(words: str) -> Exception:
+    """As torch's newer releases raise them."""
+    kind: type[Exception] = getattr(torch, "AcceleratorError", RuntimeError)
+    return kind(words)
 
 
 @pytest.mark.parametrize(
@@ -19,12 +26,36 @@ from swabench.system.device import exact_float32, is_out_of_memory
             True,
         ),
         (MemoryError(), True),
+        # What a GPU's driver and libraries say where torch's allocator was not the one to ask.
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), True),
+        (accelerator_error("CUDA error: out of memory"), True),
+        (accelerator_error("CUDA error: an illegal memory access was encountered"), False),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(h)"),
+            True,
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (
+            RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+            True,
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("MPS backend out of memory"), False),
     ],
 )
 def test_out_of_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
+
+
+def test_only_memory_that_does_not_suffice_is_put_into_words() -> None:
+    with pytest.raises(SwabenchError, match="out of memory for a thing"), memory_for("a thing"):
+        torch.empty(1 << 60)
+    with pytest.raises(KeyError), memory_for("a thing"):
+        raise KeyError
+    with pytest.raises(RuntimeError, match="shapes"), memory_for("a thing"):
+        torch.mm(torch.ones(2, 3), torch.ones(2, 3))
 
 
 def test_the_allocator_of_this_torch_is_recognised() -> None:

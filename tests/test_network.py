@@ -799,6 +799,20 @@ def test_out_of_memory_names_what_to_lower(
         carry_out(study_of(own_images, "head", "head"), tmp_path)
 
 
+def test_images_that_do_not_fit_a_device_say_what_to_lower(
+    own_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(own_images, "all", "all", standardize=False)
+    materials = Materials(study, torch.device("cpu"), tmp_path, SilentProgress())
+
+    def full(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Tensor, "to", full)
+    with pytest.raises(SwabenchError, match=r"out of memory.*lower data\.training_images"):
+        materials.prepare("all")
+
+
 def test_features_that_would_not_fit_are_refused(
     own_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
