@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.models import resnet50
 
-from swabench.training.convolution import NarrowConv2d, narrow_convolutions
+from swabench.training import convolution
+from swabench.training.backbone import Preprocess
+from swabench.training.convolution import NarrowConv2d, lay_out, memory_format, narrow_convolutions
 
 
 @given(
@@ -42,3 +44,30 @@ def test_a_network_keeps_its_names_and_values() -> None:
     after = network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("cpu", torch.channels_last),
+        ("cuda", torch.channels_last),
+        ("mps", torch.contiguous_format),
+    ],
+)
+def test_channels_come_last_but_on_mps(device: str, expected: torch.memory_format) -> None:
+    assert memory_format(torch.device(device)) == expected
+
+
+def test_weights_are_laid_out_for_the_device() -> None:
+    layer = nn.Conv2d(3, 4, 3)
+    lay_out(layer, torch.device("cpu"))
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("devices", [set(), {"cpu"}])
+def test_images_are_laid_out_for_the_device(
+    devices: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "CHANNELS_FIRST", devices)
+    images = Preprocess(8, ((0.1,), (0.3,)))(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+    assert images.is_contiguous(memory_format=torch.channels_last) == (not devices)

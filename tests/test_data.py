@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from swabench.data import datasets as data
 from swabench.data import mirror
+from swabench.study.study import DatasetName
 from swabench.system.errors import InputError, SwabenchError
 
 Tiny = dict[str, NDArray[np.uint8]]
@@ -160,6 +161,10 @@ def cut_header(folder: Path) -> None:
     (folder / TEST_IMAGES).write_bytes(raw[:9])
 
 
+def no_header(folder: Path) -> None:
+    (folder / TRAIN_IMAGES).write_bytes((folder / TRAIN_IMAGES).read_bytes()[:4])
+
+
 def lengthen(folder: Path) -> None:
     raw = (folder / TEST_LABELS).read_bytes()
     (folder / TEST_LABELS).write_bytes(raw + b"\0")
@@ -230,6 +235,60 @@ def test_no_folder(tmp_path: Path) -> None:
         data.load_dataset("folder", tmp_path / "absent", tmp_path, silent)
     with pytest.raises(InputError, match=r"data\.folder"):
         data.load_dataset("folder", None, tmp_path, silent)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("channels", [None, 3])
+def test_sizes_of_a_folder_are_those_of_its_images(
+    tmp_path: Path, packed: bool, channels: int | None
+) -> None:
+    write(tmp_path / "raw", tiny(channels=channels), packed=packed)
+    found = data.dataset_sizes("folder", tmp_path)
+    whole = data.load_dataset("folder", tmp_path, tmp_path, silent)
+    assert found == (6, 4, *whole.train_images.shape[1:], whole.classes)
+
+
+def test_sizes_need_no_images(tmp_path: Path) -> None:
+    """Only the header of a file of images is read: they may be large."""
+    images = write(tmp_path, tiny()) / TRAIN_IMAGES
+    images.write_bytes(images.read_bytes()[:16])
+    assert data.dataset_sizes("folder", tmp_path) == data.Sizes(6, 4, 1, 5, 3, 3)
+
+
+@pytest.mark.parametrize("spoil", [spoil_magic, spoil_rank, no_header, remove, no_gzip])
+def test_sizes_of_a_spoiled_folder_are_refused(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    spoil(write(tmp_path, tiny()))
+    with pytest.raises(InputError, match=str(tmp_path)):
+        data.dataset_sizes("folder", tmp_path)
+
+
+def test_sizes_of_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="absent: not a folder"):
+        data.dataset_sizes("folder", tmp_path / "absent")
+    with pytest.raises(InputError, match=r"data\.folder"):
+        data.dataset_sizes("folder", None)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_published_sizes_are_those_of_the_published_files(name: DatasetName) -> None:
+    sizes = data.PUBLISHED_SIZES[name]
+    counts = (sizes.training_images, sizes.test_images)
+    pixels = sizes.channels * sizes.height * sizes.width
+    expected = [size for n in counts for size in (16 + n * pixels, 8 + n)]
+    assert [known.size for known in data.RECIPES[name].files.values() if known] == expected
+
+
+def test_every_published_data_set_has_sizes() -> None:
+    assert set(data.PUBLISHED_SIZES) == set(data.DATASETS) - {"folder"}
+    # CIFAR-10's are pickles, a little longer than what they hold.
+    cifar = data.PUBLISHED_SIZES["cifar10"]
+    pixels = cifar.channels * cifar.height * cifar.width
+    held = (cifar.training_images + cifar.test_images) * pixels
+    files = sum(known.size for known in data.RECIPES["cifar10"].files.values() if known)
+    assert held < files < 1.02 * held
+    assert data.dataset_sizes("cifar10", Path("/nowhere")) == cifar
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")

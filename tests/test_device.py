@@ -1,9 +1,19 @@
-"""What a device says when its memory does not suffice."""
+"""What a device says when its memory does not suffice, and how it computes."""
+
+import contextlib
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from swabench.system.device import is_out_of_memory
+from swabench.system.device import exact_float32, is_out_of_memory, memory_for
+from swabench.system.errors import SwabenchError
+
+
+def accelerator_error(words: str) -> Exception:
+    """As torch's newer releases raise them."""
+    kind: type[Exception] = getattr(torch, "AcceleratorError", RuntimeError)
+    return kind(words)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +26,21 @@ from swabench.system.device import is_out_of_memory
             True,
         ),
         (MemoryError(), True),
+        # What a GPU's driver and libraries say where torch's allocator was not the one to ask.
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), True),
+        (accelerator_error("CUDA error: out of memory"), True),
+        (accelerator_error("CUDA error: an illegal memory access was encountered"), False),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(h)"),
+            True,
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (
+            RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+            True,
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("MPS backend out of memory"), False),
     ],
@@ -24,7 +49,43 @@ def test_out_of_memory_is_told_from_other_errors(error: Exception, expected: boo
     assert is_out_of_memory(error) is expected
 
 
+def test_only_memory_that_does_not_suffice_is_put_into_words() -> None:
+    with pytest.raises(SwabenchError, match="out of memory for a thing"), memory_for("a thing"):
+        torch.empty(1 << 60)
+    with pytest.raises(KeyError), memory_for("a thing"):
+        raise KeyError
+    with pytest.raises(RuntimeError, match="shapes"), memory_for("a thing"):
+        torch.mm(torch.ones(2, 3), torch.ones(2, 3))
+
+
 def test_the_allocator_of_this_torch_is_recognised() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60)
     assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize("before", [(True, False), (True, True), (False, True), (False, False)])
+def test_float32_is_exact_within_and_as_before_afterwards(
+    before: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cudnn, matmul = torch.backends.cudnn, SimpleNamespace(allow_tf32=before[1])
+    monkeypatch.setattr(cudnn, "allow_tf32", before[0])
+    monkeypatch.setattr(torch.backends.cuda, "matmul", matmul)
+    with contextlib.suppress(KeyError), exact_float32():
+        with exact_float32():
+            pass
+        assert (cudnn.allow_tf32, matmul.allow_tf32) == (False, False)
+        raise KeyError
+    assert (cudnn.allow_tf32, matmul.allow_tf32) == before
+
+
+def test_torchs_own_setting_is_taken_back() -> None:
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    matmul.allow_tf32 = True
+    try:
+        with exact_float32():
+            assert not matmul.allow_tf32
+        assert matmul.allow_tf32
+    finally:
+        matmul.allow_tf32 = before

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from swabench.runs import features
-from swabench.runs.features import frozen_features
+from swabench.runs.features import batch_size, extract, frozen_features
 from swabench.study.study import BackboneSettings, Boundary
-from swabench.system.errors import InputError
+from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import SilentProgress
 from swabench.training.backbone import Preprocess, frozen_part, load_backbone, weights_digest
 
@@ -63,6 +63,65 @@ def test_preprocessing_scales_repeats_and_normalises() -> None:
     expected = (images().astype(np.float64) / 255 - 0.13) / 0.31
     assert found.shape == (4, 3, 28, 28)
     np.testing.assert_allclose(found.numpy(), np.repeat(expected, 3, axis=1), atol=1e-5)
+
+
+def test_features_are_computed_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU convolutions use TF32 by default, and features then move by two percent."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen: list[bool] = []
+
+    class Witness(nn.Flatten):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return super().forward(inputs)
+
+    extract(images(), Witness(), torch.device("cpu"), "float32", SilentProgress(), "few", 4)
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_features_serve_training() -> None:
+    layers = nn.Flatten()
+    found = extract(images(), layers, torch.device("cpu"), "float32", SilentProgress(), "few", 3)
+    assert not found.is_inference()
+    np.testing.assert_array_equal(found.numpy(), images().reshape(4, -1))
+
+
+@pytest.mark.parametrize(
+    ("device", "size", "expected"),
+    [
+        ("cpu", 28, 256), ("cuda", 28, 4096), ("mps", 28, 1024),
+        ("cpu", 8, 256), ("cuda", 56, 1024), ("cuda", 224, 64), ("cpu", 1000, 1),
+    ],
+)  # fmt: skip
+def test_fewer_images_at_a_time_the_larger_they_are(device: str, size: int, expected: int) -> None:
+    assert batch_size(torch.device(device), size) == expected
+
+
+def test_images_go_through_in_batches_of_the_size_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "BATCH", {"cpu": 12})
+    monkeypatch.setattr(features, "frozen_part", lambda network, boundary: [Witness()])
+    seen: list[int] = []
+
+    class Witness(nn.Flatten):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            seen.append(len(inputs))
+            return super().forward(inputs)
+
+    found = compute(tmp_path, size=56)
+    assert seen == [1, 3, 1]  # one to see how large the result will be
+    assert found.shape == (4, 3 * 56 * 56)
+
+
+def test_features_that_do_not_fit_say_what_to_lower() -> None:
+    class Full(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(SwabenchError, match=r"out of memory.* 2 images .*lower data\.image_size"):
+        extract(images(), Full(), torch.device("cpu"), "float32", SilentProgress(), "few", 2)
 
 
 def test_layer4s_inputs_lead_to_the_same_features(tmp_path: Path) -> None:

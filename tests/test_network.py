@@ -1,9 +1,10 @@
 """The network learner against the usual way, the stacked heads, and BatchNorm done by hand."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Literal, cast
 
 import numpy as np
 import pytest
@@ -21,9 +22,13 @@ from swabench.runs.materials import Materials
 from swabench.study.averaging import AveragingPlan
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant, Cyclical, Multiplicative
+from swabench.study.settings import Settings
 from swabench.study.study import BOUNDARIES, SGD, Adam, BackboneSettings, Boundary, Precision, Study
+from swabench.system.device import exact_float32
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import SilentProgress
+from swabench.training import convolution, heads
+from swabench.training import network as networks
 from swabench.training.backbone import (
     Preprocess,
     Standardize,
@@ -32,6 +37,7 @@ from swabench.training.backbone import (
     trained_part,
 )
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
+from swabench.training.convolution import narrow_convolutions
 from swabench.training.flat import assign, batchnorm_layers, flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Split
@@ -205,6 +211,30 @@ def test_adam_equals_torchs() -> None:
             ).backward()
             optimizer.step()
     torch.testing.assert_close(outcome.weights["iterate"], flatten(network)[0])
+
+
+class Momentum(SGD):
+    """Settings of a made-up optimizer; that it is like SGD must not make it SGD."""
+
+    name: Literal["momentum"]  # type: ignore[assignment]
+
+
+class Lion(Settings):
+    """Settings of another."""
+
+    name: Literal["lion"]
+
+
+@pytest.mark.parametrize("settings", [Momentum(name="momentum"), Lion(name="lion")])
+def test_an_optimizer_without_an_implementation_is_an_error_that_names_it(
+    settings: Settings,
+) -> None:
+    optimizer, data = cast(SGD, settings), splits(shape=(9,))
+    named = f"optimizer: '{settings.name}' is not implemented"  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=f"{named} for a network"):
+        learner_of(nn.Linear(9, CLASSES).double(), data, optimizer)
+    with pytest.raises(InputError, match=f"{named} for stacked heads"):
+        StackedHeads(data, initial_head(9, CLASSES, 0).double()[None], optimizer, CLASSES)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -395,6 +425,86 @@ def test_bfloat16_keeps_weights_and_averages_in_float32() -> None:
     assert 0 < difference < 0.05
 
 
+def test_no_map_lies_channels_last_where_batchnorm_would_fail_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on MPS, tried out on the CPU: the maps lie otherwise, the results are the same."""
+    data = splits(shape=(3, 8, 8))
+    whole = nn.Sequential(
+        nn.Conv2d(3, 4, 1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 1, 3),
+        nn.BatchNorm2d(1),
+        tiny(),
+    ).double()
+    narrow_convolutions(whole)
+    rows, rates = torch.arange(BATCH), torch.tensor([0.1], dtype=torch.float64)
+    found, layouts = [], []
+    for devices in (set[str](), {"cpu"}):
+        monkeypatch.setattr(convolution, "CHANNELS_FIRST", devices)
+        network = copy.deepcopy(whole)
+        layouts.append(_layouts_at_batchnorm(network))
+        learner = NetworkLearner(network, data, *flatten(whole), SGD(name="sgd"))
+        learner.step(rows, rates)
+        found.append(learner.weights())
+    assert layouts == [{"channels last"}, {"channels first"}]
+    torch.testing.assert_close(found[1], found[0])
+
+
+def _layouts_at_batchnorm(network: nn.Module) -> set[str]:
+    """How maps of several channels lie at the BatchNorm layers; filled as the network runs."""
+    found: set[str] = set()
+
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0].shape[1] == 1:  # lies in both ways
+            return
+        last = inputs[0].is_contiguous(memory_format=torch.channels_last)
+        found.add("channels last" if last else "channels first")
+
+    for layer in batchnorm_layers(network).values():
+        layer.register_forward_pre_hook(look)
+    return found
+
+
+class Witness(nn.Module):
+    """Notes in which arithmetic it was run, and whether in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[str, bool]] = set()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        mode = "training" if self.training else "evaluation"
+        rough = {torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32}
+        self.seen |= {(mode, each) for each in rough}
+        return inputs
+
+
+def test_only_what_trains_computes_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen layers give what the cache would hold; scores do not depend on who trained."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=True))
+    data, above, below = splits(), Witness(), Witness()
+    network = nn.Sequential(above, tiny())
+    learner = NetworkLearner(network, data, *flatten(network), SGD(name="sgd"), frozen=below)
+    run(learner, [METHODS["swa"]], data)
+    assert above.seen == {("training", True), ("evaluation", False)}
+    assert below.seen == {("evaluation", False)}
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_heads_are_scored_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=True))
+    seen: list[bool] = []
+    monkeypatch.setattr(
+        heads, "stacked_logits", lambda *_: seen.append(torch.backends.cuda.matmul.allow_tf32)
+    )
+    start = initial_head(9, CLASSES, 0).double()[None]
+    StackedHeads(splits(shape=(9,)), start, SGD(name="sgd"), CLASSES).logits(["test"])
+    assert seen == [False]
+
+
 def test_vectors_hold_what_the_network_holds() -> None:
     network = tiny()
     network(splits()["train"].inputs)
@@ -424,6 +534,55 @@ def test_what_trains_higher_up_is_the_tail_of_what_trains_lower_down() -> None:
     assert sum(map(len, vectors["all"])) == sum(map(len, flatten(resnet50(num_classes=10))))
 
 
+@pytest.mark.parametrize(
+    ("device", "dtype", "fuses"),
+    [
+        ("cpu", torch.float64, True),
+        ("cpu", torch.float32, True),
+        ("meta", torch.float32, True),  # stands for a GPU
+        ("meta", torch.float64, False),
+    ],
+)
+def test_float64_weights_on_a_gpu_are_not_updated_by_fused_kernels(
+    device: str, dtype: torch.dtype, fuses: bool
+) -> None:
+    """Those read the rate as float32, and take it for another number."""
+    assert networks._fuses(torch.zeros(3, dtype=dtype, device=device)) is fuses
+
+
+@pytest.mark.parametrize("settings", [SGD(name="sgd"), Adam(name="adam")])
+def test_a_step_that_is_not_fused_is_the_same_step(
+    settings: SGD | Adam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, found = splits(), []
+    for fuses in (True, False):
+        monkeypatch.setattr(networks, "_fuses", lambda weights, fuses=fuses: fuses)
+        learner = learner_of(tiny(), data, settings)
+        assert learner._optimizer.param_groups[0]["fused"] is fuses
+        (outcome,) = run(learner, [METHODS["sgd"]], data)
+        found.append(outcome.weights["iterate"])
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_no_two_cuda_graphs_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph keeps the memory of a whole pass; a second is made when BatchNorm is frozen."""
+    learner = learner_of(tiny(), splits(), batchnorm_steps=1)
+    held: list[object] = []
+
+    class Graph:
+        def __init__(self, function: Callable[[Tensor], None], example: Tensor) -> None:
+            held.append(learner._graph)
+            self._function = function
+
+        def __call__(self, argument: Tensor) -> None:
+            self._function(argument)
+
+    monkeypatch.setattr(networks, "CudaGraph", Graph)
+    learner._replay_backward(torch.arange(BATCH), True)
+    learner._replay_backward(torch.arange(BATCH), False)
+    assert held == [None, None]
+
+
 def test_a_restart_leaves_nothing_of_adam() -> None:
     data, settings = splits(), Adam(name="adam")
     rows, rates = torch.arange(BATCH), torch.tensor([0.05], dtype=torch.float64)
@@ -440,13 +599,8 @@ def test_a_restart_leaves_nothing_of_adam() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("batchnorm_steps", [None, 4])
-def test_a_gpu_agrees_with_the_cpu(
-    name: str, batchnorm_steps: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_agrees_with_the_cpu(name: str, batchnorm_steps: int | None) -> None:
     """Through CUDA graphs, and with the ragged last minibatch beside them."""
-    # TF32 keeps 10 bits of a factor, a CPU's float32 keeps 23.
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     data = splits(dtype=torch.float32)
     on_gpu: dict[SplitName, Split] = {
         key: Split(split.inputs.cuda(), split.labels.cuda()) for key, split in data.items()
@@ -454,7 +608,8 @@ def test_a_gpu_agrees_with_the_cpu(
     found = []
     for each in (data, on_gpu):
         learner = learner_of(tiny().float(), each, batchnorm_steps=batchnorm_steps)
-        found.append(run(learner, [METHODS[name]], each)[0])
+        with exact_float32():  # TF32 keeps 10 bits of a factor, a CPU's float32 keeps 23
+            found.append(run(learner, [METHODS[name]], each)[0])
     for predictor, weights in found[0].weights.items():
         torch.testing.assert_close(found[1].weights[predictor], weights, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(
@@ -642,6 +797,20 @@ def test_out_of_memory_names_what_to_lower(
     monkeypatch.setattr(experiments, "make_learner", full)
     with pytest.raises(SwabenchError, match=r"pretrain\.batch_size \(8\)"):
         carry_out(study_of(own_images, "head", "head"), tmp_path)
+
+
+def test_images_that_do_not_fit_a_device_say_what_to_lower(
+    own_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(own_images, "all", "all", standardize=False)
+    materials = Materials(study, torch.device("cpu"), tmp_path, SilentProgress())
+
+    def full(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Tensor, "to", full)
+    with pytest.raises(SwabenchError, match=r"out of memory.*lower data\.training_images"):
+        materials.prepare("all")
 
 
 def test_features_that_would_not_fit_are_refused(

@@ -200,6 +200,65 @@ RECIPES: dict[DatasetName, Recipe] = {
 }
 
 
+class Sizes(NamedTuple):
+    """How many images a data set has, and what they are.
+
+    Attributes:
+        training_images: how many to train on, those to be held out counted in.
+        test_images: how many to test on.
+        channels: one for grey images, or three.
+        height: of every image, in pixels.
+        width: of every image, in pixels.
+        classes: number of classes.
+    """
+
+    training_images: int
+    test_images: int
+    channels: int
+    height: int
+    width: int
+    classes: int
+
+
+PUBLISHED_SIZES: Mapping[DatasetName, Sizes] = {
+    "mnist": Sizes(60_000, 10_000, 1, 28, 28, 10),
+    "fashion-mnist": Sizes(60_000, 10_000, 1, 28, 28, 10),
+    "cifar10": Sizes(50_000, 10_000, 3, 32, 32, 10),
+}
+
+
+def dataset_sizes(name: DatasetName, folder: Path | None) -> Sizes:
+    """The sizes of a data set, with no image read or fetched.
+
+    Args:
+        name: one of `DATASETS`.
+        folder: where a data set of the user's own lies; looked at for that one alone.
+
+    Raises:
+        InputError: the files of the user's own data set are missing or not what they must be.
+    """
+    if name in PUBLISHED_SIZES:
+        return PUBLISHED_SIZES[name]
+    if folder is None:
+        raise InputError("data.folder: nothing given; name the folder that holds the data set.")
+    try:
+        paths = _locate(RECIPES[name], folder.expanduser(), OWN_FOLDER_REMEDY)
+        image_file, train_file, _, test_file = (paths[file] for file in IDX_FILES)
+        shape = _idx_shape(_first_bytes(image_file, OWN_FOLDER_REMEDY), image_file, ranks=(3, 4))
+        _refuse_nothing(shape, image_file)
+        train, test = (
+            parse_idx(_uncompressed(path, OWN_FOLDER_REMEDY), path, ranks=(1,))
+            for path in (train_file, test_file)
+        )
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or folder}: cannot be read ({error.strerror})."
+        ) from error
+    channels = shape[3] if len(shape) == 4 else 1
+    classes = int(max(train.max(), test.max())) + 1
+    return Sizes(len(train), len(test), channels, shape[1], shape[2], classes)
+
+
 # --- Finding --------------------------------------------------------------------------------------
 
 
@@ -338,6 +397,19 @@ def parse_idx(raw: bytes, where: Path, ranks: tuple[int, ...]) -> NDArray[np.uin
     Raises:
         InputError: another magic number, another rank, a size of zero, a byte too few or too many.
     """
+    shape = _idx_shape(raw, where, ranks)
+    header = 4 + 4 * len(shape)
+    if len(raw) != header + math.prod(shape):
+        raise InputError(
+            f"{where}: has {len(raw):,} bytes where its header, sizes {shape}, announces "
+            f"{header + math.prod(shape):,}; give the whole file."
+        )
+    _refuse_nothing(shape, where)
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+
+
+def _idx_shape(raw: bytes, where: Path, ranks: tuple[int, ...]) -> tuple[int, ...]:
+    """The sizes that an IDX file's header announces; what is missing of it reads as zeros."""
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or raw[3] not in ranks:
         raise InputError(
             f"{where}: begins with {raw[:4].hex(' ') or 'nothing'}, where an IDX file of unsigned "
@@ -345,16 +417,21 @@ def parse_idx(raw: bytes, where: Path, ranks: tuple[int, ...]) -> NDArray[np.uin
             "give such a file."
         )
     rank = raw[3]
-    header = 4 + 4 * rank
-    shape = struct.unpack(f">{rank}I", raw[4:header].ljust(4 * rank, b"\x00"))
-    if len(raw) != header + math.prod(shape):
-        raise InputError(
-            f"{where}: has {len(raw):,} bytes where its header, sizes {shape}, announces "
-            f"{header + math.prod(shape):,}; give the whole file."
-        )
+    return struct.unpack(f">{rank}I", raw[4 : 4 + 4 * rank].ljust(4 * rank, b"\x00"))
+
+
+def _refuse_nothing(shape: tuple[int, ...], where: Path) -> None:
     if 0 in shape:
         raise InputError(f"{where}: holds nothing (sizes {shape}); give a file with values.")
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+
+
+def _first_bytes(path: Path, remedy: str) -> bytes:
+    """Enough of a file, raw or as .gz, for an IDX header of four dimensions."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return file.read(20)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: damaged as a gzip file ({error}); {remedy}.") from error
 
 
 def encode_idx(array: NDArray[np.uint8]) -> bytes:

@@ -68,7 +68,7 @@ def _seconds_per_image(size: int, device: torch.device) -> float:
     layers = nn.Sequential(Preprocess(size, ((0.5,), (0.5,))), *frozen_part(network, "head"))
     images = np.zeros((64, 1, size, size), dtype=np.uint8)
     silent = SilentProgress()
-    return _best(lambda: extract(images, layers, device, "float32", silent, "probe")) / 64
+    return _best(lambda: extract(images, layers, device, "float32", silent, "probe", 64)) / 64
 
 
 def _stage_seconds(

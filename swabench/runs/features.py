@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 
 from swabench.study.study import Boundary, Precision
-from swabench.system.device import describe_device, is_out_of_memory
-from swabench.system.errors import InputError, SwabenchError
+from swabench.system.device import describe_device, exact_float32, memory_for
+from swabench.system.errors import InputError
 from swabench.system.files import (
     new_folder,
     remove_leftovers,
@@ -37,8 +37,9 @@ from swabench.system.files import (
 )
 from swabench.system.progress import Progress
 from swabench.training.backbone import Normalization, Preprocess, frozen_part, weights_digest
-from swabench.training.network import channels_last
+from swabench.training.convolution import lay_out
 
+# Images at a time, of 28 pixels.
 BATCH = {"cpu": 256, "cuda": 4096, "mps": 1024}
 _ARRAY = "features.safetensors"
 _META = "features.json"
@@ -109,7 +110,8 @@ def frozen_features(
                 Preprocess(image_size, normalization), *frozen_part(network, boundary)
             )
             _check_room(images, layers, precision, folder.parent)
-            values = extract(images, layers, device, precision, progress, name)
+            batch = batch_size(device, image_size)
+            values = extract(images, layers, device, precision, progress, name, batch)
             _write_entry(folder, key, values, device)
             # Read again: where locks do not hold, another process may have been faster, and all
             # must work with the same numbers.
@@ -121,6 +123,12 @@ def frozen_features(
         ) from None
 
 
+def batch_size(device: torch.device, image_size: int) -> int:
+    """Images at a time through the frozen layers: maps grow with the images' area."""
+    most = BATCH[device.type]
+    return max(1, min(most, most * 28**2 // image_size**2))
+
+
 def extract(
     images: NDArray[np.uint8],
     layers: nn.Module,
@@ -128,8 +136,9 @@ def extract(
     precision: Precision,
     progress: Progress,
     name: str,
+    batch: int,
 ) -> Tensor:
-    """Run all images through `layers` in large batches.
+    """Run all images through `layers`, `batch` of them at a time.
 
     Returns:
         The layers' output on the CPU, first dimension N, contiguous.
@@ -137,29 +146,25 @@ def extract(
     Raises:
         SwabenchError: The device's memory does not hold a batch.
     """
-    dtype = getattr(torch, precision)
-    layers = channels_last(layers.to(device, dtype))
-    batch = BATCH[device.type]
     result: Tensor | None = None
-    with torch.inference_mode(), progress.task(f"features, {name}", len(images), "images") as done:
+    elsewhere = "" if device.type == "cpu" else ", or use --device cpu"
+    memory = memory_for(
+        f"features of {batch} images at a time on {device.type}; lower data.image_size{elsewhere}"
+    )
+    task = progress.task(f"features, {name}", len(images), "images")
+    with memory, torch.inference_mode(), exact_float32(), task as done:
+        layers = lay_out(layers.to(getattr(torch, precision)), device)
         for start in range(0, len(images), batch):
             rows = torch.from_numpy(images[start : start + batch]).to(device)
-            try:
-                output = layers(rows).cpu()
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise SwabenchError(
-                    f"features: {device} has no memory for {batch} images of this size; "
-                    "lower data.image_size or use --device cpu"
-                ) from None
+            output = layers(rows).cpu()
             if result is None:
-                result = output.new_empty(len(images), *output.shape[1:])
+                with torch.inference_mode(False):  # so that autograd may use it
+                    result = torch.empty(len(images), *output.shape[1:], dtype=output.dtype)
             result[start : start + batch] = output
             done(len(rows))
     if result is None:
         raise ValueError("no images")
-    return result.clone()  # out of inference mode, so that autograd may use it
+    return result
 
 
 def _check_room(

@@ -16,6 +16,7 @@ from swabench.data.datasets import Dataset, load_dataset, stratified_split
 from swabench.records import Provenance
 from swabench.runs.features import frozen_features
 from swabench.study.study import Boundary, DataSettings, Study
+from swabench.system.device import memory_for
 from swabench.system.progress import Progress
 from swabench.training.backbone import (
     FEATURES,
@@ -96,13 +97,7 @@ class Materials:
                 self._standardization = Standardization.of(inputs["train"])
                 for features in inputs.values():
                     self._standardization.apply_(features)
-            labels = self._labels()
-            self._splits[boundary] = {
-                name: Split(
-                    inputs[name].to(self._device), torch.from_numpy(labels[name]).to(self._device)
-                )
-                for name in inputs
-            }
+            self._splits[boundary] = self._on_the_device(inputs)
         return self._splits[boundary]
 
     def prepare(self, boundary: Boundary) -> None:
@@ -170,6 +165,18 @@ class Materials:
 
     def _runs_whole(self, boundary: Boundary) -> bool:
         return boundary == "all" or not self._study.backbone.cache_features
+
+    def _on_the_device(self, inputs: Mapping[SplitName, Tensor]) -> Splits:
+        size = sum(values.nbytes for values in inputs.values()) / 1e9
+        with memory_for(
+            f"all images of the study ({size:.1f} GB as they are trained on) on "
+            f"{self._device.type}; lower data.training_images, data.validation_images or "
+            "data.test_images, or use --device cpu"
+        ):
+            return {
+                name: Split(inputs[name].to(self._device), torch.from_numpy(own).to(self._device))
+                for name, own in self._labels().items()
+            }
 
     def _labels(self) -> dict[SplitName, NDArray[np.int64]]:
         rows, dataset = self._rows, self._dataset

@@ -126,7 +126,9 @@ class Stage(Settings):
             frozen after, as in the paper's public code. For `head`, which has none, this and
             the next two mean nothing.
         precision: Number format of forward and backward passes; weights and averages are kept
-            in float32.
+            in float32. `float32` is just that on a CPU. On a GPU convolutions that train round
+            their factors to TF32's ten bits, as cuDNN does unless told otherwise; frozen layers,
+            BatchNorm's re-estimation and all scores are in full float32 there too.
         evaluation_batch_size: Images at a time where nothing trains. BatchNorm is re-estimated
             in such batches too.
     """

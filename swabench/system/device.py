@@ -1,20 +1,27 @@
-"""Where tensors live: the choice of a device, and its name for the manifest."""
+"""Where tensors live: the choice of a device, its name, its memory, its arithmetic."""
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
-from swabench.system.errors import InputError
+from swabench.system.errors import InputError, SwabenchError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
+# What torch's allocators and NVIDIA's libraries say, in small letters.
 _OUT_OF_MEMORY = (
-    "MPS backend out of memory",
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",  # Windows
+    "out of memory",  # CUDA and MPS, their allocators and their drivers
+    "defaultcpuallocator: can't allocate memory",
+    "defaultcpuallocator: not enough memory",  # Windows
+    "_status_alloc_failed",  # cuBLAS, cuDNN and their like
+    "allocation_failed",  # cuDNN 9 in full: device's or host's
 )
+# A torch.AcceleratorError is a RuntimeError in the releases that have it so far.
+_TORCH_ERRORS = (RuntimeError, getattr(torch, "AcceleratorError", RuntimeError))
 
 
 def choose_device(name: str) -> torch.device:
@@ -56,14 +63,51 @@ def describe_device(device: torch.device) -> str:
     return _processor() + (" (MPS)" if device.type == "mps" else "")
 
 
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Within it, a GPU computes float32 as float32, not with TF32's ten bits of a factor.
+
+    cuDNN's convolutions use TF32 unless told otherwise; matrix products do where somebody asked
+    for it. Afterwards both are as they were.
+    """
+    settings: list[Any] = [torch.backends.cudnn, torch.backends.cuda.matmul]
+    rough = [each for each in settings if each.allow_tf32]
+    for each in rough:
+        each.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for each in rough:
+            each.allow_tf32 = True
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device's memory, or the machine's, does not suffice.
 
-    CUDA has a class for it; the CPU's allocator and MPS speak by a RuntimeError's words alone.
+    CUDA's allocator has a class for it; all others speak by an error's words alone.
     """
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
-    )
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    said = str(error).lower()
+    return isinstance(error, _TORCH_ERRORS) and any(words in said for words in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def memory_for(what: str) -> Iterator[None]:
+    """Within it, memory that does not suffice is an error in words.
+
+    Args:
+        what: For what it is, and what to do where it does not suffice.
+
+    Raises:
+        SwabenchError: Memory does not suffice.
+    """
+    try:
+        yield
+    except (MemoryError, *_TORCH_ERRORS) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SwabenchError(f"out of memory for {what}") from None
 
 
 def _names() -> tuple[str, ...]:

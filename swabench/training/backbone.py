@@ -21,7 +21,7 @@ from torchvision.models.resnet import Bottleneck
 
 from swabench.study.study import BackboneSettings, Boundary
 from swabench.system.errors import InputError
-from swabench.training.convolution import narrow_convolutions
+from swabench.training.convolution import memory_format, narrow_convolutions
 
 FEATURES = 2048
 FLOPS_PER_IMAGE = 0.158e9  # forward at 28×28, two operations a multiply-add; grows with the area
@@ -49,7 +49,7 @@ class Preprocess(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 (N, C, H, W), C = 1 or 3, to (N, 3, size, size), channels last."""
+        """Map uint8 (N, C, H, W), C = 1 or 3, to (N, 3, size, size), laid out for convolutions."""
         scaled = images.to(self.mean.dtype) / 255
         if scaled.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
@@ -57,7 +57,8 @@ class Preprocess(nn.Module):
                 scaled, size, mode="bilinear", align_corners=False, antialias=True
             )
         normalized = (scaled - self.mean) / self.deviation
-        return normalized.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        layout = memory_format(images.device)
+        return normalized.expand(-1, 3, -1, -1).contiguous(memory_format=layout)
 
 
 class Standardize(nn.Module):

@@ -5,14 +5,27 @@ runs of C classes the forward pass of all is one matrix product (B, D) × (D, R�
 gradient. Shapes below: B images of a batch, D features, C classes, R runs, P = C·D + C weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from swabench.study.study import SGD, Adam
-from swabench.training.learner import Splits
+from swabench.study.settings import Settings
+from swabench.study.study import SGD, Adam, Optimizer
+from swabench.system.device import exact_float32
+from swabench.training.learner import Splits, implementation
 from swabench.training.measurement import SplitName
+
+
+class StackedOptimizer(Protocol):
+    """An update rule for stacked runs, each with a rate of its own."""
+
+    def step(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
+        """Update all runs; parameters and gradients are of shape (R, …), rates of shape (R,)."""
+
+    def restart(self, run: int) -> None:
+        """Forget what was gathered over one run's steps."""
 
 
 class StackedSGD:
@@ -78,6 +91,12 @@ class StackedAdam:
             self._optimizer.state.pop(row, None)
 
 
+_OPTIMIZERS: Mapping[type[Settings], Callable[[Any, Sequence[Tensor]], StackedOptimizer]] = {
+    SGD: StackedSGD,
+    Adam: StackedAdam,
+}
+
+
 class StackedHeads:
     """The learner of `trainable: head`: R linear classifiers on cached features.
 
@@ -86,9 +105,12 @@ class StackedHeads:
         start: Starting weights of the runs, shape (R, P): the matrix row by row, then the bias.
         optimizer: The update rule.
         classes: Number of classes C.
+
+    Raises:
+        InputError: There is no such optimizer for stacked heads.
     """
 
-    def __init__(self, splits: Splits, start: Tensor, optimizer: SGD | Adam, classes: int) -> None:
+    def __init__(self, splits: Splits, start: Tensor, optimizer: Optimizer, classes: int) -> None:
         self._splits = splits
         self._classes = classes
         features = splits["train"].inputs.shape[1]
@@ -96,10 +118,8 @@ class StackedHeads:
         self._matrix = matrix.reshape(-1, classes, features).clone()  # (R, C, D)
         self._bias = bias.clone()  # (R, C)
         parameters = [self._matrix, self._bias]
-        self._optimizer: StackedSGD | StackedAdam = (
-            StackedSGD(optimizer, parameters)
-            if isinstance(optimizer, SGD)
-            else StackedAdam(optimizer, parameters)
+        self._optimizer = implementation(optimizer, _OPTIMIZERS, "stacked heads")(
+            optimizer, parameters
         )
 
     @property
@@ -135,6 +155,7 @@ class StackedHeads:
         self._bias[run] = weights[size:]
         self._optimizer.restart(run)
 
+    @exact_float32()
     def logits(self, splits: list[SplitName], weights: Tensor | None = None) -> list[Tensor]:
         """Class scores of whole splits, each of shape (K, N, C); K = R without `weights`."""
         flat = self.weights() if weights is None else weights

@@ -1,13 +1,17 @@
 """What the loop asks of what it trains, and the data both sides see."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from swabench.study.settings import Settings
+from swabench.system.errors import InputError
 from swabench.training.measurement import SplitName
+
+Make = TypeVar("Make", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,25 @@ class Learner(Protocol):
             weights: K averages, shape (K, P), evaluated with BatchNorm re-estimated where there
                 is any; without them the R iterates as they are.
         """
+
+
+def implementation(settings: Settings, known: Mapping[type[Settings], Make], what: str) -> Make:
+    """What makes an optimizer of these settings.
+
+    Args:
+        settings: The optimizer's.
+        known: By the settings' very class, so that no optimizer passes for another.
+        what: What the learner trains, in words.
+
+    Raises:
+        InputError: There is none; names the optimizer.
+    """
+    make = known.get(type(settings))
+    if make is None:
+        name = getattr(settings, "name", type(settings).__name__)
+        choices = ", ".join(repr(each.__name__.lower()) for each in known)
+        raise InputError(f"optimizer: {name!r} is not implemented for {what}; there are {choices}")
+    return make
 
 
 def accuracy_and_loss(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,17 +4,21 @@ BatchNorm is this module's own affair: while training a layer normalises by its 
 keeps running statistics, which serve the iterate; an average has statistics measured anew.
 """
 
-from typing import Any, Literal, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swabench.study.study import SGD, Adam, Precision
+from swabench.study.settings import Settings
+from swabench.study.study import SGD, Adam, Optimizer, Precision
+from swabench.system.device import exact_float32
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
+from swabench.training.convolution import lay_out, memory_format
 from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
 from swabench.training.graph import CudaGraph
-from swabench.training.learner import Splits
+from swabench.training.learner import Splits, implementation
 from swabench.training.measurement import SplitName
 
 Mode = Literal["training", "training, BatchNorm fixed", "evaluation"]
@@ -38,6 +42,9 @@ class NetworkLearner:
         precision: Number format of the forward and backward pass; the weights, their updates
             and the averages keep their own.
         evaluation_batch: Images at a time where nothing trains.
+
+    Raises:
+        InputError: There is no such optimizer for a network.
     """
 
     runs = 1
@@ -48,7 +55,7 @@ class NetworkLearner:
         splits: Splits,
         weights: Tensor,
         statistics: Tensor,
-        optimizer: SGD | Adam,
+        optimizer: Optimizer,
         *,
         frozen: nn.Module | None = None,
         batchnorm_steps: int | None = None,
@@ -62,12 +69,14 @@ class NetworkLearner:
         self._network = network.to(self._weights).eval()
         self._adopt_vectors()
         self._splits = splits
-        self._frozen = channels_last(frozen or nn.Identity()).to(self._device)
+        self._frozen = lay_out(frozen or nn.Identity(), self._device)
         self._frozen.eval().requires_grad_(False)
         self._batchnorm_steps = batchnorm_steps
         self._precision: Precision = precision
         self._evaluation_batch = evaluation_batch
-        self._optimizer = _optimizer(optimizer, self._weights)
+        self._optimizer = implementation(optimizer, _OPTIMIZERS, "a network")(
+            optimizer, self._weights
+        )
         self._steps = 0
         self._mode: Mode = "evaluation"
         self._graph: tuple[int, bool, CudaGraph] | None = None
@@ -89,8 +98,7 @@ class NetworkLearner:
             self._replay_backward(rows, trains)
         else:
             self._backward(rows)
-        # A tensor: a number would make a GPU wait for it.
-        self._optimizer.param_groups[0]["lr"] = rates[0]
+        self._set_rate(rates[0])
         self._optimizer.step()
         self._steps += 1
 
@@ -113,6 +121,11 @@ class NetworkLearner:
         return [torch.stack(of_split) for of_split in zip(*scores, strict=True)]
 
     # --- training --------------------------------------------------------------------------
+
+    def _set_rate(self, rate: Tensor) -> None:
+        group = self._optimizer.param_groups[0]
+        # A fused step takes a tensor: a number would make a GPU wait for it.
+        group["lr"] = rate if group["fused"] else rate.item()
 
     def _adopt_vectors(self) -> None:
         """Make the network's parameters, gradients and statistics views into the vectors."""
@@ -153,6 +166,7 @@ class NetworkLearner:
     def _replay_backward(self, rows: Tensor, trains: bool) -> None:
         """The same through a CUDA graph; a batch of another size than the first is run as it is."""
         if self._graph is None or self._graph[1] != trains:
+            self._graph = None  # so that the memory of two is never held at once
             kept = self._statistics.clone()
             self._graph = (len(rows), trains, CudaGraph(self._backward, rows))
             self._statistics.copy_(kept)
@@ -165,6 +179,7 @@ class NetworkLearner:
     # --- evaluation ------------------------------------------------------------------------
 
     @torch.no_grad()
+    @exact_float32()
     def _predict(
         self, splits: list[SplitName], average: Tensor | None
     ) -> tuple[list[Tensor], Tensor]:
@@ -192,10 +207,10 @@ class NetworkLearner:
 
     def _forward(self, raw: Tensor) -> Tensor:
         """Class scores (B, C) of what the splits hold."""
-        with torch.no_grad():
+        with torch.no_grad(), exact_float32():  # as where these layers' outputs are cached
             inputs = self._frozen(raw).to(self._weights.dtype)
         if inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            inputs = inputs.contiguous(memory_format=memory_format(self._device))
         # Weights are used once in a pass: a cache of cast ones would only stand in a graph's way.
         with torch.autocast(
             self._device.type,
@@ -207,25 +222,35 @@ class NetworkLearner:
         return scores.to(self._weights.dtype)
 
 
-def channels_last(module: nn.Module) -> nn.Module:
-    """Lay a module's convolution weights out as the fast kernels want them."""
-    # torch's releases differ in how they annotate this argument.
-    return cast(nn.Module, cast(Any, module).to(memory_format=torch.channels_last))
+def _sgd(settings: SGD, weights: Tensor) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        [weights],
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.nesterov,
+        fused=_fuses(weights),
+    )
 
 
-def _optimizer(settings: SGD | Adam, weights: Tensor) -> torch.optim.Optimizer:
-    """PyTorch's own; `fused` makes a step one pass over the vector. Rates are set step by step."""
-    if isinstance(settings, SGD):
-        return torch.optim.SGD(
-            [weights],
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.nesterov,
-            fused=True,
-        )
+def _adam(settings: Adam, weights: Tensor) -> torch.optim.Optimizer:
     return torch.optim.Adam(
         [weights],
         betas=(settings.beta1, settings.beta2),
         weight_decay=settings.weight_decay,
-        fused=True,
+        fused=_fuses(weights),
     )
+
+
+# PyTorch's own, on one vector (P,); rates are set step by step.
+_OPTIMIZERS: Mapping[type[Settings], Callable[[Any, Tensor], torch.optim.Optimizer]] = {
+    SGD: _sgd,
+    Adam: _adam,
+}
+
+
+def _fuses(weights: Tensor) -> bool:
+    """Whether a step may be one pass over the vector.
+
+    On a GPU the fused kernels read a rate that is a tensor as float32, whatever the weights are.
+    """
+    return weights.device.type == "cpu" or weights.dtype == torch.float32

@@ -30,7 +30,7 @@ from torchvision.models import resnet50
 
 from swabench.data.datasets import load_dataset, user_cache
 from swabench.runs.experiment import Experiment
-from swabench.runs.features import extract
+from swabench.runs.features import batch_size, extract
 from swabench.study.loading import load_study
 from swabench.study.study import SGD, BackboneSettings
 from swabench.system.device import choose_device
@@ -90,9 +90,9 @@ def extraction_rate(images: NDArray[np.uint8], device: torch.device) -> float:
     network = load_backbone(BackboneSettings())
     layers = nn.Sequential(Preprocess(28, NORMALIZATION), *frozen_part(network, "head"))
     silent = SilentProgress()
-    some = images[:2048]
+    some, batch = images[:2048], batch_size(device, 28)
     return len(some) / seconds(
-        lambda: extract(some, layers, device, "float32", silent, "bench"), device, 3
+        lambda: extract(some, layers, device, "float32", silent, "bench", batch), device, 3
     )
 
 
