@@ -17,6 +17,7 @@ from swabench.records import RecordStore
 from swabench.study.drawing import draw_rate
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.study import MOST_SEEDS, Study
+from swabench.study.trajectories import trajectories
 from swabench.system.errors import DivergedError, InputError, SwabenchError
 from swabench.system.progress import LineProgress, Progress, TerminalProgress
 
@@ -303,6 +304,8 @@ def methods(config: ConfigOption = "mnist") -> None:
         f"{study.pretrain.name}. Bars: the rate, a full cell is {highest:g}; "
         "o: capture, |: restart from the average."
     )
+    paths = trajectories(study.methods)
+    _say(f"{len(study.methods)} rows on {len(paths)} trajectories, each trained once a seed.")
     width = max(1, min(4, (out.width - 2) // epochs))
     for name, method in study.methods.items():
         plan = method.averaging.describe() if method.averaging else "no averaging"
@@ -339,6 +342,8 @@ def validate(
     _say(f"  rows        {', '.join(study.row_names)}")
     if study.rate_sweep:
         _say(f"  rate sweep  {', '.join(runs[len(study.row_names) :])}")
+    paths = len(trajectories(study.all_methods))
+    _say(f"  trains      {len(study.all_methods)} fine-tuned runs a seed on {paths} trajectories")
     _say(f"  seeds       {', '.join(map(str, chosen))}")
     _say(f"  runs        {len(missing)} to do, {len(runs) * len(chosen) - len(missing)} done")
     if missing:

@@ -133,17 +133,30 @@ def test_what_a_changed_study_adds_trains_by_itself(copied: Path) -> None:
     assert "more" not in older.trained_with
 
 
-def test_networks_train_one_by_one(copied: Path) -> None:
+def test_runs_at_one_rate_are_one_trajectory(copied: Path) -> None:
+    study = small_study(copied)
+    store = RecordStore(copied / "results", study)
+    sgd, swept = store.find("sgd", 0), store.find(study.sweep_cells["swa", 0.005], 0)
+    assert sgd is not None
+    assert swept is not None
+    assert swept.averages
+    assert np.array_equal(sgd.arrays()["weights/iterate"], swept.arrays()["weights/iterate"])
+
+
+def test_of_networks_those_on_one_trajectory_train_together(copied: Path) -> None:
     study = small_study(copied)
     network = small_study(
         copied,
-        methods={name: study.methods[name].model_dump() for name in ("sgd", "swa")},
+        methods={
+            **{name: study.methods[name].model_dump() for name in ("sgd", "swa")},
+            "plain": {"title": "At SWA's rate", "rate": study.methods["swa"].rate.model_dump()},
+        },
         rate_sweep=None,
         claims={},
         backbone={**study.backbone.model_dump(), "cache_features": False},
     )
-    made = experiment(copied, network)
-    assert made._groups(["sgd", "swa"], 0) == [["sgd"], ["swa"]]
+    made = experiment(copied, network, "networks")
+    assert made._groups(["sgd", "swa"], 0) == [["sgd"], ["swa", "plain"]]
 
 
 class TestGroups:

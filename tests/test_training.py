@@ -60,7 +60,10 @@ def run(
 ) -> list[Outcome]:
     data = splits()
     order = DataOrder(IMAGES, BATCH, seed=1, stage=1)
-    plans = [RunPlan(m.timeline(epochs, order.steps_per_epoch), m.averaging) for m in methods]
+    plans = [
+        RunPlan(m.timeline(epochs, order.steps_per_epoch), m.averaging, trajectory)
+        for trajectory, m in enumerate(methods)
+    ]
     learner = StackedHeads(data, start().expand(len(methods), -1), optimizer, CLASSES)
     return train(learner, plans, data, order, epochs, keep_trajectory=keep_trajectory)
 

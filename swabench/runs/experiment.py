@@ -18,7 +18,9 @@ from swabench.records import RecordStore, agree
 from swabench.runs.export import plain_state
 from swabench.runs.learners import Start, complete, in_lockstep, make_learner
 from swabench.runs.materials import Materials
+from swabench.study.methods import Method
 from swabench.study.study import Stage, Study
+from swabench.study.trajectories import trajectories
 from swabench.system.device import is_out_of_memory
 from swabench.system.environment import environment
 from swabench.system.errors import DivergedError, InputError, SwabenchError
@@ -194,14 +196,19 @@ class Experiment:
         return diverged
 
     def _groups(self, wanted: Sequence[str], seed: int) -> list[list[str]]:
-        """Which runs of a seed train together, so that all that are wanted are trained."""
-        if not in_lockstep(self.study, self.study.finetune.trainable):
-            return [[name] for name in wanted]
-        names = list(self.study.all_methods)
-        records = {name: self.store.find(name, seed) for name in names}
-        identities = {name: self.store.identity(name, seed) for name in names}
-        recorded = {name: record.trained_with for name, record in records.items() if record}
-        return [g for g in lockstep_groups(identities, recorded) if not set(wanted).isdisjoint(g)]
+        """Which runs of a seed train together, so that all that are wanted are trained.
+
+        Heads all do; of networks, those that observe one trajectory.
+        """
+        methods = self.study.all_methods
+        lockstep = in_lockstep(self.study, self.study.finetune.trainable)
+        groups = []
+        for together in [list(methods)] if lockstep else trajectories(methods):
+            records = {name: self.store.find(name, seed) for name in together}
+            identities = {name: self.store.identity(name, seed) for name in together}
+            recorded = {name: record.trained_with for name, record in records.items() if record}
+            groups += lockstep_groups(identities, recorded)
+        return [group for group in groups if not set(wanted).isdisjoint(group)]
 
     def _recorded(self, seeds: Sequence[int]) -> int:
         names = list(self.study.all_methods)
@@ -219,17 +226,15 @@ class Experiment:
         """Run a group as one learner, and record the runs that have no record."""
         materials = self._materials
         began = time.monotonic()
-        methods = [self.study.row_method(name) for name in group]
+        methods = {name: self.study.row_method(name) for name in group}
+        paths = trajectories(methods)
         try:
-            learner = make_learner(self.study, stage, materials, start, len(methods))
+            learner = make_learner(self.study, stage, materials, start, len(paths))
             splits = materials.splits(stage.trainable)
             order = DataOrder(len(splits["train"]), stage.batch_size, seed, stage_number)
             outcomes = train(
                 learner,
-                [
-                    RunPlan(method.timeline(stage.epochs, order.steps_per_epoch), method.averaging)
-                    for method in methods
-                ],
+                _plans(methods, paths, stage.epochs, order.steps_per_epoch),
                 splits,
                 order,
                 stage.epochs,
@@ -274,6 +279,20 @@ class Experiment:
     def _materials(self) -> Materials:
         """Loaded when first needed, so that a finished study loads nothing."""
         return Materials(self.study, self._device, self._cache, self._progress)
+
+
+def _plans(
+    methods: Mapping[str, Method],
+    paths: Sequence[Sequence[str]],
+    epochs: int,
+    steps_per_epoch: int,
+) -> list[RunPlan]:
+    """What each method follows, and on which of the trajectories `paths`."""
+    number = {name: n for n, names in enumerate(paths) for name in names}
+    return [
+        RunPlan(method.timeline(epochs, steps_per_epoch), method.averaging, number[name])
+        for name, method in methods.items()
+    ]
 
 
 def lockstep_groups(

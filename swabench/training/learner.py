@@ -34,7 +34,7 @@ Splits = Mapping[SplitName, Split]
 
 
 class Learner(Protocol):
-    """One or several runs that take every step together, on the same minibatch.
+    """One or several trajectories that take every step together, on the same minibatch.
 
     Weights travel as flat vectors of P numbers, so that averaging and the loss landscape are
     plain vector arithmetic, whatever the network.

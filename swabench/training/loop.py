@@ -1,7 +1,8 @@
 """The one loop: it follows timelines, captures averages, and measures. It knows no method.
 
-Plain SGD, SWA and PSWA differ in their timelines alone. All runs handed to one call see the same
-minibatches, so that methods of one seed are compared in pairs.
+Plain SGD, SWA and PSWA differ in their timelines alone. A trajectory is trained once, however many
+averages observe it. All trajectories handed to one call see the same minibatches, so that methods
+of one seed are compared in pairs.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from swabench.study.averaging import AveragingPlan
@@ -22,10 +24,17 @@ SCORED: list[SplitName] = ["validation", "test"]
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What one run follows: its timeline, and its averaging plan where it has one."""
+    """What one run follows.
+
+    Attributes:
+        timeline: Its rates, captures and restarts.
+        averaging: Its averaging plan, where it has one.
+        trajectory: Which of the learner's trajectories it observes.
+    """
 
     timeline: Timeline
     averaging: AveragingPlan | None
+    trajectory: int = 0
 
 
 @dataclass
@@ -86,13 +95,14 @@ def train(
     keep_trajectory: bool = False,
     after_epoch: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
-    """Train all of a learner's runs along their timelines.
+    """Train all of a learner's trajectories along their timelines.
 
     Args:
-        learner: Holds the runs at their starting weights.
-        plans: One for each of the learner's runs.
+        learner: Holds the trajectories at their starting weights.
+        plans: One for each run; those on one trajectory have the same rates, and one whose
+            timeline restarts has a trajectory to itself.
         splits: The images measured after every epoch.
-        order: Minibatches; the same for all runs.
+        order: Minibatches; the same for all trajectories.
         epochs: Passes over the training images.
         keep_trajectory: Whether to keep the iterate's weights of every epoch.
         after_epoch: Called when an epoch is done and measured.
@@ -101,9 +111,7 @@ def train(
         One outcome a run.
     """
     device = splits["train"].labels.device
-    rates = torch.tensor(np.stack([plan.timeline.rates for plan in plans])).to(
-        device, learner.weights().dtype
-    )
+    rates = torch.tensor(_rates(plans, learner.runs)).to(device, learner.weights().dtype)
     tracker = _Tracker(learner, plans, splits)
     trajectory = [learner.weights().cpu()] if keep_trajectory else []
     step = 0
@@ -119,10 +127,27 @@ def train(
             trajectory.append(learner.weights().cpu())
         after_epoch()
     outcomes = tracker.finish()
-    for run, outcome in enumerate(outcomes):
+    for plan, outcome in zip(plans, outcomes, strict=True):
         if keep_trajectory:
-            outcome.trajectory = torch.stack([weights[run] for weights in trajectory])
+            outcome.trajectory = torch.stack([weights[plan.trajectory] for weights in trajectory])
     return outcomes
+
+
+def _rates(plans: Sequence[RunPlan], trajectories: int) -> NDArray[np.float64]:
+    """The rates of every trajectory, shape (trajectories, steps).
+
+    Raises:
+        ValueError: Runs on one trajectory do not agree about it.
+    """
+    found: dict[int, Timeline] = {}
+    for plan in plans:
+        first = found.setdefault(plan.trajectory, plan.timeline)
+        restarts = plan.timeline.restarts.any() or first.restarts.any()
+        if plan.timeline is not first and (
+            restarts or not np.array_equal(plan.timeline.rates, first.rates)
+        ):
+            raise ValueError(f"trajectory {plan.trajectory}: its runs go different ways")
+    return np.stack([found[number].rates for number in range(trajectories)])
 
 
 class _Tracker:
@@ -133,15 +158,16 @@ class _Tracker:
         self._plans = plans
         self._labels = [splits[name].labels for name in SCORED]
         self._outcomes = [Outcome() for _ in plans]
+        self._trajectory = [plan.trajectory for plan in plans]
         # Averages and ensembles hold rows for the runs that average, and only for them.
         self._averaging = [run for run, plan in enumerate(plans) if plan.averaging]
         self._row = {run: row for row, run in enumerate(self._averaging)}
         averaging_plans = [plan.averaging for plan in plans if plan.averaging]
-        self._averages = RunningMean(averaging_plans, learner.weights()[self._averaging])
+        observed = [self._trajectory[run] for run in self._averaging]
+        self._averages = RunningMean(averaging_plans, learner.weights()[observed])
         self._iterate = self._predict() if self._averaging else []
         self._ensembles = [
-            RunningMean(averaging_plans, predicted[self._averaging].exp())
-            for predicted in self._iterate
+            RunningMean(averaging_plans, predicted[observed].exp()) for predicted in self._iterate
         ]
         self._last: dict[Predictor, list[Tensor]] = {}
 
@@ -152,7 +178,7 @@ class _Tracker:
                 continue
             row = self._row[run]
             average = self._averages.value[row].clone()
-            self._learner.restart(run, average)
+            self._learner.restart(self._trajectory[run], average)
             self._averages.restart(row, average)
             # Phases are whole epochs, so the average was measured a moment ago.
             for ensemble, predicted in zip(self._ensembles, self._last["average"], strict=True):
@@ -167,9 +193,10 @@ class _Tracker:
             return
         weights = self._learner.weights()
         for run in due:
-            self._averages.capture(self._row[run], weights[run])
+            row, observed = self._row[run], self._trajectory[run]
+            self._averages.capture(row, weights[observed])
             for ensemble, predicted in zip(self._ensembles, self._iterate, strict=True):
-                ensemble.capture(self._row[run], predicted[run].exp())
+                ensemble.capture(row, predicted[observed].exp())
 
     def measure(self, epoch: int) -> None:
         """Measure all predictors after an epoch."""
@@ -180,9 +207,9 @@ class _Tracker:
         for predictor, predicted in self._last.items():
             for split, labels, values in zip(SCORED, self._labels, predicted, strict=True):
                 accuracies, losses = accuracy_and_loss(values, labels)
-                for run, accuracy, loss in zip(
-                    self._runs(predictor), accuracies.tolist(), losses.tolist(), strict=True
-                ):
+                found = list(zip(accuracies.tolist(), losses.tolist(), strict=True))
+                for run, row in self._rows(predictor):
+                    accuracy, loss = found[row]
                     self._note(run, Measurement(epoch, predictor, split, 100 * accuracy, loss))
 
     def finish(self) -> list[Outcome]:
@@ -197,22 +224,25 @@ class _Tracker:
             }
         for predictor, predicted in self._last.items():
             for split, values in zip(SCORED, predicted, strict=True):
-                for row, run in enumerate(self._runs(predictor)):
+                for run, row in self._rows(predictor):
                     kept = values[row].cpu().contiguous().clone()
                     self._outcomes[run].log_probabilities[predictor, split] = kept
         return self._outcomes
 
     def _keep(self, predictor: Predictor, weights: Tensor, statistics: Tensor) -> None:
         weights, statistics = weights.cpu(), statistics.cpu()
-        for row, run in enumerate(self._runs(predictor)):
+        for run, row in self._rows(predictor):
             self._outcomes[run].weights[predictor] = weights[row].clone()
             self._outcomes[run].statistics[predictor] = statistics[row].clone()
 
     def _predict(self, weights: Tensor | None = None) -> list[Tensor]:
         return [log_probabilities(logits) for logits in self._learner.logits(SCORED, weights)]
 
-    def _runs(self, predictor: Predictor) -> Sequence[int]:
-        return range(len(self._plans)) if predictor == "iterate" else self._averaging
+    def _rows(self, predictor: Predictor) -> Sequence[tuple[int, int]]:
+        """Each run that has the predictor, and its row in that predictor's tensors."""
+        if predictor == "iterate":
+            return list(enumerate(self._trajectory))
+        return list(self._row.items())
 
     def _note(self, run: int, measurement: Measurement) -> None:
         outcome = self._outcomes[run]
