@@ -97,6 +97,8 @@ def torch_optimizer(
             return optimizer, scheduler, True
         case Cyclical():
             return optimizer, LambdaLR(optimizer, sawtooth(rate, steps)), False
+        case _:
+            raise NotImplementedError(rate.schedule)
 
 
 def network_one_at_a_time(

@@ -73,6 +73,9 @@ WHOLE: dict[str, Any] = {
     "reference": "constant",
     "seeds": 2,
 }
+for kind in ("linear", "cosine"):
+    rate = {"schedule": kind, "learning_rate": 0.01}
+    WHOLE["methods"][kind] = {"title": kind, "rate": rate}
 
 # Another value for every setting: a setting without one here fails a test below.
 CHANGES: dict[str, Any] = {
@@ -110,6 +113,14 @@ CHANGES: dict[str, Any] = {
     "methods.triangular.rate.high": 0.02,
     "methods.triangular.rate.up_epochs": 2,
     "methods.triangular.rate.down_epochs": 1,
+    "methods.linear.rate.learning_rate": 0.02,
+    "methods.cosine.rate.learning_rate": 0.02,
+    **{
+        f"methods.{schedule}.rate.{ramp}": 1
+        for schedule in ("constant", "multiplicative", "linear", "cosine", "cyclical", "triangular")
+        for ramp in ("warmup_epochs", "cooldown_epochs")
+    },
+    "pretrain.rate.warmup_epochs": 1,
     **{
         f"{stage}.{key}": value
         for stage in ("pretrain", "finetune")

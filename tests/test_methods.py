@@ -57,6 +57,12 @@ def test_what_does_not_fit_is_named() -> None:
         method(phases=3, capture_every_epochs=4).check(9)
     with pytest.raises(ValueError, match="miss the rate's minimum"):
         method(SAWTOOTH, capture_every_epochs=1.5).check(9)
+    ramps = Constant(schedule="constant", learning_rate=1, warmup_epochs=2, cooldown_epochs=2)
+    method(ramps).check(4)
+    with pytest.raises(ValueError, match="4 epochs together, more than there are in a phase"):
+        method(ramps, phases=3).check(9)
+    with pytest.raises(ValueError, match="4 epochs together, more than there are$"):
+        Method(title="m", rate=ramps).check(3)
 
 
 @pytest.mark.parametrize("name", bundled_studies())

@@ -3,9 +3,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.optim.lr_scheduler import CyclicLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, LinearLR, StepLR
 
-from swabench.study.schedules import Constant, Cyclical, Multiplicative, Triangular
+from swabench.study.schedules import (
+    Constant,
+    Cosine,
+    Cyclical,
+    Linear,
+    Multiplicative,
+    Triangular,
+)
 from tests.reference import sawtooth
 
 rates = st.floats(1e-6, 1.0)
@@ -45,6 +52,27 @@ def test_triangular_is_torchs_cyclic_lr(up: int, down: int, steps: int, epochs: 
     scheduler = CyclicLR(optimizer(0.002), 0.002, 0.01, up, down, cycle_momentum=False)
     theirs = stepped_per_epoch(scheduler, epochs, steps)
     np.testing.assert_allclose(ours.rates(epochs * steps, steps), theirs, rtol=1e-9)
+
+
+@given(rates, st.integers(1, 40))
+def test_linear_is_torchs_linear_lr(rate: float, steps: int) -> None:
+    scheduler = LinearLR(optimizer(rate), start_factor=1, end_factor=0, total_iters=steps)
+    ours = Linear(schedule="linear", learning_rate=rate).rates(steps, 3)
+    np.testing.assert_allclose(ours, stepped_per_epoch(scheduler, steps, 1), rtol=1e-9, atol=1e-15)
+
+
+@given(rates, st.integers(1, 40))
+def test_cosine_is_torchs_cosine_annealing_lr(rate: float, steps: int) -> None:
+    scheduler = CosineAnnealingLR(optimizer(rate), T_max=steps)
+    ours = Cosine(schedule="cosine", learning_rate=rate).rates(steps, 3)
+    np.testing.assert_allclose(ours, stepped_per_epoch(scheduler, steps, 1), rtol=1e-9, atol=1e-15)
+
+
+def test_warm_up_and_cooldown_multiply_the_rate() -> None:
+    flat = Constant(schedule="constant", learning_rate=8, warmup_epochs=1, cooldown_epochs=0.5)
+    np.testing.assert_allclose(flat.rates(12, 4), [2, 4, 6, 8, 8, 8, 8, 8, 8, 8, 8, 4])
+    both = Linear(schedule="linear", learning_rate=12, warmup_epochs=0.5)
+    np.testing.assert_allclose(both.rates(12, 4), [6, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1])
 
 
 @given(st.sampled_from([0.5, 1.0, 2.0, 3.0]), st.integers(2, 20).map(lambda k: 2 * k))

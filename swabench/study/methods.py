@@ -53,6 +53,12 @@ class Method(Settings):
             ValueError: Names the key that does not fit and the nearest mend.
         """
         plan = self.averaging
+        ramps = self.rate.warmup_epochs + self.rate.cooldown_epochs
+        if ramps > epochs / (plan.phases if plan else 1):
+            raise ValueError(
+                f"rate: warmup_epochs and cooldown_epochs are {ramps:g} epochs together, more than "
+                f"there are{' in a phase' if plan and plan.phases > 1 else ''}"
+            )
         if plan is None:
             return
         if epochs % plan.phases:

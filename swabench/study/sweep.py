@@ -65,7 +65,7 @@ class RateSweep(Settings):
         return methods[name].model_copy(
             update={
                 "title": f"{methods[name].title}, at {rate:g}",
-                "rate": Constant(schedule="constant", learning_rate=rate),
+                "rate": methods[name].rate.model_copy(update={"learning_rate": rate}),
                 "paper_accuracy": None,
             }
         )
