@@ -1,8 +1,21 @@
 """One process, few threads, no deadlines: tests run on machines that are busy elsewhere."""
 
+import gc
+
+import pytest
 import torch
 from hypothesis import settings
 
 settings.register_profile("swabench", deadline=None, max_examples=40)
 settings.load_profile("swabench")
-torch.set_num_threads(2)
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_was_imported_is_no_garbage() -> None:
+    """Holm's correction by statsmodels collects garbage, a tenth of a second a time.
+
+    What lives on anyhow, torch and a few more, need not be looked through at every call.
+    """
+    gc.collect()
+    gc.freeze()

@@ -1,30 +1,51 @@
-"""The command line as a user meets it: real processes, real ResNet-50, a tiny data set."""
+"""The command line as a user meets it: real ResNet-50, a tiny data set.
 
+A command runs within this process where one of its own would prove nothing more, through the
+entry point and with its exit codes and streams. Real processes are left to what needs them: a
+whole `reproduce`, an interruption, starting up.
+"""
+
+import importlib.metadata
+import io
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
+import torch
+import typer
+from torchvision.models import resnet50
 
+from swabench.analysis import figures
+from swabench.cli import app, main
 from swabench.data.datasets import encode_idx
+from swabench.training.backbone import Preprocess
 
 COMMANDS = [
+    "claims",
     "data",
-    "pretrain",
+    "export",
+    "figures",
     "finetune",
     "landscape",
-    "table",
-    "figures",
-    "claims",
+    "methods",
+    "pretrain",
     "report",
     "reproduce",
-    "methods",
+    "table",
     "validate",
 ]
 STUDY = """
@@ -33,264 +54,381 @@ title: A tiny study
 data: {{dataset: folder, folder: {folder}, validation_images: 20, training_images: null, test_images: null}}
 finetune: {{batch_size: 16}}
 """  # noqa: E501
+TINY = ("--config", "tiny.yaml")
+METHODS = ["adam", "sgd", "sgd-multiplicative", "swa", "swa-cyclical", "pswa"]
 
 pytestmark = pytest.mark.slow
 
 
-class Place:
-    """A folder with a tiny data set, a study on it, a cache and results of its own."""
+@dataclass(frozen=True)
+class Done:
+    """What a command leaves behind beside its files."""
 
-    def __init__(self, folder: Path) -> None:
+    code: int | str | None
+    out: str
+    errors: str
+
+
+class Place:
+    """A folder with a study of the tiny data set and results of its own.
+
+    Features are shared by all places, unless one gets a cache of its own.
+    """
+
+    def __init__(self, folder: Path, images: Path, cache: Path) -> None:
         self.folder = folder
-        self.data = folder / "images"
-        self.cache = folder / "cache"
+        self.images = images
+        self.cache = cache
         self.study = folder / "tiny.yaml"
         self.results = folder / "results"
-        self.data.mkdir()
-        rng = np.random.default_rng(0)
-        for part, count in (("train", 100), ("t10k", 40)):
-            labels = (np.arange(count) % 10).astype(np.uint8)
-            images = rng.integers(0, 80, (count, 28, 28), dtype=np.uint8)
-            images[np.arange(count), labels * 2] = 255  # a bright row tells the class
-            (self.data / f"{part}-images-idx3-ubyte").write_bytes(encode_idx(images))
-            (self.data / f"{part}-labels-idx1-ubyte").write_bytes(encode_idx(labels))
-        self.study.write_text(STUDY.format(folder=self.data))
+        self.study.write_text(STUDY.format(folder=images))
 
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "swabench", *arguments]
+    @property
+    def documents(self) -> Path:
+        return self.results / "tiny"
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "SWABENCH_CACHE": str(self.cache), "COLUMNS": "200"}
+        # One thread, as in this process: the number of threads changes the last digits.
+        return {"SWABENCH_CACHE": str(self.cache), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self.environment,
-            capture_output=True, text=True, timeout=300, check=False,
+    def run(self, *arguments: str, **environment: str) -> Done:
+        """Run a command in this process, as its entry point would; a traceback fails the test."""
+        out, errors = io.StringIO(), io.StringIO()
+        with (
+            chdir(self.folder),
+            mock.patch.dict(os.environ, self.environment | environment),
+            mock.patch.object(sys, "argv", ["swabench", *arguments]),
+            redirect_stdout(out),
+            redirect_stderr(errors),
+            pytest.raises(SystemExit) as left,
+        ):
+            main()
+        return Done(left.value.code, out.getvalue(), errors.getvalue())
+
+    def process(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command in a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "swabench", *arguments], cwd=self.folder,
+            env={**os.environ, **self.environment},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def records(self) -> dict[str, int]:
-        return {str(p): p.stat().st_mtime_ns for p in self.results.rglob("record.json")}
+        """When each record was written."""
+        return {
+            str(path.relative_to(self.results)): path.stat().st_mtime_ns
+            for path in self.results.rglob("*")
+            if path.name == "record.json" or path.parent.parent.name == "landscape"
+        }
+
+    def arrays(self) -> dict[str, bytes]:
+        return contents(self.documents, "*.safetensors")
+
+
+def ended(process: subprocess.Popen[str]) -> Done:
+    out, errors = process.communicate(timeout=300)
+    return Done(process.returncode, out, errors)
+
+
+def contents(folder: Path, pattern: str = "*") -> dict[str, bytes]:
+    paths = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    place = Place(tmp_path_factory.mktemp("finished"))
-    done = place.run("reproduce", "--config", "tiny.yaml")
-    assert done.returncode == 0, done.stderr
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 100), ("t10k", 40)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        pixels = rng.integers(0, 80, (count, 28, 28), dtype=np.uint8)
+        pixels[np.arange(count), labels * 2] = 255  # a bright row tells the class
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(encode_idx(pixels))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(encode_idx(labels))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, images: Path, cache: Path) -> Place:
+    """What `reproduce` leaves behind, run whole in a process of its own."""
+    place = Place(tmp_path_factory.mktemp("finished"), images, cache)
+    done = ended(place.process("reproduce", *TINY))
+    assert done.code == 0, done.errors
     return place
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def fresh(tmp_path: Path, images: Path, cache: Path) -> Place:
+    return Place(tmp_path, images, cache)
+
+
+@pytest.fixture
+def recorded(finished: Place, tmp_path: Path) -> Place:
+    """The records of `finished` alone, without its documents and its features."""
+    place = Place(tmp_path, finished.images, tmp_path / "cache")
+    for name in ("runs", "landscape"):
+        shutil.copytree(finished.documents / name, place.documents / name)
+    return place
+
+
+@pytest.fixture
+def _no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures as SVG alone: pixels take longest, and are compared in one test."""
+    monkeypatch.setattr(figures, "FORMATS", ("svg",))
 
 
 def test_reproduce_ends_with_the_table(finished: Place) -> None:
-    found = pd.read_csv(finished.results / "tiny" / "table.csv")
-    assert list(found["method"]) == [
-        "adam", "sgd", "sgd-multiplicative", "swa", "swa-cyclical", "pswa",
-    ]  # fmt: skip
+    found = pd.read_csv(finished.documents / "table.csv")
+    assert list(found["method"]) == METHODS
     assert (found["seeds"] == 2).all()
-    assert found["accuracy"].between(0, 100).all()
+    # A bright row tells the class: what is trained at all finds it.
+    assert found["accuracy"][1:].between(80, 100).all()
     for name in ("table.md", "table.tex", "manifest.json", "metrics.csv"):
-        assert (finished.results / "tiny" / name).stat().st_size > 0
+        assert (finished.documents / name).stat().st_size > 0
 
 
-def test_a_second_reproduce_does_nothing_twice(finished: Place) -> None:
-    records = finished.records()
-    before = (finished.results / "tiny" / "table.csv").read_bytes()
-    done = finished.run("reproduce", "--config", "tiny.yaml")
-    assert done.returncode == 0
-    assert "features" not in done.stderr
-    assert finished.records() == records
-    assert (finished.results / "tiny" / "table.csv").read_bytes() == before
+def test_a_second_reproduce_does_nothing_twice(recorded: Place, finished: Place) -> None:
+    records = recorded.records()
+    assert records == finished.records()
+    done = recorded.run("reproduce", *TINY)
+    assert done.code == 0, done.errors
+    assert recorded.records() == records
+    assert "features" not in done.errors
+    assert not (recorded.cache / "features").exists()
+    assert contents(recorded.documents) == contents(finished.documents)
 
 
-def test_the_same_study_gives_the_same_bytes(finished: Place, fresh: Place) -> None:
-    shutil.copytree(finished.cache, fresh.cache)
-    assert fresh.run("reproduce", "--config", "tiny.yaml").returncode == 0
-    ours, theirs = (place.results / "tiny" / "table.csv" for place in (fresh, finished))
-    assert ours.read_bytes() == theirs.read_bytes()
+def test_command_by_command_gives_the_bytes_of_reproduce(finished: Place, fresh: Place) -> None:
+    """Of another process, too."""
+    for command, told in {
+        ("pretrain",): "2 seeds trained, 0 were there already",
+        ("finetune", "--method", "all"): "16 runs done, 0 were there already",
+        ("landscape",): "9 parts measured",
+        ("table",): "written to",
+    }.items():
+        done = fresh.run(*command, *TINY)
+        assert done.code == 0, done.errors
+        assert told in done.out
+    assert fresh.arrays() == finished.arrays()
+    for name in ("table.csv", "metrics.csv", "ensemble.csv"):
+        assert (fresh.documents / name).read_bytes() == (finished.documents / name).read_bytes()
+    ours, theirs = (
+        [json.loads(content)["tables"] for content in contents(of, "landscape/*/*.json").values()]
+        for of in (fresh.documents, finished.documents)
+    )
+    assert len(ours) == 9
+    assert ours == theirs
 
 
-def test_table_needs_records_alone(finished: Place, fresh: Place) -> None:
-    # The study keeps naming the data folder of `finished`, for it is part of its identity.
-    shutil.copytree(finished.results, fresh.results)
-    shutil.copy(finished.study, fresh.study)
-    hidden = finished.data.rename(finished.folder / "hidden")
+@pytest.mark.usefixtures("_no_pixels")
+def test_each_document_needs_records_alone(recorded: Place, finished: Place) -> None:
+    hidden = finished.images.rename(finished.images.with_name("hidden"))
     try:
-        done = fresh.run("table", "--config", "tiny.yaml")
+        for command in ("table", "figures", "claims", "report"):
+            done = recorded.run(command, *TINY)
+            assert done.code == 0, done.errors
+            if command == "table":
+                assert "swa-cyclical" in done.out
     finally:
-        hidden.rename(finished.data)
-    assert done.returncode == 0, done.stderr
-    assert "swa-cyclical" in done.stdout
+        hidden.rename(finished.images)
+    assert not recorded.cache.exists()
+    written, expected = (
+        {
+            # An SVG drawn without a PNG before it is laid out a little otherwise.
+            name: None if name.endswith(".svg") else re.sub(rb"base64,[^\"]*", b"", content)
+            for name, content in contents(place.documents).items()
+            if not name.endswith(".png")
+        }
+        for place in (recorded, finished)
+    )
+    assert written == expected
+    verdicts = pd.read_csv(recorded.documents / "claims.csv").groupby("claim")["verdict"].first()
+    assert verdicts["C4"] == "not distinguished"
+    assert verdicts["C7"] == "not distinguished"
 
 
 def test_a_partial_table_says_so_and_fails(fresh: Place) -> None:
-    done = fresh.run("finetune", "-m", "sgd", "-m", "swa", "--config", "tiny.yaml", "--seeds", "1")
-    assert done.returncode == 0, done.stderr
-    assert "2 runs done" in done.stdout
-    done = fresh.run("table", "--config", "tiny.yaml", "--seeds", "1")
-    assert done.returncode == 1
-    assert "INCOMPLETE" in done.stderr
-    assert "pswa lacks seeds 0" in (fresh.results / "tiny" / "table.md").read_text()
+    done = fresh.run("finetune", "-m", "sgd", "-m", "swa", *TINY, "--seeds", "1")
+    assert done.code == 0, done.errors
+    assert "2 runs done" in done.out
+    done = fresh.run("table", *TINY, "--seeds", "1")
+    assert done.code == 1
+    assert "INCOMPLETE" in done.errors
+    assert "pswa lacks seeds 0" in (fresh.documents / "table.md").read_text()
 
 
 def test_interrupted_work_goes_on_where_it_stopped(fresh: Place) -> None:
-    fresh.study.write_text(fresh.study.read_text() + "seeds: 400\n")
-    process = subprocess.Popen(
-        fresh.command("reproduce", "--config", "tiny.yaml"), cwd=fresh.folder,
-        env=fresh.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    fresh.study.write_text(fresh.study.read_text() + "seeds: 60\n")
+    process = fresh.process("reproduce", *TINY)
     deadline = time.monotonic() + 120
-    while len(fresh.records()) < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    while not list(fresh.results.glob("tiny/runs/swa/seed-1-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
+    done = ended(process)
+    assert done.code == 130, done.errors
+    assert "the same command goes on" in done.errors
+    assert "Traceback" not in done.errors
     kept = fresh.records()
-    assert len(kept) >= 3
-    done = fresh.run("reproduce", "--config", "tiny.yaml", "--seeds", "2")
-    assert done.returncode == 0, done.stderr
+    seeds = 2 + len(list(fresh.results.glob("tiny/runs/swa/seed-*")))
+    assert seeds < 60  # some of it was left to do
+    done = fresh.run("finetune", "-m", "all", *TINY, "--seeds", str(seeds))
+    assert done.code == 0, done.errors
     assert kept.items() <= fresh.records().items()
+    for method in METHODS[1:]:
+        assert len(list(fresh.results.glob(f"tiny/runs/{method}/seed-*"))) == seeds
     assert not list(fresh.results.rglob(".writing-*"))
 
 
+@pytest.mark.usefixtures("_no_pixels")
 def test_a_diverged_run_is_told_after_all_else_is_written(fresh: Place) -> None:
     wild = "{schedule: constant, learning_rate: 1.0e+38}"
     with fresh.study.open("a") as study:
         study.write(f"methods: {{wild: {{title: Wild, rate: {wild}}}}}\n")
-    done = fresh.run("reproduce", "--config", "tiny.yaml", "--seeds", "1")
-    assert done.returncode == 1
-    assert "wild at seed 0 (loss not finite after epoch 1)" in done.stderr
-    assert "INCOMPLETE: wild lacks seeds 0" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "swa-cyclical" in (fresh.results / "tiny" / "table.csv").read_text()
-    assert (fresh.results / "tiny" / "report.html").exists()
+    done = fresh.run("reproduce", *TINY, "--seeds", "1")
+    assert done.code == 1
+    assert "wild at seed 0 (loss not finite after epoch 1)" in done.errors
+    assert "INCOMPLETE: wild lacks seeds 0" in done.errors
+    assert "swa-cyclical" in (fresh.documents / "table.csv").read_text()
+    assert (fresh.documents / "report.html").exists()
 
 
 def test_diverged_pretraining_is_a_failure(fresh: Place) -> None:
     with fresh.study.open("a") as study:
         study.write("pretrain: {optimizer: {name: sgd}, rate: ")
         study.write("{schedule: constant, learning_rate: 1.0e+38}}\n")
-    done = fresh.run("pretrain", "--config", "tiny.yaml", "--seeds", "1")
-    assert done.returncode == 1
-    assert "adam at seed 0" in done.stderr
+    done = fresh.run("pretrain", *TINY, "--seeds", "1")
+    assert done.code == 1
+    assert "adam at seed 0" in done.errors
+
+
+def test_the_command_starts_as_a_module_and_is_installed_as_a_script(fresh: Place) -> None:
+    done = ended(fresh.process("--help"))
+    assert (done.code, done.errors) == (0, "")
+    assert all(f" {command} " in done.out for command in COMMANDS)
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="swabench")
+    assert script.load() is main
+
+
+def test_every_command_is_listed_here() -> None:
+    commands: Any = typer.main.get_command(app)
+    assert sorted(commands.commands) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(fresh: Place, command: str) -> None:
     done = fresh.run(command, "--help")
-    assert done.returncode == 0
-    assert "--config" in done.stdout
+    assert done.code == 0
+    assert "--config" in done.out
 
 
-def test_claims_and_report_need_records_alone(finished: Place, tmp_path: Path) -> None:
-    folder = finished.results / "tiny"
-    written = {name: (folder / name).read_bytes() for name in ("claims.md", "report.html")}
-    copy = Place(tmp_path)
-    shutil.copytree(finished.results, copy.results)
-    shutil.copy(finished.study, copy.study)
-    for name in ("claims", "report"):
-        done = copy.run(name, "--config", "tiny.yaml")
-        assert done.returncode == 0, done.stderr
-    assert not copy.cache.exists()
-    for name, content in written.items():
-        assert (copy.results / "tiny" / name).read_bytes() == content
-    verdicts = pd.read_csv(folder / "claims.csv").groupby("claim")["verdict"].first()
-    assert verdicts["C4"] == "not distinguished"
-    assert verdicts["C7"] == "not distinguished"
+def test_claims_of_missing_runs_are_written_and_the_command_fails(recorded: Place) -> None:
+    shutil.rmtree(next((recorded.documents / "runs" / "sgd-rate-0.05").glob("seed-1-*")))
+    done = recorded.run("claims", *TINY)
+    assert done.code == 1
+    assert "sgd-rate-0.05 lacks seeds 1" in done.errors
+    assert "sgd-rate-0.05 lacks seeds 1" in (recorded.documents / "claims.md").read_text()
 
 
-def test_claims_of_missing_runs_are_written_and_the_command_fails(
-    finished: Place, tmp_path: Path
+def test_an_export_is_of_the_method_and_the_seed_asked_for(
+    finished: Place, images: Path, tmp_path: Path
 ) -> None:
-    copy = Place(tmp_path)
-    shutil.copytree(finished.results, copy.results)
-    shutil.copy(finished.study, copy.study)
-    shutil.rmtree(next((copy.results / "tiny" / "runs" / "sgd-rate-0.05").glob("seed-1-*")))
-    done = copy.run("claims", "--config", "tiny.yaml")
-    assert done.returncode == 1
-    assert "sgd-rate-0.05 lacks seeds 1" in done.stderr
-    assert "sgd-rate-0.05 lacks seeds 1" in (copy.results / "tiny" / "claims.md").read_text()
+    output = tmp_path / "swa.safetensors"
+    done = finished.run("export", "--method", "swa", "--seed", "1", "-o", str(output), *TINY)
+    assert done.code == 0, done.errors
+    mean, deviation = (
+        float(done.out.split(f"{word} ")[1].split(",")[0].split()[0])
+        for word in ("mean", "deviation")
+    )
+    network = resnet50(num_classes=10).eval()
+    network.load_state_dict(safetensors.torch.load_file(output))
+    pixels = np.frombuffer((images / "t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8)
+    inputs = torch.from_numpy(pixels.reshape(-1, 1, 28, 28).copy())
+    with torch.no_grad():
+        found = network(Preprocess(28, ((mean,), (deviation,)))(inputs)).log_softmax(dim=-1)
+    (run,) = finished.documents.glob("runs/swa/seed-1-*/arrays.safetensors")
+    expected = safetensors.torch.load_file(run)["log_probabilities/average/test"]
+    torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
 
 
 def test_validate_says_what_it_would_run(finished: Place) -> None:
-    done = finished.run("validate", "--config", "tiny.yaml", "--seeds", "0-2")
-    assert done.returncode == 0, done.stderr
-    assert "9 to do, 18 done" in done.stdout
+    done = finished.run("validate", *TINY, "--seeds", "0-2")
+    assert done.code == 0, done.errors
+    assert "9 to do, 18 done" in done.out
 
 
 def test_methods_draws_the_rates(fresh: Place) -> None:
     done = fresh.run("methods")
-    assert done.returncode == 0
-    assert "█" in done.stdout
-    assert "p = 3" in done.stdout
+    assert done.code == 0
+    assert "█" in done.out
+    assert "p = 3" in done.out
 
 
 def test_data_says_from_where_and_digests(fresh: Place) -> None:
-    done = fresh.run("data", "--config", "tiny.yaml")
-    assert done.returncode == 0
-    assert "100 training and 40 test images, 10 classes" in done.stdout
-    assert done.stdout.count("sha256") == 4
+    done = fresh.run("data", *TINY)
+    assert done.code == 0
+    assert "100 training and 40 test images, 10 classes" in done.out
+    assert done.out.count("sha256") == 4
 
 
+ABSENT = "cuda" if torch.backends.mps.is_available() else "mps"
 WRONG = {
     "no such study": (["reproduce", "--config", "mnits"], "mnits"),
-    "unknown method": (["finetune", "--method", "swaa", "--config", "tiny.yaml"], "swaa"),
-    "unknown device": (["reproduce", "--device", "tpu", "--config", "tiny.yaml"], "tpu"),
-    "absent device": (["reproduce", "--device", "mps", "--config", "tiny.yaml"], "mps"),
-    "bad seeds": (["reproduce", "--seeds", "a-b", "--config", "tiny.yaml"], "a-b"),
-    "half a span": (["reproduce", "--seeds", "5-", "--config", "tiny.yaml"], "5-"),
-    "too many seeds": (["table", "--seeds", "99999999999", "--config", "tiny.yaml"], "99999999999"),
+    "unknown method": (["finetune", "--method", "swaa", *TINY], "swaa"),
+    "unknown device": (["reproduce", "--device", "tpu", *TINY], "tpu"),
+    "absent device": (["reproduce", "--device", ABSENT, *TINY], ABSENT),
+    "bad seeds": (["reproduce", "--seeds", "a-b", *TINY], "a-b"),
+    "half a span": (["reproduce", "--seeds", "5-", *TINY], "5-"),
+    "too many seeds": (["table", "--seeds", "99999999999", *TINY], "99999999999"),
     "unknown option": (["reproduce", "--sedes", "1"], "--sedes"),
     "unknown command": (["reprodcue"], "reprodcue"),
-    "no records": (["table", "--config", "tiny.yaml"], "swabench reproduce"),
-    "results in a file": (
-        ["reproduce", "--config", "tiny.yaml", "--results", "tiny.yaml"],
-        "--results",
-    ),
+    "no records": (["table", *TINY], "swabench reproduce"),
+    "results in a file": (["reproduce", *TINY, "--results", "tiny.yaml"], "--results"),
+    "export of no row": (["export", "-m", "swaa", "-o", "x.pth", *TINY], "swaa"),
+    "export to a picture": (["export", "-m", "swa", "-o", "x.png", *TINY], "x.png"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_usage_is_told_in_words(fresh: Place, name: str) -> None:
     arguments, named = WRONG[name]
-    before = sorted(fresh.folder.rglob("*"))
+    before = sorted([*fresh.folder.rglob("*"), *fresh.cache.rglob("*")])
     done = fresh.run(*arguments)
-    assert done.returncode == 2
-    assert named in done.stderr
-    assert "Traceback" not in done.stderr
-    assert sorted(fresh.folder.rglob("*")) == before
+    assert done.code == 2
+    assert named in done.errors
+    assert sorted([*fresh.folder.rglob("*"), *fresh.cache.rglob("*")]) == before
 
 
-def test_damaged_data_is_named(fresh: Place) -> None:
-    path = fresh.data / "train-images-idx3-ubyte"
+def test_damaged_data_is_named(images: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(images, damaged)
+    path = damaged / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-5])
-    done = fresh.run("reproduce", "--config", "tiny.yaml")
-    assert done.returncode == 2
-    assert "train-images-idx3-ubyte" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = Place(tmp_path, damaged, tmp_path / "cache").run("reproduce", *TINY)
+    assert done.code == 2
+    assert "train-images-idx3-ubyte" in done.errors
 
 
 def test_a_folder_without_write_permission_is_named(fresh: Place) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")
     fresh.results.mkdir(mode=0o500)
-    done = fresh.run("reproduce", "--config", "tiny.yaml")
-    assert done.returncode == 2
-    assert str(fresh.results.name) in done.stderr
+    done = fresh.run("reproduce", *TINY)
+    assert done.code == 2
+    assert str(fresh.results.name) in done.errors
 
 
-def test_no_network_and_no_data_says_what_to_do(fresh: Place) -> None:
-    environment = {**fresh.environment, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
-    environment |= {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
-    done = subprocess.run(
-        fresh.command("data", "--config", "mnist"), cwd=fresh.folder, env=environment,
-        capture_output=True, text=True, timeout=300, check=False,
+def test_no_network_and_no_data_says_what_to_do(images: Path, tmp_path: Path) -> None:
+    away = "http://127.0.0.1:9"
+    place = Place(tmp_path, images, tmp_path / "cache")
+    done = place.run(
+        "data", "--config", "mnist",
+        PIP_NO_INDEX="1", PIP_FIND_LINKS="", https_proxy=away, http_proxy=away,
     )  # fmt: skip
-    assert done.returncode == 2
-    assert "data.folder" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.code == 2
+    assert "data.folder" in done.errors

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from swabench.analysis import figures
 from swabench.analysis.figures import DPI, HEIGHT, WIDTH, Picture, draw
 from swabench.analysis.report import figure
 from swabench.landscape.survey import missing_parts
@@ -51,6 +52,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RecordStore:
 @pytest.fixture(scope="module")
 def pictures(store: RecordStore) -> list[Picture]:
     return draw(small_study(), store, [0, 1])
+
+
+@pytest.fixture
+def _words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pixels, which take longest: for tests of what a figure says."""
+    monkeypatch.setattr(figures, "FORMATS", ("svg",))
 
 
 def texts(picture: Picture) -> list[str]:
@@ -122,6 +129,7 @@ def test_the_forest_shows_the_tables_numbers(store: RecordStore, pictures: list[
     assert any(text.startswith(shown) for text in texts(by_name(pictures, "figure4-forest")))
 
 
+@pytest.mark.usefixtures("_words_alone")
 def test_a_missing_run_is_noted_with_its_seed(tmp_path: Path) -> None:
     study = small_study()
     store = RecordStore(tmp_path, study)
@@ -134,6 +142,7 @@ def test_a_missing_run_is_noted_with_its_seed(tmp_path: Path) -> None:
     assert by_name(pictures, "figure1-average").note == ""
 
 
+@pytest.mark.usefixtures("_words_alone")
 def test_a_landscape_that_was_not_measured_is_said_and_not_drawn(tmp_path: Path) -> None:
     study = small_study()
     store = RecordStore(tmp_path, study)
@@ -143,6 +152,7 @@ def test_a_landscape_that_was_not_measured_is_said_and_not_drawn(tmp_path: Path)
     assert "run `swabench landscape`" in plane.skipped
 
 
+@pytest.mark.usefixtures("_words_alone")
 def test_part_of_a_landscape_does_not_pass_for_all(tmp_path: Path) -> None:
     study = small_study()
     store = RecordStore(tmp_path, study)
@@ -153,6 +163,7 @@ def test_part_of_a_landscape_does_not_pass_for_all(tmp_path: Path) -> None:
     assert line.note in texts(line)
 
 
+@pytest.mark.usefixtures("_words_alone")
 def test_a_study_without_averages_or_phases_skips_their_figures(tmp_path: Path) -> None:
     content = small_study().model_dump()
     content["methods"] = {"sgd": content["methods"]["sgd"]}
@@ -167,6 +178,7 @@ def test_a_study_without_averages_or_phases_skips_their_figures(tmp_path: Path) 
     assert "in phases" in by_name(pictures, "figure3-phases").skipped
 
 
+@pytest.mark.usefixtures("_words_alone")
 def test_one_seed_is_enough_to_draw(store: RecordStore) -> None:
     pictures = draw(small_study(), store, [0])
     assert all(picture.content for picture in pictures)
