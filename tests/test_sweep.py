@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from swabench.study.study import load_study
-from tests.synthetic import study_with
+from tests.made_up import study_with
 
 
 def test_rates_that_a_row_has_are_not_run_again() -> None:
