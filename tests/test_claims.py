@@ -3,9 +3,11 @@
 import gc
 import itertools
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,13 +16,14 @@ from scipy import stats
 
 from swabench.analysis import claims as claims_module
 from swabench.analysis import claims_text
-from swabench.analysis.claims import Claim, decide_claims
+from swabench.analysis.claims import Case, Claim, decide_claims
 from swabench.analysis.evidence import Comparer, Evidence, corrected, judge
 from swabench.analysis.flatness import LINE, Flatness, mean_rise, measure_flatness
 from swabench.analysis.statistics import Estimate
 from swabench.analysis.table import collect
+from swabench.records import RecordStore
 from swabench.study.study import Study
-from tests.synthetic import Truth, study_with, write_study
+from tests.made_up import Truth, record_of, study_with, write_run, write_study
 
 GOLDEN = Path(__file__).parent / "golden"
 SEEDS = 10
@@ -146,12 +149,25 @@ def test_what_is_missing_is_named_and_decides_nothing(tmp_path: Path) -> None:
     assert found["C8"].verdict == "not tested"
 
 
-def test_without_a_landscape_flatness_is_not_measured(tmp_path: Path) -> None:
-    some = {LINE: {"sgd": dict.fromkeys(range(SEEDS), 1.0), "swa": {0: 1.0, 1: 1.0}}}
-    for number, flatness in enumerate((None, some)):
-        claim = decided(tmp_path / str(number), {}, flatness=flatness)["C4"]
-        assert claim.verdict == "not measured"
-        assert "swa at seeds 2, 3" in claim.reason or flatness is None
+@pytest.mark.parametrize(
+    ("measured", "lacking"),
+    [
+        (None, "swa at seeds 0, 1, 2, 3; sgd at seeds 0, 1, 2, 3."),
+        ({"sgd": range(4), "swa": (0, 1)}, "along the line of swa at seeds 2, 3."),
+        ({"sgd": (0, 1), "swa": (2, 3)}, "swa at seeds 0, 1; sgd at seeds 2, 3."),
+    ],
+)
+def test_without_a_landscape_flatness_is_not_measured(
+    tmp_path: Path, measured: dict[str, Sequence[int]] | None, lacking: str
+) -> None:
+    flatness: Flatness | None = None
+    if measured is not None:
+        flatness = {LINE: {name: dict.fromkeys(s, 1.0) for name, s in measured.items()}}
+    study = study_with(4, rate_sweep=None)
+    claim = decided(tmp_path, {}, study=study, flatness=flatness)["C4"]
+    assert claim.verdict == "not measured"
+    assert lacking in claim.reason
+    assert claim.evidence == ()
 
 
 def test_a_loss_that_falls_along_the_line_is_not_called_unmeasured(tmp_path: Path) -> None:
@@ -209,6 +225,247 @@ def test_records_without_labels_have_no_mcnemar(
     claim = decided(tmp_path, {})["C5"]
     assert claim.evidence[0].mcnemar_seeds is None
     assert claim.notes == ()
+
+
+# --- which numbers a verdict rests on ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> RecordStore:
+    """Runs that differ in everything, and rates whose order by validation is not that by test."""
+    truths = {
+        "adam": Truth(accuracy=92, loss=0.28, spread=0.3),
+        "sgd": Truth(spread=0.2),
+        "sgd-rate-0.0025": Truth(accuracy=93.2, validation=93.1),
+        "sgd-rate-0.02": Truth(accuracy=93.0, validation=93.4),
+        "sgd-rate-0.1": Truth(accuracy=92.5, validation=92.7),
+        "swa": Truth(accuracy=93.5, spread=0.1, ensemble_gap=0.05, ensemble_loss_gap=0.002),
+        "swa-rate-0.0025": Truth(accuracy=92.8, validation=93.6),
+        "swa-rate-0.02": Truth(accuracy=93.4, validation=93.2),
+        "swa-rate-0.1": Truth(accuracy=93.1, validation=93.0),
+    }
+    return write_study(tmp_path_factory.mktemp("results"), SWEPT, truths)
+
+
+SWEPT = study_with(SEEDS, rate_sweep=SWEEP, confidence=0.8)
+
+
+@pytest.fixture(scope="module")
+def found(swept: RecordStore) -> dict[str, Claim]:
+    records = collect(SWEPT, swept, range(SEEDS), SWEPT.run_names)
+    return {claim.key: claim for claim in decide_claims(SWEPT, records, range(SEEDS), FLATNESS)}
+
+
+FLATNESS = {
+    LINE: {
+        name: {seed: 1 + (seed + k) % 4 / 9 for seed in range(SEEDS)}
+        for k, name in enumerate(("sgd", "swa", "pswa"))
+    }
+}
+
+
+def final(
+    store: RecordStore, name: str, measure: str, predictor: str = "", split: str = "test"
+) -> np.ndarray:
+    """The last measurement at every seed, looked up by hand; of the result by default."""
+    averages = SWEPT.row_method(name).averaging is not None
+    predictor = predictor or ("average" if averages else "iterate")
+    values = []
+    for seed in range(SEEDS):
+        history = record_of(store, name, seed).history
+        (last,) = (
+            getattr(m, measure)
+            for m in history
+            if (m.predictor, m.split) == (predictor, split)
+            and m.epoch == SWEPT.row_stage(name).epochs
+        )
+        values.append(last)
+    return np.array(values)
+
+
+def check(claim: Claim, comparison: str, measure: str, differences: np.ndarray) -> None:
+    """A comparison's estimate is that of the differences; so are both its tests of zero."""
+    (e,) = (e for e in claim.evidence if (e.comparison, e.measure) == (comparison, measure))
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval(0.8)
+    deviation = differences.std(ddof=1)
+    expected = [differences.mean(), low, high, deviation, len(differences)]
+    estimate = e.estimate
+    values = [estimate.mean, estimate.low, estimate.high, estimate.deviation, estimate.n]
+    np.testing.assert_allclose(values, expected, rtol=1e-7, atol=1e-12)
+    assert e.p_t == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+    both = 2 * min(sign_flips(differences), sign_flips(-differences))
+    assert e.p_sign_flip == pytest.approx(min(1, both))
+
+
+def test_methods_are_compared_by_their_results_on_the_test_images(
+    swept: RecordStore, found: dict[str, Claim]
+) -> None:
+    pairs = [
+        *(("C1", name, "adam") for name in SWEPT.methods),
+        ("C2", "swa", "sgd"),
+        ("C2", "swa-cyclical", "sgd"),
+        ("C5", "pswa", "swa-cyclical"),
+    ]
+    for key, name, other in pairs:
+        for measure in ("accuracy", "loss"):
+            differences = final(swept, name, measure) - final(swept, other, measure)
+            check(found[key], f"{name} − {other}", f"test {measure}", differences)
+    assert len(found["C1"].evidence) + len(found["C2"].evidence) == 2 * 7
+    assert len(found["C5"].evidence) == 2
+
+
+def test_steadiness_is_of_the_test_curves_after_the_transient(
+    swept: RecordStore, found: dict[str, Claim]
+) -> None:
+    def swings(predictor: str, measure: str) -> np.ndarray:
+        values = []
+        for seed in range(SEEDS):
+            history = record_of(swept, "swa-cyclical", seed).history
+            course = [
+                getattr(m, measure)
+                for m in history
+                if (m.predictor, m.split) == (predictor, "test") and m.epoch >= 5  # 15 / 3
+            ]
+            assert len(course) == 11
+            values.append(np.diff(course).std(ddof=1))
+        return np.array(values)
+
+    for measure in ("accuracy", "loss"):
+        differences = swings("average", measure) - swings("iterate", measure)
+        name = f"swing of the test {measure}"
+        check(found["C3"], "swa-cyclical: average − iterate", name, differences)
+
+
+def test_flatness_is_compared_between_swa_and_sgd(found: dict[str, Claim]) -> None:
+    swa, sgd = (np.array([*FLATNESS[LINE][name].values()]) for name in ("swa", "sgd"))
+    check(found["C4"], "swa − sgd", f"log of the {LINE}", np.log(swa / sgd))
+
+
+def test_the_average_is_compared_with_the_ensemble_and_the_iterate_of_its_own_run(
+    swept: RecordStore, found: dict[str, Claim]
+) -> None:
+    for name in ("swa", "swa-cyclical"):
+        for measure in ("accuracy", "loss"):
+            differences = final(swept, name, measure, "average") - final(
+                swept, name, measure, "ensemble"
+            )
+            check(found["C6"], f"{name}: average − ensemble", f"test {measure}", differences)
+        arrays = [record_of(swept, name, seed).arrays() for seed in range(SEEDS)]
+        predicted = {
+            predictor: np.stack([np.exp(a[f"log_probabilities/{predictor}/test"]) for a in arrays])
+            for predictor in ("iterate", "average", "ensemble")
+        }
+
+        def distances(every: np.ndarray) -> np.ndarray:
+            values = []
+            for seed in range(SEEDS):
+                others = np.delete(every, seed, axis=0).mean(axis=0)
+                values.append(((every[seed] - others) ** 2).sum(axis=1).mean())
+            return np.array(values, dtype=float)
+
+        differences = distances(predicted["average"]) - distances(predicted["iterate"])
+        comparison = f"{name}: average − iterate"
+        measure = "variance of the predictions over seeds"
+        (e,) = (
+            e for e in found["C6"].evidence if (e.comparison, e.measure) == (comparison, measure)
+        )
+        assert e.estimate.mean == pytest.approx(differences.mean(), rel=1e-4)
+        same = predicted["average"].argmax(-1) == predicted["ensemble"].argmax(-1)
+        (e,) = (e for e in found["C6"].evidence if e.comparison == f"{name}: average and ensemble")
+        assert e.estimate.mean == pytest.approx(100 * same.mean())
+
+
+def test_mcnemar_is_of_the_results_test_predictions_seed_by_seed(
+    swept: RecordStore, found: dict[str, Claim]
+) -> None:
+    told = []
+    for key, name, other in (("C1", "swa", "adam"), ("C2", "swa", "sgd")):
+        telling = []
+        for seed in range(SEEDS):
+            right = []
+            for each in (name, other):
+                arrays = record_of(swept, each, seed).arrays()
+                result = "average" if each == "swa" else "iterate"
+                predicted = arrays[f"log_probabilities/{result}/test"].argmax(1)
+                right.append(predicted == arrays["labels/test"])
+            split = sorted((int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())))
+            if sum(split) and mid_p(*split) < 0.05:
+                telling.append(seed)
+        (e,) = (e for e in found[key].evidence if e.comparison == f"{name} − {other}" and e.decides)
+        assert e.mcnemar_seeds == tuple(telling)
+        told.append(len(telling))
+    assert 0 < told[0] < SEEDS
+
+
+def mid_p(fewer: int, more: int) -> float:
+    exact = stats.binomtest(fewer, fewer + more).pvalue
+    return float(exact - stats.binom.pmf(fewer, fewer + more, 0.5))
+
+
+def best_rates(store: RecordStore, method: str) -> list[str]:
+    """For every seed the run with the best mean validation accuracy at all other seeds."""
+    runs = [f"{method}-rate-{rate:g}" for rate in RATES]
+    scores = np.stack([final(store, run, "accuracy", split="validation") for run in runs])
+    others = (scores.sum(axis=1, keepdims=True) - scores) / (SEEDS - 1)
+    return [runs[k] for k in others.argmax(axis=0)]
+
+
+def test_rates_are_chosen_on_validation_images_and_compared_on_test_images(
+    swept: RecordStore, found: dict[str, Claim]
+) -> None:
+    for method, best in (("sgd", "sgd-rate-0.02"), ("swa", "swa-rate-0.0025")):
+        assert set(best_rates(swept, method)) == {best}
+        tested = {rate: final(swept, f"{method}-rate-{rate:g}", "accuracy") for rate in RATES}
+        # On the test images another rate is the best.
+        assert max(RATES, key=lambda rate: tested[rate].mean()) != float(best.rsplit("-", 1)[1])
+        for rate, values in tested.items():
+            differences = values - final(swept, best, "accuracy")
+            if differences.any():
+                label = f"{method}: at {rate:g} − at its best rate"
+                check(found["C7"], label, "test accuracy", differences)
+    assert len(found["C7"].evidence) == 2 * len(RATES)
+    # Only a rate above SGD's best, which is 0.02 on the validation images, decides.
+    (deciding,) = (e for e in found["C7"].evidence if e.decides)
+    assert deciding.comparison == "sgd: at 0.1 − at its best rate"
+    lost = {
+        method: final(swept, best, "accuracy") - final(swept, f"{method}-rate-0.1", "accuracy")
+        for method, best in (("sgd", "sgd-rate-0.02"), ("swa", "swa-rate-0.0025"))
+    }
+    assert deciding.p_for == pytest.approx(max(above(lost["sgd"]), within(lost["swa"])))
+    assert deciding.p_against == pytest.approx(
+        min(1, 2 * min(above(lost["swa"]), within(lost["sgd"])))
+    )
+
+
+MARGIN = SWEPT.claims.margin_points
+
+
+def above(values: np.ndarray) -> float:
+    """One-sided p of a mean above the margin, the larger of the t and the sign-flip test's."""
+    t = stats.ttest_1samp(values, MARGIN, alternative="greater").pvalue
+    return float(max(t, sign_flips(values - MARGIN))) if values.mean() > MARGIN else 1.0
+
+
+def within(values: np.ndarray) -> float:
+    """P of a mean within ±margin, the larger of two one-sided tests of each kind."""
+    return max(above(2 * MARGIN + values), above(2 * MARGIN - values))
+
+
+def test_a_seeds_rate_is_chosen_at_the_other_seeds(tmp_path: Path) -> None:
+    """Every seed's own validation accuracies speak for another rate than those of the others."""
+    study = study_with(3, rate_sweep={"methods": ["sgd", "swa"], "rates": RATES[:2]})
+    store = write_study(tmp_path, study)
+    # At seed 0 the low rate is best by far, at seeds 1 and 2 the high one is, by less.
+    ahead = {0: 3.0, 1: -1.0, 2: -1.0}
+    for seed, points in ahead.items():
+        folder = record_of(store, "sgd-rate-0.0025", seed).folder
+        shutil.rmtree(folder)
+        truth = Truth(spread=0, shared=0, validation=93 + points)
+        write_run(store, study, "sgd-rate-0.0025", seed, truth)
+    records = collect(study, store, range(3), study.run_names)
+    case = Case(study, records, [0, 1, 2], {})
+    # Without seed 0 the high rate leads by one point a seed; with it the low one by two in all.
+    assert claims_module._best_rates(case, "sgd") == {0: 0.02, 1: 0.0025, 2: 0.0025}
 
 
 def test_golden_markdown(tmp_path: Path) -> None:
@@ -272,6 +529,40 @@ def test_equality_is_the_larger_of_both_kinds_of_tost(compare: Comparer) -> None
     assert compare.p_within(values, 0.01) == 1
 
 
+def over_seeds(values: np.ndarray) -> dict[int, float]:
+    return dict(enumerate(values.tolist()))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("mean", [0.1, -0.1])
+def test_a_difference_is_tested_on_both_sides(
+    compare: Comparer, mean: float, sign: Literal[1, -1]
+) -> None:
+    """What decides is the larger of both tests' two-sided p, on the side that the data are on."""
+    d = np.random.default_rng(4).normal(mean, 0.1, 8)
+    zeros = over_seeds(np.zeros(8))
+    found = compare.directed("", "", "", over_seeds(d), zeros, sign)
+    flips = 2 * min(sign_flips(d), sign_flips(-d))
+    expected = max(stats.ttest_1samp(d, 0).pvalue, flips)
+    assert expected < 0.2
+    towards, away = (found.p_for, found.p_against)
+    if d.mean() * sign < 0:
+        towards, away = away, towards
+    assert (towards, away) == pytest.approx((expected, 1))
+
+
+@pytest.mark.parametrize("mean", [0.4, -0.4])
+def test_a_difference_beyond_a_margin_is_tested_on_both_sides(
+    compare: Comparer, mean: float
+) -> None:
+    d, margin = np.random.default_rng(5).normal(mean, 0.1, 8), 0.3
+    found = compare.equal("", "", "", over_seeds(d), over_seeds(np.zeros(8)), margin)
+    beyond = np.sign(mean) * d - margin
+    t = stats.ttest_1samp(beyond, 0, alternative="greater").pvalue
+    assert found.p_against == pytest.approx(2 * max(t, sign_flips(beyond)))
+    assert found.p_for == 1
+
+
 def evidence(p_for: float, p_against: float) -> Evidence:
     return Evidence("a − b", "m", "", Estimate(0, 0, 0, 0, 9), 1, 1, p_for, p_against)
 
@@ -320,26 +611,59 @@ def test_mean_rise_of_a_parabola() -> None:
     assert mean_rise(ray, 0.5 + ray**2, 0) == pytest.approx(3, rel=1e-3)
 
 
-def test_flatness_reads_the_landscapes_tables() -> None:
-    alpha = np.linspace(-3, 3, 61)
-    lines = pd.concat(
-        pd.DataFrame({"alpha": alpha, "end": end, "split": split, "loss": k * (alpha - 1) ** 2})
-        for end, k in (("sgd", 1), ("swa", 2))
-        for split in ("train", "test")
-    )
-    hessian = pd.DataFrame({"method": ["sgd"], "largest_eigenvalue": [3.0], "trace": [9.0]})
-    sharpness = pd.DataFrame({"method": ["sgd"], "epsilon": [1e-3], "sharpness": [4.0]})
-    distance = np.linspace(0, 2, 41)
-    rays = pd.concat(
-        pd.DataFrame(
-            {"distance": distance, "direction": d, "method": "swa", "split": "test",
-             "loss": d * distance}
+def test_flatness_is_measured_around_the_result_on_its_own_split() -> None:
+    """Every number by hand: a mix-up of place, split, method or seed is another one."""
+    alpha, distance = np.linspace(-3, 3, 61), np.linspace(0, 2, 41)
+
+    def tables(seed: int) -> dict[str, pd.DataFrame]:
+        factors = {("sgd", "train"): 1, ("sgd", "test"): 2, ("swa", "train"): 3, ("swa", "test"): 5}
+        lines = pd.concat(
+            pd.DataFrame(
+                # Around the start, α = 0, this would be a fall to one side.
+                {"alpha": alpha, "end": end, "split": split, "loss": k * seed * (alpha - 1) ** 2}
+            )
+            for (end, split), k in factors.items()
         )
-        for d in (1, 3)
-    )  # fmt: skip
-    parts = {"lines": lines, "rays": rays, "hessian": hessian, "sharpness": sharpness}
-    found = measure_flatness({4: parts})
-    assert found[LINE]["swa"][4] == pytest.approx(2 * found[LINE]["sgd"][4])
-    assert found["Hessian's trace"] == {"sgd": {4: 9.0}}
-    assert found["sharpness in a box of ε = 0.001"]["sgd"][4] == 4
-    assert found["mean rise of the test loss along random rays"]["swa"][4] == pytest.approx(2)
+        rays = pd.concat(
+            pd.DataFrame(
+                {"distance": distance, "direction": direction, "method": method, "split": split,
+                 "loss": 0.5 + direction * k * seed * distance}
+            )
+            for (method, split), k in factors.items()
+            for direction in (1, 3)
+        )  # fmt: skip
+        sharpness = pd.DataFrame(
+            {"method": ["sgd", "swa"], "epsilon": [1e-3, 5e-4], "sharpness": [4.0 * seed, 7.0]}
+        )
+        hessian = pd.DataFrame(
+            {"method": ["sgd", "swa"], "largest_eigenvalue": [3.0 * seed, 2], "trace": [9.0, 8]}
+        )
+        return {"lines": lines, "rays": rays, "hessian": hessian, "sharpness": sharpness}
+
+    found = measure_flatness({4: tables(4), 6: tables(6)})
+    # The widest stretch around α = 1 is −1 to 3: the mean of u² over ±2 is 4/3. Of two rays with
+    # slopes 1 and 3 the mean rises by 2 a unit: 2 over a stretch of 2.
+    expected: Flatness = {
+        LINE: {"sgd": {4: 2 * 4 * 4 / 3, 6: 2 * 6 * 4 / 3}, "swa": {4: 5 * 16 / 3, 6: 5 * 24 / 3}},
+        LINE.replace("test", "train"): {
+            "sgd": {4: 16 / 3, 6: 24 / 3},
+            "swa": {4: 3 * 16 / 3, 6: 3 * 24 / 3},
+        },
+        "mean rise of the test loss along random rays": {
+            "sgd": {4: 2 * 2 * 4, 6: 2 * 2 * 6},
+            "swa": {4: 2 * 5 * 4, 6: 2 * 5 * 6},
+        },
+        "mean rise of the train loss along random rays": {
+            "sgd": {4: 2 * 4, 6: 2 * 6},
+            "swa": {4: 2 * 3 * 4, 6: 2 * 3 * 6},
+        },
+        "sharpness in a box of ε = 0.001": {"sgd": {4: 16, 6: 24}},
+        "sharpness in a box of ε = 0.0005": {"swa": {4: 7, 6: 7}},
+        "Hessian's largest eigenvalue": {"sgd": {4: 12, 6: 18}, "swa": {4: 2, 6: 2}},
+        "Hessian's trace": {"sgd": {4: 9, 6: 9}, "swa": {4: 8, 6: 8}},
+    }
+    assert found.keys() == expected.keys()
+    for measure, methods in expected.items():
+        assert found[measure].keys() == methods.keys()
+        for method, values in methods.items():
+            assert found[measure][method] == pytest.approx(values, rel=2e-3), (measure, method)

@@ -1,24 +1,32 @@
 """Figures from made-up records: whole, vector, the same every time, honest about what lacks."""
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
-import torch
+from matplotlib.axes import Axes
+from matplotlib.contour import QuadContourSet
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 from PIL import Image
+from scipy import stats
 
 from swabench.analysis import figures
 from swabench.analysis.figures import DPI, HEIGHT, WIDTH, Picture, draw
 from swabench.analysis.report import figure
-from swabench.landscape.survey import missing_parts
 from swabench.records import RecordStore
+from swabench.study.landscape import Part
 from swabench.study.study import Study
 from swabench.system.errors import InputError
-from swabench.training.learner import Split
-from tests.made_up_runs import CLASSES, FEATURES, PROVENANCE, small_study, surveyor, write_runs
+from swabench.training.measurement import Predictor
+from tests.made_up import record_of, small_study, survey, write_study
 
+WIDE = {"confidence": 0.8}
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = [
     "figure1-average",
@@ -30,22 +38,11 @@ NAMES = [
 ]
 
 
-def survey(store: RecordStore, study: Study, seeds: list[int]) -> None:
-    rng = np.random.default_rng(0)
-    labels = torch.from_numpy(np.arange(60) % CLASSES)
-    split = Split(torch.from_numpy(rng.standard_normal((60, FEATURES))), labels)
-    measuring = surveyor(study, store, split)
-    for part, seed in missing_parts(study, store, seeds):
-        tables = measuring.measure(part, seed)
-        store.write_landscape(part, seed, tables, provenance=PROVENANCE, environment={}, seconds=0)
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> RecordStore:
     study = small_study()
-    store = RecordStore(tmp_path_factory.mktemp("results"), study)
-    write_runs(store, study)
-    survey(store, study, [0, 1])
+    store = write_study(tmp_path_factory.mktemp("results"), study)
+    survey(study, store, [0, 1])
     return store
 
 
@@ -58,6 +55,25 @@ def pictures(store: RecordStore) -> list[Picture]:
 def _words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pixels, which take longest: for tests of what a figure says."""
     monkeypatch.setattr(figures, "FORMATS", ("svg",))
+
+
+@pytest.fixture(scope="module")
+def drawn(store: RecordStore) -> Mapping[str, Sequence[Axes]]:
+    """The axes of every figure, as matplotlib has them before they become bytes.
+
+    Of a study with another confidence than the usual, which is read from records all the same.
+    """
+    found: list[Figure] = []
+
+    def keep(figure: Figure, *_: object) -> bytes:
+        found.append(figure)
+        return b""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "FORMATS", ("svg",))
+        patch.setattr(figures, "render", keep)
+        names = [p.name for p in draw(small_study().model_copy(update=WIDE), store, [0, 1])]
+    return {name: figure.axes for name, figure in zip(names, found, strict=True)}
 
 
 def texts(picture: Picture) -> list[str]:
@@ -100,12 +116,6 @@ def test_nothing_is_clipped_at_the_edges(pictures: list[Picture]) -> None:
             assert edge.min() > 250, picture.name
 
 
-def test_the_same_records_give_the_same_bytes(store: RecordStore, pictures: list[Picture]) -> None:
-    again = draw(small_study(), store, [0, 1])
-    assert [picture.content for picture in again] == [picture.content for picture in pictures]
-    assert b"<dc:date>" not in pictures[0].content["svg"]
-
-
 def test_captions_reach_the_report(pictures: list[Picture]) -> None:
     for picture in pictures:
         shown = figure(picture.name, picture.content["svg"].decode())
@@ -115,25 +125,207 @@ def test_captions_reach_the_report(pictures: list[Picture]) -> None:
 
 def test_images_that_the_landscape_draws_are_counted(pictures: list[Picture]) -> None:
     for name in ("figure2-line", "figure5-plane"):
-        assert "2,000 training images" in texts(by_name(pictures, name))
+        assert "200 training images" in texts(by_name(pictures, name))
     assert "From sgd to the average" in texts(by_name(pictures, "figure6-flatness"))
 
 
-def test_the_forest_shows_the_tables_numbers(store: RecordStore, pictures: list[Picture]) -> None:
-    accuracies = {}
-    for name in ("sgd", "pswa"):
-        records = [record for seed in (0, 1) if (record := store.find(name, seed))]
-        accuracies[name] = [record.final(record.result, "test").accuracy for record in records]
-    difference = np.mean(accuracies["pswa"]) - np.mean(accuracies["sgd"])
-    shown = f"{difference:+.2f} [".replace("-", "−")
-    assert any(text.startswith(shown) for text in texts(by_name(pictures, "figure4-forest")))
+# --- what is drawn, against the records ----------------------------------------------------
+
+
+def xs(line: Line2D) -> NDArray[np.float64]:
+    return np.atleast_1d(np.asarray(line.get_xdata(), dtype=float))
+
+
+def ys(line: Line2D) -> NDArray[np.float64]:
+    return np.atleast_1d(np.asarray(line.get_ydata(), dtype=float))
+
+
+def labelled(ax: Axes) -> dict[str, NDArray[np.float64]]:
+    """Lines with a name, as x and y, shape (2, K)."""
+    lines = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
+    return {str(line.get_label()): np.stack([xs(line), ys(line)]) for line in lines}
+
+
+def faint(ax: Axes) -> list[NDArray[np.float64]]:
+    """The single seeds' or rays' curves behind the means, as y."""
+    return [ys(line) for line in ax.lines if line.get_linewidth() == 0.5]
+
+
+def among(wanted: NDArray[np.float64], found: Sequence[NDArray[np.float64]]) -> bool:
+    return any(len(f) == len(wanted) and np.allclose(f, wanted, rtol=1e-9) for f in found)
+
+
+def courses(
+    store: RecordStore, name: str, predictor: Predictor, measure: str
+) -> NDArray[np.float64]:
+    """What a predictor measured on the test images, shape (seeds, epochs)."""
+    rows = []
+    for seed in (0, 1):
+        history = record_of(store, name, seed).history
+        own = [m for m in history if m.predictor == predictor and m.split == "test"]
+        rows.append([getattr(m, measure) for m in sorted(own, key=lambda m: m.epoch)])
+    return np.array(rows)
+
+
+def check_curves(
+    ax: Axes, store: RecordStore, measure: str, shown: dict[str, tuple[str, Predictor]]
+) -> None:
+    """Every line is the mean of its own runs' measurements, with each run's faint behind it."""
+    lines = labelled(ax)
+    assert lines.keys() == shown.keys()
+    for label, (name, predictor) in shown.items():
+        expected = courses(store, name, predictor, measure)
+        np.testing.assert_allclose(lines[label], [[1, 2, 3], expected.mean(axis=0)], err_msg=label)
+        assert all(among(course, faint(ax)) for course in expected)
+    assert len(faint(ax)) == 2 * len(shown)
+
+
+def test_figure_1_is_the_iterate_and_the_average_on_the_test_images(
+    store: RecordStore, drawn: Mapping[str, Sequence[Axes]]
+) -> None:
+    left, right = drawn["figure1-average"]
+    shown: dict[str, tuple[str, Predictor]] = {
+        "swa-cyclical, iterate": ("swa-cyclical", "iterate"),
+        "swa-cyclical, average": ("swa-cyclical", "average"),
+    }
+    check_curves(left, store, "accuracy", shown)
+    check_curves(right, store, "loss", shown)
+    # The band is of one standard deviation over seeds, the average's drawn last.
+    average = courses(store, "swa-cyclical", "average", "accuracy")
+    low, high = (average.mean(axis=0) + side * average.std(axis=0, ddof=1) for side in (-1, 1))
+    edges = left.collections[-1].get_paths()[0].vertices
+    for value in (*low, *high):
+        assert np.isclose(np.asarray(edges)[:, 1], value).any()
+
+
+def test_figure_3_is_periodic_swa_beside_the_same_without_phases(
+    store: RecordStore, drawn: Mapping[str, Sequence[Axes]]
+) -> None:
+    (ax,) = drawn["figure3-phases"]
+    shown: dict[str, tuple[str, Predictor]] = {
+        "pswa, iterate": ("pswa", "iterate"),
+        "swa-cyclical, average": ("swa-cyclical", "average"),
+        "pswa, average": ("pswa", "average"),
+    }
+    check_curves(ax, store, "accuracy", shown)
+    upright = [xs(line)[0] for line in ax.lines if np.ptp(xs(line)) == 0]
+    assert upright == [1.5, 2.5]  # phases of an epoch each
+
+
+def measured(store: RecordStore, part: Part, name: str | None = None) -> pd.DataFrame:
+    """A part of the landscape at every seed that has it."""
+    found = [(seed, store.find_landscape(part, seed)) for seed in (0, 1)]
+    return pd.concat(record.tables[name or part].assign(seed=s) for s, record in found if record)
+
+
+def check_slices(
+    ax: Axes, table: pd.DataFrame, split: str, by: str, along: str, one: list[str]
+) -> None:
+    """Every line is the mean loss on its split; each seed's or ray's own is behind it."""
+    own = table[table["split"] == split]
+    lines = labelled(ax)
+    assert lines.keys() == set(own[by])
+    for name, line in lines.items():
+        rows = own[own[by] == name]
+        mean = rows.groupby(along)["loss"].mean()
+        expected = np.stack([mean.index.to_numpy(float), mean.to_numpy(float)])
+        np.testing.assert_allclose(line, expected, err_msg=name)
+        for _, single in rows.groupby(one):
+            assert among(single.sort_values(along)["loss"].to_numpy(), faint(ax))
+
+
+def test_figure_2_is_the_line_on_each_split(
+    store: RecordStore, drawn: Mapping[str, Sequence[Axes]]
+) -> None:
+    table = measured(store, "lines")
+    for ax, split in zip(drawn["figure2-line"], ("train", "test"), strict=True):
+        check_slices(ax, table, split, "end", "alpha", ["seed"])
+        assert ax.get_title() == {"train": "200 training images", "test": "Test images"}[split]
+
+
+def test_figure_5_is_the_plane_on_each_split(
+    store: RecordStore, drawn: Mapping[str, Sequence[Axes]]
+) -> None:
+    grid, marks, paths = (measured(store, "plane", name) for name in ("grid", "marks", "paths"))
+    for ax, split in zip(drawn["figure5-plane"][:2], ("train", "test"), strict=True):
+        losses = grid[grid["split"] == split]["loss"]
+        filled = next(c for c in ax.collections if isinstance(c, QuadContourSet))
+        levels = np.asarray(filled.levels, dtype=float)
+        np.testing.assert_allclose([levels[0], levels[-1]], [losses.min(), losses.max()])
+        lines = labelled(ax)
+        assert lines.keys() == {"sgd, iterate", "swa, iterate"}
+        for label, line in lines.items():
+            way = paths[paths["method"] == label.removesuffix(", iterate")].sort_values("epoch")
+            np.testing.assert_allclose(line, way[["x", "y"]].T)
+        stars = [line for line in ax.lines if line.get_marker() == "*"]
+        np.testing.assert_allclose([xs(star)[0] for star in stars], marks["x"])
+        np.testing.assert_allclose([ys(star)[0] for star in stars], marks["y"])
+        assert [text.get_text() for text in ax.texts] == list(marks["method"])
+
+
+def test_figure_6_is_rays_segments_and_sharpness(
+    store: RecordStore, drawn: Mapping[str, Sequence[Axes]]
+) -> None:
+    left, middle, right = drawn["figure6-flatness"]
+    check_slices(left, measured(store, "rays"), "train", "method", "distance", ["direction"])
+    check_slices(middle, measured(store, "segments"), "test", "end", "alpha", ["seed"])
+    sharp = measured(store, "sharpness")
+    largest = sharp[sharp["epsilon"] == sharp["epsilon"].max()]
+    names = [label.get_text() for label in right.get_yticklabels()]
+    assert names == list(small_study().row_names)
+    for y, name in enumerate(names):
+        own = largest[largest["method"] == name]["sharpness"]
+        ticks, mean = (xs(line) for line in right.lines if set(ys(line)) == {y})
+        np.testing.assert_allclose(ticks, own)
+        np.testing.assert_allclose(mean, own.mean())
+
+
+def test_the_forest_is_the_table_at_the_studys_confidence(
+    store: RecordStore, drawn: Mapping[str, Sequence[Axes]]
+) -> None:
+    left, right = drawn["figure4-forest"]
+    study = small_study()
+    assert [label.get_text() for label in left.get_yticklabels()] == list(study.row_names)
+    results = {
+        name: np.array([record.final(record.result, "test").accuracy for record in records])
+        for name in study.row_names
+        for records in [[record_of(store, name, seed) for seed in (0, 1)]]
+    }
+
+    def on_row(ax: Axes, y: float) -> list[NDArray[np.float64]]:
+        """All that is drawn at a height, as x."""
+        return [xs(line) for line in ax.lines if set(ys(line)) == {y}]
+
+    def check_interval(ax: Axes, y: int, values: NDArray[np.float64]) -> None:
+        interval = stats.ttest_1samp(values, 0).confidence_interval(0.8)
+        for expected in (values, np.array([*interval]), values.mean(keepdims=True)):
+            assert among(expected, on_row(ax, y)), (y, expected)
+
+    for y, name in enumerate(study.row_names):
+        check_interval(left, y, results[name])
+        paper, other = (study.row_method(n).paper_accuracy for n in (name, "sgd"))
+        if paper is not None:
+            assert among(np.array([paper]), on_row(left, y + 0.28))
+        if name == "sgd":
+            continue
+        differences = results[name] - results["sgd"]
+        check_interval(right, y, differences)
+        if paper is not None and other is not None:
+            assert among(np.array([paper - other]), on_row(right, y + 0.28))
+        low, high = stats.ttest_1samp(differences, 0).confidence_interval(0.8)
+        words = f"{differences.mean():+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
+        assert words in [text.get_text() for text in right.texts]
+    legend = left.figure.legends[0]
+    assert "mean, 80 % interval" in [text.get_text() for text in legend.get_texts()]
+
+
+# --- what is not there ---------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("_words_alone")
 def test_a_missing_run_is_noted_with_its_seed(tmp_path: Path) -> None:
     study = small_study()
-    store = RecordStore(tmp_path, study)
-    write_runs(store, study, skip=("pswa", 1))
+    store = write_study(tmp_path, study, without=[("pswa", 1)])
     pictures = draw(study, store, [0, 1])
     for name in ("figure3-phases", "figure4-forest"):
         picture = by_name(pictures, name)
@@ -145,8 +337,7 @@ def test_a_missing_run_is_noted_with_its_seed(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_words_alone")
 def test_a_landscape_that_was_not_measured_is_said_and_not_drawn(tmp_path: Path) -> None:
     study = small_study()
-    store = RecordStore(tmp_path, study)
-    write_runs(store, study)
+    store = write_study(tmp_path, study)
     plane = by_name(draw(study, store, [0, 1]), "figure5-plane")
     assert plane.content == {}
     assert "run `swabench landscape`" in plane.skipped
@@ -155,9 +346,8 @@ def test_a_landscape_that_was_not_measured_is_said_and_not_drawn(tmp_path: Path)
 @pytest.mark.usefixtures("_words_alone")
 def test_part_of_a_landscape_does_not_pass_for_all(tmp_path: Path) -> None:
     study = small_study()
-    store = RecordStore(tmp_path, study)
-    write_runs(store, study)
-    survey(store, study, [1])
+    store = write_study(tmp_path, study)
+    survey(study, store, [1], ["lines"])
     line = by_name(draw(study, store, [0, 1]), "figure2-line")
     assert line.note == "INCOMPLETE: not measured at seeds 0."
     assert line.note in texts(line)
@@ -170,8 +360,7 @@ def test_a_study_without_averages_or_phases_skips_their_figures(tmp_path: Path) 
     content["rate_sweep"] = None
     content["claims"] = {}
     study = Study.model_validate(content)
-    store = RecordStore(tmp_path, study)
-    write_runs(store, study)
+    store = write_study(tmp_path, study)
     pictures = draw(study, store, [0, 1])
     assert [picture.name for picture in pictures if picture.content] == ["figure4-forest"]
     assert "averages over a cyclical rate" in by_name(pictures, "figure1-average").skipped

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from swabench.analysis.surveys import gather, surveys, tables_by_seed
+from swabench.data.datasets import stratified_split
 from swabench.landscape.geometry import (
     Loss,
     Slice,
@@ -27,20 +28,29 @@ from swabench.landscape.geometry import (
 )
 from swabench.landscape.survey import head_score, missing_parts, unsurveyable
 from swabench.records import RecordStore
-from swabench.study.landscape import LineSettings
+from swabench.study.landscape import PARTS, LineSettings, Part
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError
 from swabench.training.heads import initial_head
 from swabench.training.learner import Split
-from tests.made_up_runs import CLASSES, FEATURES, SIZE, small_study, surveyor, write_runs
+from tests import made_up
+from tests.made_up import (
+    CLASSES,
+    FEATURES,
+    WEIGHTS,
+    record_of,
+    small_study,
+    write_run,
+    write_study,
+)
 
 
 def quadratic(matrix: Tensor) -> Loss:
     return lambda weights: 0.5 * ((weights @ matrix) * weights).sum(1)
 
 
-def generator(seed: int = 0) -> np.random.Generator:
+def generator(seed: int | list[int] = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
@@ -193,7 +203,7 @@ def test_sharpness_of_softmax_regression_reaches_the_best_corner(
 
 def test_hessian_products_equal_the_full_hessian(split: Split, weights: Tensor) -> None:
     hessian = full_hessian(split, weights)
-    found = hessian_products(softmax_loss(split), weights, torch.eye(SIZE).double())
+    found = hessian_products(softmax_loss(split), weights, torch.eye(WEIGHTS).double())
     torch.testing.assert_close(found, hessian, rtol=1e-10, atol=1e-12)
 
 
@@ -254,53 +264,197 @@ def test_the_planes_method_must_average() -> None:
         Study.model_validate(study)
 
 
-def test_a_survey_is_recorded_part_by_part_and_found_again(tmp_path: Path, split: Split) -> None:
+@pytest.fixture(scope="module")
+def surveyed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, RecordStore]:
+    """The small study with everything measured that it asks for."""
     study = small_study()
-    store = RecordStore(tmp_path, study)
-    write_runs(store, study)
+    store = write_study(tmp_path_factory.mktemp("results"), study)
+    made_up.survey(study, store, study.seeds)
+    return study, store
+
+
+def table_of(store: RecordStore, part: Part, seed: int, name: str | None = None) -> pd.DataFrame:
+    found = store.find_landscape(part, seed)
+    assert found is not None
+    return found.tables[name or part]
+
+
+def weights_of(store: RecordStore, method: str, seed: int) -> Tensor:
+    """What a method hands over, in float64."""
+    record = record_of(store, method, seed)
+    return torch.tensor(record.arrays()[f"weights/{record.result}"]).double()
+
+
+def accuracy_and_loss(weights: Tensor, split: str, rows: Tensor | None = None) -> list[float]:
+    """Of a head on its split, in percent and nats, by torch.nn alone."""
+    data = made_up.splits(torch.float64)[split]  # type: ignore[index]
+    inputs, labels = data.inputs, data.labels
+    if rows is not None:
+        inputs, labels = inputs[rows], labels[rows]
+    layer = torch.nn.Linear(FEATURES, CLASSES).double()
+    torch.nn.utils.vector_to_parameters(weights, layer.parameters())
+    scores = layer(inputs)
+    right = (scores.argmax(1) == labels).double().mean()
+    return [100 * right.item(), torch.nn.functional.cross_entropy(scores, labels).item()]
+
+
+def drawn_rows(study: Study) -> Tensor:
+    """The training images of which the landscape takes the loss."""
+    labels = made_up.splits()["train"].labels.numpy()
+    count, seed = study.landscape.training_images, study.landscape.seed
+    assert count < len(labels)
+    return torch.from_numpy(stratified_split(labels, count, seed)[1])
+
+
+def check_points(study: Study, table: pd.DataFrame, places: Tensor) -> None:
+    """Each row of a table holds what its place gives on the images of its split."""
+    assert set(table["split"]) == {"train", "test"}
+    for (_, row), place in zip(table.iterrows(), places, strict=True):
+        rows = drawn_rows(study) if row["split"] == "train" else None
+        expected = accuracy_and_loss(place, row["split"], rows)
+        np.testing.assert_allclose([row["accuracy"], row["loss"]], expected, rtol=1e-4)
+
+
+def test_a_survey_is_recorded_part_by_part_and_found_again(tmp_path: Path) -> None:
+    study = small_study()
+    store = write_study(tmp_path, study)
     missing = missing_parts(study, store, [0, 1])
     assert ("lines", 1) in missing
     assert ("plane", 1) not in missing
-    measuring = surveyor(study, store, split)
+    made_up.survey(study, store, [0, 1])
+    measuring = made_up.surveyor(study, store)
     for part, seed in missing:
-        tables = measuring.measure(part, seed)
-        store.write_landscape(
-            part, seed, tables, provenance={"data": {}}, environment={}, seconds=0
-        )
         found = store.find_landscape(part, seed)
         assert found is not None
-        for name, frame in tables.items():
+        assert (found.part, found.seed) == (part, seed)
+        for name, frame in measuring.measure(part, seed).items():
             pd.testing.assert_frame_equal(found.tables[name], frame, check_dtype=False)
     assert missing_parts(study, store, [0, 1]) == []
     # Another grid is another plane, and leaves the lines as they are.
     changed = small_study(plane={"points": 5, "seeds": 1})
     assert missing_parts(changed, RecordStore(tmp_path, changed), [0, 1]) == [("plane", 0)]
+
+
+def test_seeds_are_gathered_each_with_its_own(surveyed: tuple[Study, RecordStore]) -> None:
+    study, store = surveyed
     gathered = gather(study, store, "lines", [0, 1])
     assert gathered is not None
     assert gathered.seeds == [0, 1]
-    lines = gathered.tables["lines"]
-    assert set(lines["end"]) == {study.reference, *study.averaging_methods}
+    for seed in (0, 1):
+        lines = gathered.tables["lines"]
+        own = lines[lines["seed"] == seed].drop(columns="seed").reset_index(drop=True)
+        pd.testing.assert_frame_equal(own, table_of(store, "lines", seed))
     by_seed = tables_by_seed(surveys(study, store, [0, 1]))
     assert by_seed.keys() == {0, 1}
     assert by_seed[0].keys() >= {"lines", "segments", "grid", "rays", "sharpness", "hessian"}
     assert by_seed[1].keys() == {"lines", "sharpness"}
-    # All lines of a seed start at the same weights, and end at each method's.
-    starts = lines[lines["alpha"] == 0].groupby(["seed", "split"])["loss"]
-    assert starts.nunique().eq(1).all()
-    ends = lines[(lines["alpha"] == 1) & (lines["end"] == "swa") & (lines["seed"] == 0)]
-    record = store.find("swa", 0)
-    assert record is not None
-    flat = torch.tensor(record.arrays()["weights/average"])[None]
-    _, expected = head_score(Split(split.inputs.float(), split.labels), CLASSES)(flat)
-    np.testing.assert_allclose(ends["loss"], expected.item(), rtol=1e-5)
+    for seed, tables in by_seed.items():
+        pd.testing.assert_frame_equal(tables["lines"], table_of(store, "lines", seed))
 
 
-def test_an_altered_landscape_record_is_refused(tmp_path: Path, split: Split) -> None:
+@pytest.mark.parametrize(("part", "first"), [("lines", "adam"), ("segments", "sgd")])
+def test_lines_lead_from_one_result_to_another_on_both_splits(
+    surveyed: tuple[Study, RecordStore], part: Part, first: str
+) -> None:
+    study, store = surveyed
+    for seed in study.landscape_seeds(part, study.seeds):
+        table = table_of(store, part, seed)
+        assert set(table["start"]) == {first}
+        assert list(dict.fromkeys(table["end"])) == list(study.landscape_rows(part)[1:])
+        start = weights_of(store, first, seed)
+        ends = {name: weights_of(store, name, seed) for name in set(table["end"])}
+        rows = table.to_dict(orient="records")
+        places = [start + row["alpha"] * (ends[row["end"]] - start) for row in rows]
+        check_points(study, table, torch.stack(places))
+
+
+def test_the_plane_is_measured_on_both_splits(surveyed: tuple[Study, RecordStore]) -> None:
+    study, store = surveyed
+    marks, grid = (table_of(store, "plane", 0, name) for name in ("marks", "grid"))
+    assert list(marks["method"]) == ["adam", "sgd", "swa"]
+    origin, second, third = (weights_of(store, name, 0) for name in marks["method"])
+    # The plane's basis from its marks: what moves the origin to the other two.
+    corners = torch.tensor(marks[["x", "y"]].to_numpy(copy=True))
+    assert corners[0].tolist() == pytest.approx([0, 0], abs=1e-6)
+    basis = torch.linalg.solve(corners[1:], torch.stack([second - origin, third - origin]))
+    torch.testing.assert_close(basis @ basis.T, torch.eye(2).double(), rtol=1e-4, atol=1e-4)
+    check_points(study, grid, origin + torch.tensor(grid[["x", "y"]].to_numpy(copy=True)) @ basis)
+    # The ways are the iterates', whatever the method hands over, projected on the plane.
+    paths = table_of(store, "plane", 0, "paths")
+    assert list(dict.fromkeys(paths["method"])) == ["sgd", "swa"]
+    for name, own in paths.groupby("method"):
+        way = torch.tensor(record_of(store, str(name), 0).arrays()["trajectory"]).double()
+        assert list(own["epoch"]) == list(range(study.finetune.epochs + 1))
+        np.testing.assert_allclose(own[["x", "y"]], (way - origin) @ basis.T, rtol=1e-3, atol=1e-4)
+
+
+def test_rays_are_as_long_as_they_say_and_the_same_for_all(
+    surveyed: tuple[Study, RecordStore],
+) -> None:
+    study, store = surveyed
+    rays = table_of(store, "rays", 0)
+    settings = study.landscape.rays
+    assert sorted(set(rays["direction"])) == list(range(settings.directions))
+    np.testing.assert_allclose(
+        sorted(set(rays["distance"])), np.linspace(0, settings.length, settings.points)
+    )
+    # Which seeds draw the directions is the survey's own affair; here they are found by its rule.
+    directions = random_directions(
+        settings.directions,
+        WEIGHTS,
+        generator([study.landscape.seed, 0, PARTS.index("rays")]),
+    ).double()
+    ends = {name: weights_of(store, name, 0) for name in study.landscape_rows("rays")}
+    assert set(rays["method"]) == ends.keys()
+    places = [
+        ends[row["method"]] + row["distance"] * directions[row["direction"]]
+        for row in rays.to_dict(orient="records")
+    ]
+    check_points(study, rays, torch.stack(places))
+
+
+def test_sharpness_and_curvature_are_of_the_training_loss_of_each_result(
+    surveyed: tuple[Study, RecordStore],
+) -> None:
+    study, store = surveyed
+    rows = drawn_rows(study)
+    train = made_up.splits(torch.float64)["train"]
+    drawn = Split(train.inputs[rows], train.labels[rows])
+    for seed in (0, 1):
+        sharp = table_of(store, "sharpness", seed)
+        expected = {
+            name: accuracy_and_loss(weights_of(store, name, seed), "train", rows)[1]
+            for name in study.row_names
+        }
+        assert set(sharp["method"]) == expected.keys()
+        assert sorted(set(sharp["epsilon"])) == sorted(study.landscape.sharpness.epsilons)
+        np.testing.assert_allclose(sharp["loss"], sharp["method"].map(expected), rtol=1e-4)
+        assert (sharp["highest"] > sharp["loss"]).all()
+    hessian = table_of(store, "hessian", 0)
+    assert list(hessian["method"]) == list(study.row_names)
+    for row in hessian.to_dict(orient="records"):
+        full = full_hessian(drawn, weights_of(store, row["method"], 0))
+        largest = torch.linalg.eigvalsh(full)[-1].item()
+        assert row["largest_eigenvalue"] == pytest.approx(largest, rel=0.01)
+        error = row["trace_standard_error"]
+        assert row["trace"] == pytest.approx(full.trace().item(), abs=4 * error)
+
+
+def test_runs_of_other_data_are_not_surveyed(tmp_path: Path) -> None:
     study = small_study()
-    store = RecordStore(tmp_path, study)
-    write_runs(store, study)
-    tables = surveyor(study, store, split).measure("sharpness", 0)
-    store.write_landscape("sharpness", 0, tables, provenance={}, environment={}, seconds=0)
+    store = write_study(tmp_path, study, without=[("swa", 0)])
+    write_run(store, study, "swa", 0, provenance={"data": {"images": "others"}})
+    measuring = made_up.surveyor(study, store)
+    for part in ("lines", "rays", "plane", "sharpness", "hessian"):
+        with pytest.raises(InputError, match="other data"):
+            measuring.measure(part, 0)
+    assert measuring.measure("lines", 1)
+
+
+def test_an_altered_landscape_record_is_refused(tmp_path: Path) -> None:
+    study = small_study()
+    store = write_study(tmp_path, study)
+    made_up.survey(study, store, [0], ["sharpness"])
     (path,) = (store.folder / "landscape" / "sharpness").iterdir()
     path.write_text(path.read_text().replace("0.001", "0.002"))
     with pytest.raises(InputError, match="altered since it was written"):
@@ -309,8 +463,7 @@ def test_an_altered_landscape_record_is_refused(tmp_path: Path, split: Split) ->
 
 def test_a_missing_run_is_named_before_anything_is_measured(tmp_path: Path) -> None:
     study = small_study()
-    store = RecordStore(tmp_path, study)
-    write_runs(store, study, skip=("pswa", 1))
+    store = write_study(tmp_path, study, without=[("pswa", 1)])
     assert "lacks runs (pswa at seed 1)" in unsurveyable(study, store, [0, 1])
 
 
@@ -323,15 +476,37 @@ def test_a_study_of_more_than_heads_is_refused_in_words(tmp_path: Path) -> None:
     assert "needs `finetune.trainable: head`" in reason
 
 
-@pytest.mark.parametrize("reference", ["adam", "swa", "pswa", "sgd"])
+@pytest.mark.parametrize(
+    ("reference", "segments", "plane"),
+    [
+        ("sgd", ["swa", "swa-cyclical", "pswa"], ["adam", "sgd", "swa"]),
+        ("adam", ["swa", "swa-cyclical", "pswa"], None),
+        ("swa", ["swa-cyclical", "pswa"], ["adam", "swa", "swa-cyclical"]),
+        ("pswa", ["swa", "swa-cyclical"], ["adam", "pswa", "swa"]),
+    ],
+)
 def test_whatever_the_reference_every_part_is_measured_or_left_out(
-    tmp_path: Path, split: Split, reference: str
+    tmp_path: Path, reference: str, segments: list[str], plane: list[str] | None
 ) -> None:
     study = small_study().model_copy(update={"reference": reference})
-    store = RecordStore(tmp_path, study)
-    write_runs(store, study)
-    measuring = surveyor(study, store, split)
-    parts = {part for part, _ in missing_parts(study, store, [0, 1])}
-    assert ("plane" in parts) == (reference != "adam")
-    for part in parts:
-        assert measuring.measure(part, 0)
+    store = write_study(tmp_path, study)
+    made_up.survey(study, store, [0])
+    averages = ["swa", "swa-cyclical", "pswa"]
+    others = [name for name in averages if name != reference]
+    with_reference = list(dict.fromkeys([reference, *others]))
+    expected: dict[tuple[Part, str], list[str] | None] = {
+        ("lines", "end"): [name for name in with_reference if name != "adam"],
+        ("segments", "end"): segments,
+        ("rays", "method"): with_reference,
+        ("sharpness", "method"): list(study.row_names),
+        ("hessian", "method"): list(study.row_names),
+    }
+    for (part, column), names in expected.items():
+        assert list(dict.fromkeys(table_of(store, part, 0)[column])) == names, part
+    assert set(table_of(store, "segments", 0)["start"]) == {reference}
+    found = store.find_landscape("plane", 0)
+    assert (found is None) == (plane is None)
+    if found is not None:
+        assert list(found.tables["marks"]["method"]) == plane
+    for part in ("lines", "segments", "rays"):
+        assert np.isfinite(table_of(store, part, 0)["loss"]).all()

@@ -1,7 +1,7 @@
 """The network learner against the usual way, the stacked heads, and BatchNorm done by hand."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace

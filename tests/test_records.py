@@ -4,37 +4,14 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from swabench.records import RecordStore
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError
-from swabench.training.loop import Outcome
-from swabench.training.measurement import Measurement
-
-
-def outcome(accuracy: float = 93.0, averages: bool = True) -> Outcome:
-    found = Outcome(trajectory=torch.arange(6.0).view(2, 3))
-    for predictor in ("iterate", "average", "ensemble") if averages else ("iterate",):
-        for split in ("validation", "test"):
-            found.history.append(Measurement(1, predictor, split, accuracy, 0.25))
-            found.log_probabilities[predictor, split] = torch.full((4, 2), 0.5).log()
-        if predictor != "ensemble":
-            found.weights[predictor] = torch.tensor([1.0, 2.0, 3.0])
-    return found
-
-
-def write(store: RecordStore, method: str, seed: int, found: Outcome | None = None) -> None:
-    store.write(
-        method,
-        seed,
-        found or outcome(),
-        provenance={"data": {"images": "ab"}, "backbone": "cd"},
-        environment={"device": "cpu"},
-        seconds=1.5,
-    )
+from tests.made_up import PROVENANCE, Truth, outcome, record_of, write_run
 
 
 @pytest.fixture
@@ -47,48 +24,73 @@ def store(tmp_path: Path, study: Study) -> RecordStore:
     return RecordStore(tmp_path, study)
 
 
-def test_what_is_written_is_found_again(store: RecordStore) -> None:
-    written = outcome()
-    write(store, "swa", 3, written)
-    record = store.find("swa", 3)
-    assert record is not None
-    assert (record.method, record.seed, record.result) == ("swa", 3, "average")
+@pytest.mark.parametrize("name", ["adam", "sgd", "swa", "pswa"])
+def test_what_is_written_is_found_again_each_thing_in_its_place(
+    store: RecordStore, study: Study, name: str
+) -> None:
+    written = outcome(study, name, 3)
+    write_run(store, study, name, 3)
+    record = record_of(store, name, 3)
+    assert (record.method, record.seed) == (name, 3)
+    assert record.provenance == PROVENANCE
     assert list(record.history) == written.history
-    assert record.final("ensemble", "test").accuracy == 93.0
+    assert written.trajectory is not None
+    expected = {
+        "trajectory": written.trajectory,
+        **{f"weights/{predictor}": found for predictor, found in written.weights.items()},
+        **{f"labels/{split}": found for split, found in written.labels.items()},
+        **{f"log_probabilities/{p}/{s}": v for (p, s), v in written.log_probabilities.items()},
+    }
     arrays = record.arrays()
-    assert arrays["weights/average"].tolist() == written.weights["average"].tolist()
-    assert arrays["trajectory"].tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert arrays["log_probabilities/iterate/test"].shape == (4, 2)
+    assert arrays.keys() == expected.keys()
+    for key, values in expected.items():
+        np.testing.assert_array_equal(arrays[key], values.numpy(), err_msg=key)
 
 
-def test_without_a_plan_the_iterate_is_the_result(store: RecordStore) -> None:
-    write(store, "sgd", 0, outcome(averages=False))
-    record = store.find("sgd", 0)
-    assert record is not None
-    assert record.result == "iterate"
+def test_the_final_measurement_is_the_last_epochs_of_its_predictor_and_split(
+    store: RecordStore, study: Study
+) -> None:
+    write_run(store, study, "swa", 3)
+    record = record_of(store, "swa", 3)
+    for predictor in ("iterate", "average", "ensemble"):
+        for split in ("validation", "test"):
+            found = record.final(predictor, split)
+            assert (found.epoch, found.predictor, found.split) == (15, predictor, split)
 
 
-def test_missing_runs_are_listed_by_seed(store: RecordStore) -> None:
-    write(store, "sgd", 1)
+@pytest.mark.parametrize(
+    ("name", "result"), [("adam", "iterate"), ("sgd", "iterate"), ("swa", "average")]
+)
+def test_without_a_plan_the_iterate_is_the_result(
+    store: RecordStore, study: Study, name: str, result: str
+) -> None:
+    write_run(store, study, name, 0)
+    assert record_of(store, name, 0).result == result
+
+
+def test_missing_runs_are_listed_by_seed(store: RecordStore, study: Study) -> None:
+    write_run(store, study, "sgd", 1)
     assert store.missing(["sgd", "swa"], [1, 2]) == [("swa", 1), ("sgd", 2), ("swa", 2)]
 
 
 def test_a_changed_study_does_not_see_old_records(tmp_path: Path, study: Study) -> None:
-    write(RecordStore(tmp_path, study), "sgd", 0)
+    store = RecordStore(tmp_path, study)
+    write_run(store, study, "sgd", 0)
+    written = record_of(store, "sgd", 0)
     finetune = study.finetune.model_copy(update={"epochs": 16})
-    changed = RecordStore(tmp_path, study.model_copy(update={"finetune": finetune}))
+    other = study.model_copy(update={"finetune": finetune})
+    changed = RecordStore(tmp_path, other)
     assert changed.find("sgd", 0) is None
-    write(changed, "sgd", 0, outcome(90.0))
-    kept = RecordStore(tmp_path, study).find("sgd", 0)
-    assert kept is not None
-    assert kept.final("iterate", "test").accuracy == 93.0
+    write_run(changed, other, "sgd", 0, Truth(accuracy=90))
+    assert record_of(store, "sgd", 0) == written
 
 
 @pytest.mark.parametrize("damage", ["altered", "truncated", "gone"])
-def test_tensors_that_are_not_as_written_are_refused(store: RecordStore, damage: str) -> None:
-    write(store, "sgd", 0)
-    record = store.find("sgd", 0)
-    assert record is not None
+def test_tensors_that_are_not_as_written_are_refused(
+    store: RecordStore, study: Study, damage: str
+) -> None:
+    write_run(store, study, "sgd", 0)
+    record = record_of(store, "sgd", 0)
     path = record.folder / "arrays.safetensors"
     content = path.read_bytes()
     if damage == "gone":
@@ -100,27 +102,27 @@ def test_tensors_that_are_not_as_written_are_refused(store: RecordStore, damage:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", "1", '{"history": []}'])
-def test_an_unreadable_record_is_named_not_skipped(store: RecordStore, text: str) -> None:
-    write(store, "sgd", 0)
-    record = store.find("sgd", 0)
-    assert record is not None
-    (record.folder / "record.json").write_text(text)
+def test_an_unreadable_record_is_named_not_skipped(
+    store: RecordStore, study: Study, text: str
+) -> None:
+    write_run(store, study, "sgd", 0)
+    (record_of(store, "sgd", 0).folder / "record.json").write_text(text)
     with pytest.raises(InputError, match=r"record\.json.*delete"):
         store.find("sgd", 0)
 
 
-def test_a_measurement_that_was_altered_is_noticed(store: RecordStore) -> None:
-    write(store, "sgd", 0, outcome(93.0))
-    record = store.find("sgd", 0)
-    assert record is not None
-    path = record.folder / "record.json"
-    path.write_text(path.read_text().replace("93.0", "99.0"))
+def test_a_measurement_that_was_altered_is_noticed(store: RecordStore, study: Study) -> None:
+    write_run(store, study, "sgd", 0)
+    record = record_of(store, "sgd", 0)
+    path, accuracy = record.folder / "record.json", str(record.final("iterate", "test").accuracy)
+    assert accuracy in path.read_text()
+    path.write_text(path.read_text().replace(accuracy, "99.0"))
     with pytest.raises(InputError, match=r"altered since it was written"):
         store.find("sgd", 0)
 
 
 def test_an_interrupted_write_leaves_no_record(
-    store: RecordStore, monkeypatch: pytest.MonkeyPatch
+    store: RecordStore, study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
@@ -128,17 +130,16 @@ def test_an_interrupted_write_leaves_no_record(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            write(store, "sgd", 0)
+            write_run(store, study, "sgd", 0)
     assert store.find("sgd", 0) is None
     assert list((store.folder / "runs" / "sgd").iterdir()) == []
 
 
-def test_of_two_writers_the_first_wins(store: RecordStore) -> None:
-    write(store, "sgd", 0, outcome(93.0))
-    write(store, "sgd", 0, outcome(50.0))
-    record = store.find("sgd", 0)
-    assert record is not None
-    assert record.final("iterate", "test").accuracy == 93.0
+def test_of_two_writers_the_first_wins(store: RecordStore, study: Study) -> None:
+    write_run(store, study, "sgd", 0)
+    first = record_of(store, "sgd", 0)
+    write_run(store, study, "sgd", 0, Truth(accuracy=50))
+    assert record_of(store, "sgd", 0) == first
 
 
 def test_a_results_folder_that_cannot_be_written_is_named(tmp_path: Path, study: Study) -> None:
@@ -147,25 +148,24 @@ def test_a_results_folder_that_cannot_be_written_is_named(tmp_path: Path, study:
         RecordStore(tmp_path / "file", study).prepare()
 
 
-def test_a_document_that_cannot_be_written_is_named(store: RecordStore) -> None:
+def test_a_document_that_cannot_be_written_is_named(store: RecordStore, study: Study) -> None:
     (store.folder / "table.csv").mkdir(parents=True)
     with pytest.raises(InputError, match=r"table\.csv: cannot be written"):
         store.write_text("table.csv", "text")
     (store.folder / "runs").write_text("a file where a folder should be")
     with pytest.raises(InputError, match="cannot be written"):
-        write(store, "sgd", 0)
+        write_run(store, study, "sgd", 0)
 
 
-def test_a_record_is_json_that_others_can_read(store: RecordStore) -> None:
-    write(store, "sgd", 0)
-    record = store.find("sgd", 0)
-    assert record is not None
-    content = json.loads((record.folder / "record.json").read_text())
-    assert content["provenance"]["backbone"] == "cd"
+def test_a_record_is_json_that_others_can_read(store: RecordStore, study: Study) -> None:
+    write_run(store, study, "sgd", 0)
+    content = json.loads((record_of(store, "sgd", 0).folder / "record.json").read_text())
+    assert content["provenance"]["backbone"] == PROVENANCE["backbone"]
+    first = outcome(study, "sgd", 0).history[0]
     assert content["history"][0] == {
         "epoch": 1,
         "predictor": "iterate",
         "split": "validation",
-        "accuracy": 93.0,
-        "loss": 0.25,
+        "accuracy": first.accuracy,
+        "loss": first.loss,
     }

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from swabench.study.identity import Identities, NamedFiles
 from swabench.study.loading import load_study
 from swabench.study.study import Study
-from tests.synthetic import study_with
+from tests.made_up import study_with
 
 
 def test_rates_that_a_row_has_are_not_run_again() -> None:

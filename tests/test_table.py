@@ -1,7 +1,9 @@
 """The comparison table, from records made up so that every number is known."""
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
@@ -11,7 +13,7 @@ from swabench.records import RecordStore
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError
-from tests.test_records import outcome, write
+from tests.made_up import Truth, outcome, record_of, write_run
 
 GOLDEN = Path(__file__).parent / "golden"
 # Accuracies by method and seed, in percent.
@@ -26,6 +28,15 @@ ACCURACIES = {
 SEEDS = [0, 1, 2]
 
 
+def truth(method: str, seed: int) -> Truth:
+    """The result's final test accuracy as above, and a loss that goes its own way."""
+    return Truth.exactly(ACCURACIES[method][seed], loss(method, seed))
+
+
+def loss(method: str, seed: int) -> float:
+    return 0.25 + 0.01 * list(ACCURACIES).index(method) + 0.001 * (seed - 1) ** 2
+
+
 @pytest.fixture
 def study() -> Study:
     return load_study("mnist")
@@ -34,10 +45,9 @@ def study() -> Study:
 @pytest.fixture
 def store(tmp_path: Path, study: Study) -> RecordStore:
     store = RecordStore(tmp_path, study)
-    for method, accuracies in ACCURACIES.items():
-        plan = study.row_method(method).averaging
-        for seed, accuracy in enumerate(accuracies):
-            write(store, method, seed, outcome(accuracy, averages=plan is not None))
+    for method in ACCURACIES:
+        for seed in SEEDS:
+            write_run(store, study, method, seed, truth(method, seed))
     return store
 
 
@@ -55,18 +65,61 @@ def test_has_the_columns_asked_for_and_the_papers_order(study: Study, store: Rec
     assert (found["seeds"] == 3).all()
 
 
-def test_intervals_and_differences_are_paired_t_intervals(study: Study, store: RecordStore) -> None:
+@pytest.mark.parametrize("confidence", [0.95, 0.8])
+def test_numbers_are_final_test_results_with_paired_t_intervals_at_the_studys_confidence(
+    study: Study, store: RecordStore, confidence: float
+) -> None:
+    study = study.model_copy(update={"confidence": confidence})
     rows = frame(study, store, SEEDS).set_index("method")
+
+    def check(name: str, columns: tuple[str, str, str], values: list[float]) -> None:
+        low, high = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+        expected = np.array([sum(values) / len(values), low, high])
+        np.testing.assert_allclose(rows.loc[name, list(columns)].astype(float), expected)
+
     for name, values in ACCURACIES.items():
-        low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-        assert rows.loc[name, "accuracy"] == pytest.approx(sum(values) / 3)
-        assert rows.loc[name, "accuracy_low"] == pytest.approx(low)
-        assert rows.loc[name, "accuracy_high"] == pytest.approx(high)
+        check(name, ("accuracy", "accuracy_low", "accuracy_high"), values)
+        losses = [loss(name, seed) for seed in SEEDS]
+        check(name, ("loss", "loss_low", "loss_high"), losses)
         if name != "sgd":
-            low, high = stats.ttest_rel(values, ACCURACIES["sgd"]).confidence_interval(0.95)
-            assert rows.loc[name, "difference_low"] == pytest.approx(low)
-            assert rows.loc[name, "difference_high"] == pytest.approx(high)
+            pairs = zip(values, ACCURACIES["sgd"], strict=True)
+            columns = ("difference_to_sgd", "difference_low", "difference_high")
+            check(name, columns, [a - b for a, b in pairs])
     assert rows["difference_to_sgd"].isna().tolist() == [name == "sgd" for name in ACCURACIES]
+
+
+def test_the_average_and_the_ensemble_are_compared_seed_by_seed_on_the_test_images(
+    study: Study, store: RecordStore
+) -> None:
+    study = study.model_copy(update={"confidence": 0.8})
+    for seed in SEEDS:  # another gap at every seed
+        gaps = Truth(ensemble_gap=0.1 + 0.03 * seed**2, ensemble_loss_gap=0.01 + 0.002 * seed)
+        write_run(store, study, "swa", 10 + seed, gaps)
+    seeds = [10, 11, 12]
+    records = [record_of(store, "swa", seed) for seed in seeds]
+    row = table.ensembles(study, table.collect(study, store, seeds)).set_index("method").loc["swa"]
+    for measure in ("accuracy", "loss"):
+        average, ensemble = (
+            np.array([getattr(record.final(predictor, "test"), measure) for record in records])
+            for predictor in ("average", "ensemble")
+        )
+        for column, values in (
+            (f"average_{measure}", average),
+            (f"ensemble_{measure}", ensemble),
+            (f"{measure}_difference", ensemble - average),
+        ):
+            low, high = stats.ttest_1samp(values, 0).confidence_interval(0.8)
+            found = [row[column], row[f"{column}_low"], row[f"{column}_high"]]
+            np.testing.assert_allclose(found, [values.mean(), low, high], err_msg=column)
+
+
+def test_what_a_person_reads_says_at_which_confidence(study: Study, store: RecordStore) -> None:
+    study = study.model_copy(update={"confidence": 0.8})
+    rows = frame(study, store, SEEDS)
+    beside = table.ensembles(study, table.collect(study, store, SEEDS))
+    shown = [*table.presentable(rows, study), *table.presentable_ensembles(beside, study)]
+    assert sum("[80 %]" in str(column) for column in shown) == 9
+    assert not any("95 %" in str(column) for column in shown)
 
 
 @pytest.mark.parametrize("kind", ["csv", "md", "tex"])
@@ -78,13 +131,16 @@ def test_golden_files(study: Study, store: RecordStore, kind: str) -> None:
         "md": lambda: shown.to_markdown(index=False, disable_numparse=True) + "\n",
         "tex": lambda: table.as_latex(study, shown, ""),
     }[kind]()
-    assert text == (GOLDEN / f"table.{kind}").read_text()
+    golden = GOLDEN / f"table.{kind}"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(text)
+    assert text == golden.read_text()
 
 
 def test_missing_runs_are_told_and_differences_pair_what_is_there(
     study: Study, store: RecordStore
 ) -> None:
-    write(store, "swa", 7, outcome(99.0))
+    write_run(store, study, "swa", 7, Truth.exactly(99, 0.2))
     records = table.collect(study, store, [*SEEDS, 7])
     missing = table.missing_runs(records, [*SEEDS, 7])
     assert "swa" not in missing
@@ -97,7 +153,7 @@ def test_missing_runs_are_told_and_differences_pair_what_is_there(
 
 def test_a_row_without_records_keeps_its_place(tmp_path: Path, study: Study) -> None:
     store = RecordStore(tmp_path, study)
-    write(store, "sgd", 0, outcome(93.0, averages=False))
+    write_run(store, study, "sgd", 0, Truth.exactly(93, 0.25))
     found = frame(study, store, [0])
     assert list(found["seeds"]) == [0, 1, 0, 0, 0, 0]
     shown = table.presentable(found, study)
@@ -111,15 +167,36 @@ def test_no_records_at_all_names_the_command(tmp_path: Path, study: Study) -> No
 
 
 def test_records_of_other_data_are_not_mixed_in(study: Study, store: RecordStore) -> None:
-    store.write(
-        "sgd", 9, outcome(averages=False), provenance={"data": {"images": "other"}},
-        environment={}, seconds=1,
-    )  # fmt: skip
+    write_run(store, study, "sgd", 9, provenance={"data": {"images": "other"}})
     with pytest.raises(InputError, match="other data"):
         table.collect(study, store, [0, 9])
 
 
-def test_measurements_are_one_a_row(study: Study, store: RecordStore) -> None:
+def test_every_measurement_of_every_run_is_a_row(study: Study, store: RecordStore) -> None:
     found = table.measurements(table.collect(study, store, SEEDS))
-    assert len(found) == 3 * (3 * 2 + 3 * 6)
-    assert set(found["predictor"]) == {"iterate", "average", "ensemble"}
+    expected = [
+        (name, seed, m.epoch, m.predictor, m.split, m.accuracy, m.loss)
+        for name in ACCURACIES
+        for seed in SEEDS
+        for m in outcome(study, name, seed, truth(name, seed)).history
+    ]
+    assert list(found.itertuples(index=False, name=None)) == expected
+
+
+def test_documents_for_people_hold_every_row_and_what_is_missing(
+    study: Study, store: RecordStore
+) -> None:
+    records = table.collect(study, store, [*SEEDS, 7])
+    rows, beside = table.comparison(study, records), table.ensembles(study, records)
+    shown = table.presentable(rows, study)
+    lacking = table.incompleteness(table.missing_runs(records, [*SEEDS, 7]))
+    undecided = table.not_distinguished(study, records)
+    markdown = table.as_markdown(study, shown, beside, lacking, undecided)
+    latex = table.as_latex(study, shown, lacking)
+    for text in (markdown, latex):
+        assert "INCOMPLETE: adam lacks seeds 7; sgd lacks seeds 7" in text
+        assert all(name in text for name in ACCURACIES)
+        assert "93.20 [92.77, 93.63]" in text
+    assert all(f"- {line}" in markdown for line in undecided)
+    for column in table.presentable_ensembles(beside, study):
+        assert str(column) in markdown

@@ -1,0 +1,256 @@
+"""Documents made from records: complete, honest about what lacks, the same bytes anywhere."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from swabench.analysis import figures
+from swabench.analysis import publish as publishing
+from swabench.analysis.claims import decide_claims
+from swabench.analysis.flatness import LINE, measure_flatness
+from swabench.analysis.manifest import manifest
+from swabench.analysis.publish import Publication
+from swabench.analysis.surveys import surveys, tables_by_seed
+from swabench.analysis.table import collect
+from swabench.records import RecordStore
+from swabench.study.study import Study
+from swabench.system.errors import InputError
+from tests.made_up import (
+    ENVIRONMENT,
+    PROVENANCE,
+    Truth,
+    outcome,
+    record_of,
+    small_study,
+    survey,
+    write_run,
+    write_study,
+)
+
+TABLES = {"table.csv", "table.md", "table.tex", "ensemble.csv", "metrics.csv", "manifest.json"}
+FIGURES = ["1-average", "2-line", "3-phases", "4-forest", "5-plane", "6-flatness"]
+
+
+def publish(study: Study, store: RecordStore) -> dict[str, bytes]:
+    """Write every document; what was written, by name."""
+    publication = Publication(study, store, list(study.seeds))
+    for document in (publication.table, publication.figures, publication.claims):
+        document()
+    publication.report()
+    return documents(store)
+
+
+def documents(store: RecordStore) -> dict[str, bytes]:
+    paths = [*store.folder.glob("*.*"), *store.folder.glob("figures/*")]
+    return {str(path.relative_to(store.folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> RecordStore:
+    study = small_study()
+    store = write_study(tmp_path_factory.mktemp("results"), study, {"adam": Truth(accuracy=91)})
+    survey(study, store, study.seeds)
+    return store
+
+
+@pytest.fixture(scope="module")
+def published(store: RecordStore) -> dict[str, bytes]:
+    return publish(small_study(), store)
+
+
+def test_every_document_is_written(published: dict[str, bytes]) -> None:
+    drawn = {f"figures/figure{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
+    assert published.keys() == TABLES | drawn | {"claims.md", "claims.csv", "report.html"}
+
+
+ELSEWHERE = """
+import hashlib, json, sys, time
+from pathlib import Path
+time.time = lambda: 2e9
+import numpy, random
+numpy.random.seed(7), random.seed(7)
+from swabench.records import RecordStore
+from tests.made_up import small_study
+from tests.test_publish import publish
+study = small_study()
+found = publish(study, RecordStore(Path(sys.argv[1]), study))
+print(json.dumps({name: hashlib.sha256(content).hexdigest() for name, content in found.items()}))
+"""
+
+
+def test_the_same_records_give_the_same_bytes_elsewhere(
+    store: RecordStore, published: dict[str, bytes], tmp_path: Path
+) -> None:
+    """In a process whose clock, random numbers, order of sets, place and locale are others."""
+    target = tmp_path / "moved"
+    for name in ("runs", "landscape"):
+        source = store.folder / name
+        for path in sorted(source.rglob("*"), reverse=True):  # listed in another order
+            if path.is_file():
+                copy = target / "smoke" / path.relative_to(store.folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(path.read_bytes())
+    other = {"PYTHONHASHSEED": "1", "SOURCE_DATE_EPOCH": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, str(target)],
+        env={**os.environ, **other}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    expected = {name: hashlib.sha256(text).hexdigest() for name, text in published.items()}
+    assert json.loads(done.stdout.splitlines()[-1]) == expected
+
+
+def test_files_for_programs_hold_the_records_numbers(
+    store: RecordStore, published: dict[str, bytes]
+) -> None:
+    study = small_study()
+    table = pd.read_csv(store.folder / "table.csv").set_index("method")
+    for name in study.row_names:
+        finals = [record_of(store, name, s).final for s in study.seeds]
+        result = "average" if study.row_method(name).averaging else "iterate"
+        for measure in ("accuracy", "loss"):
+            expected = np.mean([getattr(final(result, "test"), measure) for final in finals])  # type: ignore[arg-type]
+            assert table.loc[name, measure] == pytest.approx(expected, abs=1e-6)
+    metrics = pd.read_csv(store.folder / "metrics.csv")
+    expected_rows = [
+        (name, seed, m.epoch, m.predictor, m.split)
+        for name in study.row_names
+        for seed in study.seeds
+        for m in outcome(study, name, seed).history
+    ]
+    columns = ["method", "seed", "epoch", "predictor", "split"]
+    assert list(metrics[columns].itertuples(index=False, name=None)) == expected_rows
+    assert metrics["accuracy"].is_unique
+    ensembles = pd.read_csv(store.folder / "ensemble.csv")
+    assert list(ensembles["method"]) == list(study.averaging_methods)
+
+
+def test_every_claim_is_decided_from_runs_and_landscape_and_written(
+    store: RecordStore, published: dict[str, bytes]
+) -> None:
+    study = small_study()
+    flatness = measure_flatness(tables_by_seed(surveys(study, store, study.seeds)))
+    assert flatness[LINE]["swa"].keys() == flatness[LINE]["sgd"].keys() == {0, 1}
+    records = collect(study, store, study.seeds, study.run_names)
+    claims = decide_claims(study, records, study.seeds, flatness)
+    assert [claim.key for claim in claims] == [f"C{k}" for k in range(1, 9)]
+    frame = pd.read_csv(store.folder / "claims.csv")
+    text = published["claims.md"].decode()
+    for claim in claims:
+        rows = frame[frame["claim"] == claim.key]
+        assert set(rows["verdict"]) == {claim.verdict}
+        assert len(rows) == max(1, len(claim.evidence))
+        if claim.evidence:
+            means = [e.estimate.mean for e in claim.evidence]
+            np.testing.assert_allclose(rows["difference"], means, atol=1e-6)
+        section = text.split(f"## {claim.key}: {claim.question}\n")[1].split("\n## ")[0]
+        assert f"**{claim.verdict}.** {claim.reason}" in section
+        for e in claim.evidence:
+            assert e.comparison in section
+
+
+def test_the_manifest_names_every_run_with_its_digest_and_where_it_ran(tmp_path: Path) -> None:
+    study = small_study()
+    store = write_study(tmp_path, study, without=[("pswa", 1), ("swa", 0)])
+    elsewhere = {**ENVIRONMENT, "device": "cuda"}
+    write_run(store, study, "swa", 0, environment=elsewhere)
+    records = collect(study, store, [0, 1], study.run_names)
+    content = json.loads(manifest(study, records, surveys(study, store, [0, 1]), [0, 1]))
+    assert content["seeds"] == [0, 1]
+    assert content["study"] == study.model_dump(mode="json")
+    assert content["data"] == PROVENANCE["data"]
+    assert content["backbone"] == PROVENANCE["backbone"]
+    runs = content["runs"]
+    assert set(runs) == set(study.run_names)
+    seconds = 0.0
+    for name in study.run_names:
+        assert set(runs[name]) == ({"0"} if name == "pswa" else {"0", "1"})
+        for seed, run in runs[name].items():
+            record = record_of(store, name, int(seed))
+            file = (record.folder / "arrays.safetensors").read_bytes()
+            assert run["sha256"] == hashlib.sha256(file).hexdigest()
+            assert run["identity"] == store.identity(name, int(seed))
+            ran_on = elsewhere if (name, seed) == ("swa", "0") else ENVIRONMENT
+            assert content["environments"][run["environment"]] == ran_on
+            assert run["seconds"] == record.seconds
+            seconds += record.seconds
+    assert content["training_seconds"] == pytest.approx(seconds, abs=0.06)
+
+
+@pytest.fixture
+def _vector_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels take most of the time."""
+    for module in (figures, publishing):
+        monkeypatch.setattr(module, "FORMATS", ("svg",))
+
+
+@pytest.mark.usefixtures("_vector_only")
+@pytest.mark.parametrize("absent", [("pswa", 1), ("adam", 0), ("sgd-rate-0.05", 1)])
+def test_a_missing_run_is_told_in_every_document(tmp_path: Path, absent: tuple[str, int]) -> None:
+    study = small_study()
+    store = write_study(tmp_path, study, without=[absent])
+    name, seed = absent
+    told = f"{name} lacks seeds {seed}"
+    publication = Publication(study, store, [0, 1])
+    is_row = name in study.row_names
+    # The table and the figures have no place for the rate sweep's runs.
+    assert (told in publication.table().lacking) == is_row
+    assert (told in publication.figures().lacking) == is_row
+    assert told in publication.claims().lacking
+    assert told in publication.report().lacking
+    written = documents(store)
+    for document in ("claims.md", "report.html", *(("table.md", "table.tex") if is_row else ())):
+        assert told in written[document].decode(), document
+    assert json.loads(written["manifest.json"])["missing"] == {name: [seed]}
+
+
+@pytest.mark.usefixtures("_vector_only")
+def test_a_figure_of_records_that_are_gone_is_taken_away(tmp_path: Path) -> None:
+    study = small_study()
+    store = write_study(tmp_path, study)
+    store.write_figure("figure2-line.svg", b"of a landscape that is no longer this one")
+    publication = Publication(study, store, [0, 1])
+    shown = publication.figures()
+    assert "figures/figure2-line.svg" not in documents(store)
+    assert any(note.startswith("figure2-line: not drawn") for note in shown.notes)
+    assert set(shown.files) == {name for name in documents(store) if name.startswith("figures/")}
+
+
+# --- written whole or not at all -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_crash_while_writing_leaves_the_old_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    store = RecordStore(tmp_path, small_study())
+    store.write_text("table.csv", "the old table")
+    store.write_figure("figure.png", b"the old figure")
+    before = documents(store)
+
+    def fail(*_: object) -> None:
+        raise failure
+
+    writes: list[Callable[[], str]] = [
+        lambda: store.write_text("table.csv", "a new table"),
+        lambda: store.write_figure("figure.png", b"a new figure"),
+        lambda: store.write_text("new.csv", "a table that was not there"),
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        for write in writes:
+            with pytest.raises((InputError, KeyboardInterrupt)):
+                write()
+    assert documents(store) == before
+    files = [path.name for path in store.folder.rglob("*") if path.is_file()]
+    assert sorted(files) == ["figure.png", "table.csv"]  # nothing half-written beside them
+    store.write_text("table.csv", "a new table")
+    assert documents(store)["table.csv"] == b"a new table"
