@@ -159,8 +159,8 @@ def finetune(
     asked = len(methods) * len(chosen)
     missing = len(experiment.store.missing(methods, chosen))
     done = experiment.finetune(methods, chosen)
-    beside = f", and {done - missing} that train together with them" if done > missing else ""
-    _say(f"fine-tuning: {missing} runs done{beside}; {asked - missing} were there already")
+    beside = f" (and {done - missing} that train together with them)" if done > missing else ""
+    _say(f"fine-tuning: {missing} runs done{beside}, {asked - missing} were there already")
 
 
 @app.command()

@@ -4,8 +4,8 @@ Only this module knows where files lie. Under a study's results folder:
 
     runs/<method>/seed-<seed>-<identity>/record.json         measurements and provenance
     runs/<method>/seed-<seed>-<identity>/arrays.safetensors  weights and predictions
+    runs/files.json                                           digests of files named by a path
     landscape/<part>/seed-<seed>-<identity>.json              what was measured around the weights
-    files.json                                                digests of files named by their path
     figures/<name>.<format>                                   pictures, drawn from the above
 
 An identity is a digest of everything that a run depends on (`study/identity.py`), so the records
@@ -52,8 +52,8 @@ Provenance = Mapping[str, Any]
 
 _RECORD = "record.json"
 _ARRAYS = "arrays.safetensors"
-_FILES = "files.json"
 _RUNS, _LANDSCAPE, _FIGURES = "runs", "landscape", "figures"
+_FILES = f"{_RUNS}/files.json"
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,27 @@ class Record:
         """The predictor that the method hands over at the end."""
         return "average" if self.averages else "iterate"
 
-    def final(self, predictor: Predictor, split: str) -> Measurement:
-        """The last measurement of a predictor on a split."""
-        return [m for m in self.history if m.predictor == predictor and m.split == split][-1]
+    def course(
+        self, predictor: Predictor, split: str, *, running: bool = False
+    ) -> list[Measurement]:
+        """The measurements of a predictor on a split, epoch by epoch.
+
+        Args:
+            predictor: Which predictor.
+            split: Which images.
+            running: Those with BatchNorm's running statistics, in place of the table's.
+        """
+        return [
+            m
+            for m in self.history
+            if m.predictor == predictor
+            and m.split == split
+            and (m.batchnorm == "running") == running
+        ]
+
+    def final(self, predictor: Predictor, split: str, *, running: bool = False) -> Measurement:
+        """The last measurement of a predictor on a split, as `course`."""
+        return self.course(predictor, split, running=running)[-1]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Weights, predictions and trajectory, verified.

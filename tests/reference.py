@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, StepLR
 from torch.optim.swa_utils import AveragedModel
 
+from swabench.study.averaging import Newest
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant, Cyclical, Multiplicative, Triangular
 from swabench.study.study import SGD
@@ -54,7 +55,7 @@ def one_at_a_time(
             model.load_state_dict(averaged.module.state_dict())
         optimizer, scheduler, per_epoch = torch_optimizer(model, method, settings, len(batches[0]))
         averaged = AveragedModel(model)
-        if plan and plan.include_start:
+        if getattr(plan, "include_start", False):
             averaged.update_parameters(model)
         length = len(batches) // phases
         for epoch in batches[phase * length : (phase + 1) * length]:
@@ -125,7 +126,7 @@ def network_one_at_a_time(
             model.load_state_dict(averaged.module.state_dict())
         optimizer, scheduler, per_epoch = torch_optimizer(model, method, settings, len(batches[0]))
         averaged = AveragedModel(model)
-        if plan and plan.include_start:
+        if getattr(plan, "include_start", False):
             averaged.update_parameters(model)
         length = len(batches) // phases
         for epoch in batches[phase * length : (phase + 1) * length]:
@@ -138,7 +139,7 @@ def network_one_at_a_time(
                     scheduler.step()
             if per_epoch:
                 scheduler.step()
-            if plan and plan.decay == 0:
+            if isinstance(plan, Newest):
                 averaged = AveragedModel(model)
             elif plan:
                 averaged.update_parameters(model)

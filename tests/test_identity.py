@@ -7,7 +7,15 @@ from typing import Annotated, Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from swabench.study.averaging import AveragingPlan
+from swabench.study.averaging import (
+    BasePlan,
+    EqualMean,
+    Exponential,
+    GreedySoup,
+    LastCaptures,
+    Newest,
+    ScoreWeighted,
+)
 from swabench.study.identity import Identities, NamedFiles
 from swabench.study.loading import load_study
 from swabench.study.methods import Method
@@ -27,7 +35,7 @@ from swabench.study.study import (
 WHOLE: dict[str, Any] = {
     "name": "whole",
     "title": "Every setting",
-    "data": {"folder": "/somewhere"},
+    "data": {"folder": "/somewhere", "selection_images": 10},
     "backbone": {"standardize_features": False},
     "pretrain": {
         "name": "adam",
@@ -76,6 +84,18 @@ WHOLE: dict[str, Any] = {
 for kind in ("linear", "cosine"):
     rate = {"schedule": kind, "learning_rate": 0.01}
     WHOLE["methods"][kind] = {"title": kind, "rate": rate}
+for kind, own in {
+    "exponential": {"half_life_epochs": 2},
+    "last": {"captures": 2},
+    "score-weighted": {"power": 1},
+    "greedy-soup": {},
+    "newest": {},
+}.items():
+    WHOLE["methods"][kind] = {
+        "title": kind,
+        "rate": {"schedule": "constant", "learning_rate": 0.01},
+        "averaging": {"plan": kind, **own},
+    }
 
 # Another value for every setting: a setting without one here fails a test below.
 CHANGES: dict[str, Any] = {
@@ -99,10 +119,23 @@ CHANGES: dict[str, Any] = {
     "finetune.optimizer.nesterov": True,
     "methods.constant.rate.learning_rate": 0.006,
     "methods.constant.averaging": None,
-    "methods.constant.averaging.capture_every_epochs": 0.5,
     "methods.constant.averaging.include_start": False,
-    "methods.constant.averaging.phases": 2,
-    "methods.constant.averaging.decay": 0.9,
+    "methods.exponential.averaging.half_life_epochs": 3,
+    "methods.exponential.averaging.debias": False,
+    "methods.last.averaging.captures": 3,
+    "methods.score-weighted.averaging.power": 100,
+    **{
+        f"methods.{method}.averaging.{key}": value
+        for method in ("constant", "exponential", "last", "score-weighted", "greedy-soup", "newest")
+        for key, value in {
+            "capture_every_epochs": 0.5,
+            "start_at_epoch": 2,
+            "ensemble": False,
+            "phases": 2,
+        }.items()
+        if (method, key) != ("greedy-soup", "phases")
+    },
+    "data.selection_images": 50,
     "methods.multiplicative.rate.learning_rate": 0.02,
     "methods.multiplicative.rate.factor": 0.25,
     "methods.multiplicative.rate.every_epochs": 3,
@@ -130,6 +163,7 @@ CHANGES: dict[str, Any] = {
             "batchnorm": "first-epoch",
             "precision": "bfloat16",
             "evaluation_batch_size": 500,
+            "score_every_epochs": 2,
         }.items()
     },
     "finetune.trainable": "all",
@@ -208,13 +242,16 @@ def test_every_setting_has_a_case() -> None:
     """A new setting needs a case above: does a run depend on it, and was it there before?"""
     union = get_args(Schedule)[0]
     schedules = {s.__name__.lower(): s for s in get_args(union)}
+    plans: dict[str, type[BasePlan]] = {"constant": EqualMean}
+    for plan in (Exponential, LastCaptures, ScoreWeighted, GreedySoup, Newest):
+        plans[get_args(plan.model_fields["plan"].annotation)[0]] = plan
     expected = {
         *fields(DataSettings, "data"),
         *fields(BackboneSettings, "backbone"),
         *fields(Pretraining, "pretrain"),
         *fields(Stage, "finetune"),
         *fields(Method, "methods.constant"),
-        *fields(AveragingPlan, "methods.constant.averaging"),
+        *(key for name, p in plans.items() for key in fields(p, f"methods.{name}.averaging")),
         *fields(Adam, "pretrain.optimizer"),
         *fields(SGD, "finetune.optimizer"),
         *(key for name, s in schedules.items() for key in fields(s, f"methods.{name}.rate")),
@@ -224,6 +261,8 @@ def test_every_setting_has_a_case() -> None:
         *(f"{stage}.{part}" for stage in ("pretrain", "finetune") for part in ("optimizer",)),
         *(f"{stage}.optimizer.name" for stage in ("pretrain", "finetune")),
         *(f"methods.{name}.rate.schedule" for name in schedules),
+        *(f"methods.{name}.averaging.plan" for name in plans),
+        "methods.greedy-soup.averaging.phases",  # always 1
         "methods.constant.rate",
         "pretrain.rate",
     }
@@ -274,16 +313,23 @@ def test_known_identities_stay() -> None:
     known = {
         "adam": "8aaffd9515f1571a",
         "sgd": "9be56c3519d5e3cc",
-        "swa-cyclical": "3a6cddaa8b1e37fc",
-        "pswa": "c813df1c0872f7c5",
+        "swa-cyclical": "9e95502cb3c3d006",
+        "pswa": "9293d0a44604fe9d",
     }
     assert {name: identity(mnist, name) for name in known} == known
     known = {
-        "adam": "62b480d1fa475b89",
-        "constant": "f459794f5ce620ce",
-        "multiplicative": "32ed5f1a7e531cca",
-        "cyclical": "9c26f9472ae724f3",
-        "triangular": "4cde34e8f354620b",
+        "adam": "b94485dbaa24b611",
+        "constant": "0ac3db5edf801011",
+        "multiplicative": "4e54bab75c570b88",
+        "cyclical": "c163a26ec086c251",
+        "triangular": "fff6cfd9d750e925",
+        "linear": "a6ee386ce9b2a0fb",
+        "cosine": "290110bd8f23192c",
+        "exponential": "21bf89c3a8431a13",
+        "last": "091ef47bb2663510",
+        "score-weighted": "59efb061470ab375",
+        "greedy-soup": "11fa037019e80fce",
+        "newest": "9e4be76dbcd5d43f",
     }
     assert {name: identity(every_setting, name, seed=1) for name in known} == known
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swabench.study.averaging import AveragingPlan
+from swabench.study.averaging import EqualMean
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant, Cyclical
@@ -20,7 +20,7 @@ def test_plain_sgd_neither_captures_nor_restarts() -> None:
 
 
 def test_swa_captures_at_the_end_of_every_epoch() -> None:
-    timeline = Method(title="SWA", rate=CONSTANT, averaging=AveragingPlan()).timeline(3, 4)
+    timeline = Method(title="SWA", rate=CONSTANT, averaging=EqualMean()).timeline(3, 4)
     assert np.flatnonzero(timeline.captures).tolist() == [3, 7, 11]
 
 
@@ -28,7 +28,7 @@ def test_swa_captures_at_the_end_of_every_epoch() -> None:
 def test_captures_fall_on_the_sawtooths_minimum(cycle: float, cycles: int, steps: int) -> None:
     rate = Cyclical(schedule="cyclical", high=0.01, low=0.005, cycle_epochs=cycle)
     method = Method(
-        title="SWA", rate=rate, averaging=AveragingPlan(capture_every_epochs=cycle * cycles)
+        title="SWA", rate=rate, averaging=EqualMean(capture_every_epochs=cycle * cycles)
     )
     timeline = method.timeline(24, steps)
     assert timeline.captures.any()
@@ -38,8 +38,8 @@ def test_captures_fall_on_the_sawtooths_minimum(cycle: float, cycles: int, steps
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 10))
 def test_every_phase_is_a_whole_swa(phases: int, phase_epochs: int, steps: int) -> None:
     epochs = phases * phase_epochs
-    swa = Method(title="SWA", rate=SAWTOOTH, averaging=AveragingPlan())
-    pswa = Method(title="PSWA", rate=SAWTOOTH, averaging=AveragingPlan(phases=phases))
+    swa = Method(title="SWA", rate=SAWTOOTH, averaging=EqualMean())
+    pswa = Method(title="PSWA", rate=SAWTOOTH, averaging=EqualMean(phases=phases))
     one, all_phases = swa.timeline(phase_epochs, steps), pswa.timeline(epochs, steps)
     np.testing.assert_array_equal(all_phases.rates, np.tile(one.rates, phases))
     np.testing.assert_array_equal(all_phases.captures, np.tile(one.captures, phases))
@@ -49,7 +49,7 @@ def test_every_phase_is_a_whole_swa(phases: int, phase_epochs: int, steps: int) 
 
 def test_what_does_not_fit_is_named() -> None:
     def method(rate: Cyclical | Constant = CONSTANT, **plan: float) -> Method:
-        return Method(title="m", rate=rate, averaging=AveragingPlan(**plan))  # type: ignore[arg-type]
+        return Method(title="m", rate=rate, averaging=EqualMean(**plan))  # type: ignore[arg-type]
 
     with pytest.raises(ValueError, match=r"phases: 3 phases do not divide 10 epochs; 1, 2, 5, 10"):
         method(phases=3).check(10)

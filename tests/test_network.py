@@ -21,7 +21,7 @@ from swabench.runs import features
 from swabench.runs.experiment import Experiment
 from swabench.runs.learners import Start, complete, make_learner
 from swabench.runs.materials import Materials
-from swabench.study.averaging import AveragingPlan
+from swabench.study.averaging import EqualMean, Newest
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant, Cyclical, Multiplicative
 from swabench.study.settings import Settings
@@ -59,10 +59,10 @@ METHODS = {
             schedule="multiplicative", learning_rate=0.1, factor=0.25, every_epochs=1
         ),
     ),
-    "sgd-reestimated": Method(title="", rate=CONSTANT, averaging=AveragingPlan(decay=0)),
-    "swa": Method(title="", rate=CONSTANT, averaging=AveragingPlan()),
-    "swa-cyclical": Method(title="", rate=CYCLICAL, averaging=AveragingPlan()),
-    "pswa": Method(title="", rate=CYCLICAL, averaging=AveragingPlan(phases=2)),
+    "sgd-reestimated": Method(title="", rate=CONSTANT, averaging=Newest(plan="newest")),
+    "swa": Method(title="", rate=CONSTANT, averaging=EqualMean()),
+    "swa-cyclical": Method(title="", rate=CYCLICAL, averaging=EqualMean()),
+    "pswa": Method(title="", rate=CYCLICAL, averaging=EqualMean(phases=2)),
 }
 
 
@@ -158,15 +158,19 @@ def check_against_the_usual_way(
     batch: int = BATCH,
 ) -> None:
     (outcome,) = run(learner_of(network, data, settings), [method], data, batch=batch)
-    iterate, average = network_one_at_a_time(
+    train_split = data["train"]
+    passes = mixed_batches(len(train_split), EVALUATION_BATCH)
+    running, average = network_one_at_a_time(
         method,
         network,
-        data["train"].inputs,
-        data["train"].labels,
-        batches(len(data["train"]), batch=batch),
+        train_split.inputs,
+        train_split.labels,
+        batches(len(train_split), batch=batch),
         settings,
-        mixed_batches(len(data["train"]), EVALUATION_BATCH),
+        passes,
     )
+    iterate = copy.deepcopy(running)
+    exact_batchnorm(iterate, train_split.inputs, passes)
     close = {"rtol": tolerance, "atol": tolerance}
     expected = {"iterate": iterate} | ({"average": average} if method.averaging else {})
     assert set(outcome.weights) == set(expected)
@@ -176,6 +180,20 @@ def check_against_the_usual_way(
         torch.testing.assert_close(outcome.statistics[predictor], statistics, **close)  # type: ignore[index, arg-type]
         found = outcome.log_probabilities[predictor, "test"]  # type: ignore[index]
         torch.testing.assert_close(found, score(model, data["test"].inputs), **close)  # type: ignore[arg-type]
+        # What the iterate's running statistics give, for these weights as for the iterate's.
+        assign(model, weights, flatten(running)[1])
+        for measure, anew in (
+            ("re-estimated", found),
+            ("running", score(model, data["test"].inputs)),
+        ):
+            (measured,) = (
+                m
+                for m in outcome.history
+                if (m.epoch, m.predictor, m.split, m.batchnorm)
+                == (EPOCHS, predictor, "test", measure)
+            )
+            expected_loss = F.nll_loss(anew, data["test"].labels).item()
+            assert measured.loss == pytest.approx(expected_loss, rel=max(tolerance, 1e-6))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -344,17 +362,17 @@ def test_statistics_see_training_images_alone() -> None:
     data = splits()
     other = {**data, "validation": splits(images=50)["train"], "test": splits(images=60)["train"]}
     average = flatten(tiny(1))[0].unsqueeze(0)
-    first, second = (learner_of(tiny(), each).statistics(average) for each in (data, other))
+    first, second = (learner_of(tiny(), each).predict([], average)[1] for each in (data, other))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 def test_scoring_an_average_leaves_the_iterate_alone() -> None:
     data = splits()
     learner = learner_of(tiny(), data)
-    before = learner.weights(), learner.statistics(), learner.logits(["test"])[0]
+    before = learner.weights(), learner.predict(["test"], running=True)
     average = flatten(tiny(1))[0].unsqueeze(0)
-    assert not torch.allclose(learner.logits(["test"], average)[0], before[2])
-    after = learner.weights(), learner.statistics(), learner.logits(["test"])[0]
+    assert not torch.allclose(learner.predict(["test"], average)[0][0], before[1][0][0])
+    after = learner.weights(), learner.predict(["test"], running=True)
     torch.testing.assert_close(after, before, rtol=0, atol=0)
 
 
@@ -365,7 +383,8 @@ def test_a_restart_forgets_momentum_and_measures_statistics_anew() -> None:
     learner.step(rows, rate)
     average = flatten(tiny(1))[0]
     learner.restart(0, average)
-    torch.testing.assert_close(learner.statistics(), learner.statistics(average.unsqueeze(0)))
+    running, anew = (learner.predict([], running=each)[1] for each in (True, False))
+    torch.testing.assert_close(running, anew)
     learner.step(rows, rate)
     fresh = learner_of(tiny(1), data)
     fresh.step(rows, rate)
@@ -410,8 +429,10 @@ def test_batchnorm_can_train_for_the_first_epoch_alone() -> None:
     run(one, [METHODS["sgd"]], data, epochs=1)
     both = learner_of(tiny(), data, batchnorm_steps=steps)
     (outcome,) = run(both, [METHODS["swa"]], data, epochs=3)
-    torch.testing.assert_close(outcome.statistics["iterate"], one.statistics()[0])
-    torch.testing.assert_close(outcome.statistics["average"], one.statistics()[0])
+    running = one.predict([], running=True)[1][0]
+    torch.testing.assert_close(outcome.statistics["iterate"], running)
+    torch.testing.assert_close(outcome.statistics["average"], running)
+    assert all(m.batchnorm is None for m in outcome.history)
 
 
 # --- number formats, layouts, devices ------------------------------------------------------
@@ -502,7 +523,7 @@ def test_heads_are_scored_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> No
         heads, "stacked_logits", lambda *_: seen.append(torch.backends.cuda.matmul.allow_tf32)
     )
     start = initial_head(9, CLASSES, 0).double()[None]
-    StackedHeads(splits(shape=(9,)), start, SGD(name="sgd"), CLASSES).logits(["test"])
+    StackedHeads(splits(shape=(9,)), start, SGD(name="sgd"), CLASSES).predict(["test"])
     assert seen == [False]
 
 
@@ -832,7 +853,7 @@ def test_before_its_first_step_a_network_predicts_what_pretraining_did(
     materials = Materials(study, torch.device("cpu"), tmp_path, SilentProgress())
     start = complete(Start(torch.tensor(pretrained["weights/iterate"])), boundary, materials)
     learner = make_learner(study, study.finetune, materials, start, 1)
-    found = torch.log_softmax(learner.logits(["test"])[0][0], dim=-1)
+    found = torch.log_softmax(learner.predict(["test"])[0][0][0], dim=-1)
     recorded = torch.tensor(pretrained["log_probabilities/iterate/test"])
     torch.testing.assert_close(found, recorded, rtol=2e-3, atol=2e-3)
 

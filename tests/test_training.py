@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from swabench.study.averaging import AveragingPlan
+from swabench.study.averaging import EqualMean
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant, Cyclical, Multiplicative, Triangular
 from swabench.study.study import SGD, Adam
@@ -30,10 +30,10 @@ METHODS = {
         title="",
         rate=Triangular(schedule="triangular", low=0.1, high=0.2, up_epochs=1, down_epochs=1),
     ),
-    "swa": Method(title="", rate=CONSTANT, averaging=AveragingPlan()),
-    "swa-torch": Method(title="", rate=CONSTANT, averaging=AveragingPlan(include_start=False)),
-    "swa-cyclical": Method(title="", rate=CYCLICAL, averaging=AveragingPlan()),
-    "pswa": Method(title="", rate=CYCLICAL, averaging=AveragingPlan(phases=2)),
+    "swa": Method(title="", rate=CONSTANT, averaging=EqualMean()),
+    "swa-torch": Method(title="", rate=CONSTANT, averaging=EqualMean(include_start=False)),
+    "swa-cyclical": Method(title="", rate=CYCLICAL, averaging=EqualMean()),
+    "pswa": Method(title="", rate=CYCLICAL, averaging=EqualMean(phases=2)),
 }
 
 
@@ -126,7 +126,7 @@ def test_swa_is_algorithm_1() -> None:
 @pytest.mark.parametrize("phases", [1, 2, 3])
 def test_pswa_is_algorithm_2(phases: int) -> None:
     c = -(-IMAGES // BATCH)
-    method = Method(title="", rate=CYCLICAL, averaging=AveragingPlan(phases=phases))
+    method = Method(title="", rate=CYCLICAL, averaging=EqualMean(phases=phases))
     [outcome] = run([method], SGD(name="sgd", momentum=0), 6)
     alpha = sawtooth(CYCLICAL, c)
     expected = algorithm_2(start(), gradient, lambda i: alpha(i - 1), c, 6 * c, phases)
@@ -134,7 +134,7 @@ def test_pswa_is_algorithm_2(phases: int) -> None:
 
 
 def test_pswa_with_one_phase_is_swa() -> None:
-    once = Method(title="", rate=CYCLICAL, averaging=AveragingPlan(phases=1))
+    once = Method(title="", rate=CYCLICAL, averaging=EqualMean(phases=1))
     [pswa], [swa] = run([once], SGD(name="sgd")), run([METHODS["swa-cyclical"]], SGD(name="sgd"))
     assert torch.equal(pswa.weights["average"], swa.weights["average"])
     assert pswa.history == swa.history

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from swabench.study.averaging import AveragingPlan
+from swabench.study.averaging import EqualMean
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant, Cyclical
@@ -16,9 +16,9 @@ from tests.test_training import BATCH, CLASSES, IMAGES, splits, start
 CONSTANT = Constant(schedule="constant", learning_rate=0.1)
 SAME_RATE = {
     "sgd": Method(title="SGD", rate=CONSTANT),
-    "swa": Method(title="SWA", rate=CONSTANT, averaging=AveragingPlan()),
-    "late": Method(title="", rate=CONSTANT, averaging=AveragingPlan(include_start=False)),
-    "often": Method(title="", rate=CONSTANT, averaging=AveragingPlan(capture_every_epochs=0.5)),
+    "swa": Method(title="SWA", rate=CONSTANT, averaging=EqualMean()),
+    "late": Method(title="", rate=CONSTANT, averaging=EqualMean(include_start=False)),
+    "often": Method(title="", rate=CONSTANT, averaging=EqualMean(capture_every_epochs=0.5)),
 }
 
 
@@ -42,11 +42,11 @@ def test_methods_that_differ_in_their_average_alone_share_a_trajectory() -> None
     methods = {
         **SAME_RATE,
         "fast": Method(title="", rate=fast),
-        "pswa": Method(title="", rate=CONSTANT, averaging=AveragingPlan(phases=2)),
+        "pswa": Method(title="", rate=CONSTANT, averaging=EqualMean(phases=2)),
         "pswa-late": Method(
-            title="", rate=CONSTANT, averaging=AveragingPlan(phases=2, include_start=False)
+            title="", rate=CONSTANT, averaging=EqualMean(phases=2, include_start=False)
         ),
-        "fast-swa": Method(title="", rate=fast, averaging=AveragingPlan()),
+        "fast-swa": Method(title="", rate=fast, averaging=EqualMean()),
     }
     assert trajectories(methods) == [
         ["sgd", "swa", "late", "often"],
@@ -100,8 +100,8 @@ def test_an_average_is_of_its_own_trajectory_and_not_of_another() -> None:
     fast = Constant(schedule="constant", learning_rate=0.3)
     methods = {
         "sgd": SAME_RATE["sgd"],
-        "fast-swa": Method(title="", rate=fast, averaging=AveragingPlan(capture_every_epochs=1)),
-        "pswa": Method(title="", rate=fast, averaging=AveragingPlan(phases=2)),
+        "fast-swa": Method(title="", rate=fast, averaging=EqualMean(capture_every_epochs=1)),
+        "pswa": Method(title="", rate=fast, averaging=EqualMean(phases=2)),
         "swa": SAME_RATE["swa"],
     }
     for name, outcome in run(methods).items():
@@ -116,7 +116,7 @@ def test_runs_that_do_not_agree_about_their_trajectory_are_refused() -> None:
     data = splits()
     order = DataOrder(IMAGES, BATCH, seed=1, stage=1)
     fast = Method(title="", rate=Constant(schedule="constant", learning_rate=0.2))
-    restarting = Method(title="", rate=CONSTANT, averaging=AveragingPlan(phases=2))
+    restarting = Method(title="", rate=CONSTANT, averaging=EqualMean(phases=2))
     for other in (fast, restarting):
         methods = [SAME_RATE["sgd"], other]
         plans = [RunPlan(m.timeline(2, order.steps_per_epoch), m.averaging) for m in methods]

@@ -85,8 +85,8 @@ class Case:
         first = math.floor(self.rules.transient * self.study.finetune.epochs)
         return [
             getattr(m, measure)
-            for m in self.records[name][seed].history
-            if m.predictor == predictor and m.split == "test" and m.epoch >= first
+            for m in self.records[name][seed].course(predictor, "test")
+            if m.epoch >= first
         ]
 
     def probabilities(self, name: str, seed: int, predictor: Predictor) -> NDArray[np.float64]:

@@ -143,7 +143,7 @@ class _Sources:
     def history(self) -> pd.DataFrame:
         """Every measurement on the test images."""
         every = measurements(self.records)
-        return every[every["split"] == "test"]
+        return every[(every["split"] == "test") & (every["batchnorm"] != "running")]
 
     def averaging(self, cyclical: bool) -> str:
         """The first method of one phase that averages, over a cyclical rate or over any."""

@@ -56,7 +56,7 @@ class Publication:
         self._seeds = seeds
 
     def table(self) -> Published:
-        """Write the comparison (CSV, Markdown, LaTeX), all measurements, and the manifest."""
+        """Write the comparison (CSV, Markdown, LaTeX), all that was measured, and the manifest."""
         study, rows = self._study, self._rows
         frame, ensembles = table.comparison(study, rows), table.ensembles(study, rows)
         shown = table.presentable(frame, study)
@@ -68,11 +68,11 @@ class Publication:
             "table.tex": table.as_latex(study, shown, lacking),
             "ensemble.csv": table.as_csv(ensembles),
             "metrics.csv": table.as_csv(table.measurements(rows)),
-            "manifest.json": self._manifest(),
         }
         for name, content in contents.items():
             self._store.write_text(name, content)
-        return Published(list(contents), study.title, shown, undecided, lacking)
+        files = [*contents, *self.landscape().files]
+        return Published(files, study.title, shown, undecided, lacking)
 
     def landscape(self) -> Published:
         """Write what was measured around the weights (CSV), and the manifest, which lists it."""

@@ -234,6 +234,7 @@ def measurements(records: Records) -> pd.DataFrame:
                 "epoch": m.epoch,
                 "predictor": m.predictor,
                 "split": m.split,
+                "batchnorm": m.batchnorm,
                 "accuracy": m.accuracy,
                 "loss": m.loss,
             }

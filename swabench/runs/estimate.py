@@ -145,7 +145,7 @@ def _probe(learner: Learner, stage: Stage, splits: Splits, steps: int) -> tuple[
         learner.weights().sum().item()  # waits for the device
 
     step = _best(several) / steps
-    score = _best(lambda: [scores.sum().item() for scores in learner.logits(["test"])])
+    score = _best(lambda: [scores.sum().item() for scores in learner.predict(["test"])[0]])
     return step, score / len(splits["test"])
 
 

@@ -238,6 +238,7 @@ class Experiment:
                 splits,
                 order,
                 stage.epochs,
+                score_every=stage.score_every_epochs,
                 # A whole network's weights of every epoch would fill a disk.
                 keep_trajectory=in_lockstep(self.study, stage.trainable),
                 after_epoch=lambda: advance(len(methods)),

@@ -179,36 +179,34 @@ class Materials:
             }
 
     def _labels(self) -> dict[SplitName, NDArray[np.int64]]:
-        rows, dataset = self._rows, self._dataset
+        dataset = self._dataset
+        whole = {"test": dataset.test_labels}
         return {
-            "train": dataset.train_labels[rows["train"]],
-            "validation": dataset.train_labels[rows["validation"]],
-            "test": dataset.test_labels[rows["test"]],
+            split: whole.get(split, dataset.train_labels)[rows]
+            for split, rows in self._rows.items()
         }
 
     def _images(self) -> dict[SplitName, Tensor]:
-        rows, dataset = self._rows, self._dataset
+        dataset = self._dataset
+        whole = {"test": dataset.test_images}
         return {
-            "train": torch.from_numpy(dataset.train_images[rows["train"]]),
-            "validation": torch.from_numpy(dataset.train_images[rows["validation"]]),
-            "test": torch.from_numpy(dataset.test_images[rows["test"]]),
+            split: torch.from_numpy(whole.get(split, dataset.train_images)[rows])
+            for split, rows in self._rows.items()
         }
 
     def _features(self, boundary: Boundary) -> dict[SplitName, Tensor]:
         """The frozen layers' outputs, float32, first dimension N each."""
-        rows, dataset = self._rows, self._dataset
+        rows, dataset = dict(self._rows), self._dataset
+        test_rows = rows.pop("test")
         # Features of whole arrays are shared by studies that split them differently; a study on
         # a few images computes those alone.
         used = np.arange(len(dataset.train_labels))
         if self._study.data.training_images is not None:
-            used = np.sort(np.concatenate([rows["train"], rows["validation"]]))
+            used = np.sort(np.concatenate(list(rows.values())))
         train = self._frozen_features(dataset.train_images[used], boundary, "training")
-        test = self._frozen_features(dataset.test_images[rows["test"]], boundary, "test")
-        return {
-            "train": train[np.searchsorted(used, rows["train"])],
-            "validation": train[np.searchsorted(used, rows["validation"])],
-            "test": test,
-        }
+        test = self._frozen_features(dataset.test_images[test_rows], boundary, "test")
+        chosen = {split: train[np.searchsorted(used, own)] for split, own in rows.items()}
+        return {**chosen, "test": test}
 
     def _frozen_features(self, images: NDArray[np.uint8], boundary: Boundary, name: str) -> Tensor:
         features = frozen_features(
@@ -230,18 +228,25 @@ class Materials:
 def choose_rows(settings: DataSettings, dataset: Dataset) -> Rows:
     """Rows of each split: of the training arrays for two, of the test arrays for the third.
 
-    Validation is held out first, so that it is the same whatever `training_images` says.
+    Images are held out first, so that they are the same whatever `training_images` says.
 
     Raises:
         InputError: More images are asked for than there are.
     """
-    train, validation = stratified_split(
+    train, held_out = stratified_split(
         dataset.train_labels, settings.validation_images, settings.split_seed
+    )
+    validation, selection = stratified_split(
+        dataset.train_labels[held_out],
+        settings.selection_images,
+        settings.split_seed,
+        "data.selection_images",
     )
     test = np.arange(len(dataset.test_labels))
     return {
         "train": _draw(dataset.train_labels, train, settings, "training_images"),
-        "validation": validation,
+        "selection": held_out[selection],
+        "validation": held_out[validation],
         "test": _draw(dataset.test_labels, test, settings, "test_images"),
     }
 

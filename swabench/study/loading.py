@@ -151,6 +151,6 @@ def _in_words(path: Path, error: ValidationError) -> str:
 
 def _keys(places: Sequence[int | str]) -> list[str]:
     """The file's keys on the way to a problem: a union's tag, after its key, is none of them."""
-    unions = {"rate", "optimizer"}
+    unions = {"rate", "optimizer", "averaging"}
     pairs = zip(["", *places], places, strict=False)
     return [str(place) for before, place in pairs if before not in unions and place != "[key]"]

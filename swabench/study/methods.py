@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from swabench.study.averaging import AveragingPlan
+from swabench.study.averaging import AveragingPlan, BasePlan, GreedySoup
 from swabench.study.schedules import Cyclical, Schedule, iterations
 from swabench.study.settings import CHANGES_NO_RESULT, Settings
 
@@ -61,6 +61,8 @@ class Method(Settings):
             )
         if plan is None:
             return
+        if isinstance(plan, GreedySoup) and plan.ensemble:
+            raise ValueError("averaging.ensemble: a greedy soup keeps no ensemble; take it out")
         if epochs % plan.phases:
             raise ValueError(
                 f"averaging.phases: {plan.phases} phases do not divide {epochs} epochs; "
@@ -70,6 +72,12 @@ class Method(Settings):
             raise ValueError(
                 f"averaging.capture_every_epochs: {plan.capture_every_epochs:g} epochs are longer "
                 f"than a phase ({epochs // plan.phases} epochs), so nothing would be captured"
+            )
+        if plan.start_at_epoch > epochs / plan.phases - plan.capture_every_epochs:
+            raise ValueError(
+                f"averaging.start_at_epoch: after {plan.start_at_epoch:g} epochs nothing might be "
+                f"captured any more, every {plan.capture_every_epochs:g} of "
+                f"{epochs // plan.phases}; begin earlier"
             )
         if isinstance(self.rate, Cyclical):
             cycles = plan.capture_every_epochs / self.rate.cycle_epochs
@@ -90,11 +98,12 @@ class Method(Settings):
         if plan:
             every = self._capture_interval(plan, steps_per_epoch)
             captures[every - 1 :: every] = True
+            captures[: round(plan.start_at_epoch * steps_per_epoch)] = False
         restarts = np.zeros(steps * phases, dtype=bool)
         restarts[steps::steps] = True
         return Timeline(np.tile(rates, phases), np.tile(captures, phases), restarts)
 
-    def _capture_interval(self, plan: AveragingPlan, steps_per_epoch: int) -> int:
+    def _capture_interval(self, plan: BasePlan, steps_per_epoch: int) -> int:
         """Iterations between captures; whole cycles of a sawtooth, so that nothing drifts."""
         if not isinstance(self.rate, Cyclical):
             return iterations(plan.capture_every_epochs, steps_per_epoch)

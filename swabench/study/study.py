@@ -10,12 +10,14 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from swabench.study.averaging import NEEDS_SELECTION
 from swabench.study.landscape import LandscapeSettings, Part
 from swabench.study.methods import Method
 from swabench.study.rules import ClaimRules
 from swabench.study.schedules import Schedule
 from swabench.study.settings import (
     CHANGES_NO_RESULT,
+    AddedLater,
     Count,
     Fraction,
     Name,
@@ -41,6 +43,9 @@ class DataSettings(Settings):
             downloaded.
         image_size: Side in pixels; images of another size are resized (bilinear, antialiased).
         validation_images: Training images held out, the same share of every class.
+        selection_images: How many of those held out are selection images: some averages choose
+            or weigh their members by them. The others are the validation images. Neither is
+            trained on, and no average sees validation or test images.
         split_seed: Seed of the draw that holds them out; the same for all runs.
         normalization: Mean and deviation of this data set, or ImageNet's for its weights.
         training_images: Train on a stratified draw of so many images; None for all.
@@ -51,6 +56,7 @@ class DataSettings(Settings):
     folder: Annotated[Path | None, CHANGES_NO_RESULT] = None  # its bytes count, not where they lie
     image_size: Annotated[int, Field(strict=True, ge=8)] = 28
     validation_images: Count = 5000
+    selection_images: Annotated[int, AddedLater(neutral=0), Field(strict=True, ge=0)] = 0
     split_seed: SeedNumber = 0
     normalization: Literal["dataset", "imagenet"] = "dataset"
     training_images: Count | None = None
@@ -60,6 +66,15 @@ class DataSettings(Settings):
     def _folder_is_named(self) -> "DataSettings":
         if self.dataset == "folder" and self.folder is None:
             raise ValueError("folder: the data set 'folder' needs the path of a folder")
+        return self
+
+    @model_validator(mode="after")
+    def _some_are_left_to_validate(self) -> "DataSettings":
+        if self.selection_images >= self.validation_images:
+            raise ValueError(
+                f"selection_images: {self.selection_images} are not fewer than "
+                f"validation_images ({self.validation_images}), of which they are a part"
+            )
         return self
 
 
@@ -131,6 +146,8 @@ class Stage(Settings):
             BatchNorm's re-estimation and all scores are in full float32 there too.
         evaluation_batch_size: Images at a time where nothing trains. BatchNorm is re-estimated
             in such batches too.
+        score_every_epochs: Epochs between measurements; the last epoch is always measured. A
+            measurement of a network costs a pass over the training images, for BatchNorm.
     """
 
     trainable: Boundary = "head"
@@ -140,6 +157,7 @@ class Stage(Settings):
     batchnorm: BatchNormMode = "train"
     precision: Precision = "float32"
     evaluation_batch_size: Annotated[int, Field(strict=True, ge=2)] = 1000
+    score_every_epochs: Annotated[Count, AddedLater(neutral=1)] = 1
 
     def batchnorm_steps(self, steps_per_epoch: int) -> int | None:
         """In how many steps, from the first, BatchNorm trains; None for all."""
@@ -233,6 +251,11 @@ class Study(Settings):
                 method.check(self.finetune.epochs)
             except ValueError as error:
                 raise ValueError(f"methods.{name}.{error}") from None
+            if isinstance(method.averaging, NEEDS_SELECTION) and not self.data.selection_images:
+                raise ValueError(
+                    f"methods.{name}.averaging: {method.averaging.plan} needs selection images; "
+                    "set data.selection_images to a part of data.validation_images"
+                )
         if self.pretrain.name in self.methods:
             raise ValueError(f"pretrain.name: {self.pretrain.name!r} is also a method's name")
         if self.reference not in self.row_names:

@@ -131,10 +131,10 @@ class StackedHeads:
         """The iterates' weights now, shape (R, P); a copy."""
         return torch.cat([self._matrix.flatten(1), self._bias], dim=1)
 
-    def statistics(self, weights: Tensor | None = None) -> Tensor:
-        """None, shape (K, 0): a linear head has no BatchNorm."""
-        runs = self.runs if weights is None else len(weights)
-        return torch.empty(runs, 0)
+    @property
+    def reestimates(self) -> bool:
+        """Nothing: a linear head has no BatchNorm."""
+        return False
 
     def step(self, rows: Tensor, rates: Tensor) -> None:
         """Take one step of every run on training rows (B,) at rates (R,)."""
@@ -156,10 +156,14 @@ class StackedHeads:
         self._optimizer.restart(run)
 
     @exact_float32()
-    def logits(self, splits: list[SplitName], weights: Tensor | None = None) -> list[Tensor]:
-        """Class scores of whole splits, each of shape (K, N, C); K = R without `weights`."""
+    def predict(
+        self, splits: Sequence[SplitName], weights: Tensor | None = None, *, running: bool = False
+    ) -> tuple[list[Tensor], Tensor]:
+        """Class scores of whole splits, (K, N, C) each, and no statistics, shape (K, 0)."""
         flat = self.weights() if weights is None else weights
-        return [stacked_logits(self._splits[name].inputs, flat, self._classes) for name in splits]
+        inputs = [self._splits[name].inputs for name in splits]
+        scores = [stacked_logits(each, flat, self._classes) for each in inputs]
+        return scores, flat.new_empty(len(flat), 0)
 
 
 def stacked_logits(inputs: Tensor, weights: Tensor, classes: int) -> Tensor:

@@ -1,6 +1,6 @@
 """What the loop asks of what it trains, and the data both sides see."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -47,13 +47,6 @@ class Learner(Protocol):
     def weights(self) -> Tensor:
         """The iterates' weights now, shape (R, P); a copy."""
 
-    def statistics(self, weights: Tensor | None = None) -> Tensor:
-        """BatchNorm's statistics, shape (K, S), that `logits` scores with; S = 0 without any.
-
-        Args:
-            weights: K averages, shape (K, P); without them the R iterates.
-        """
-
     def step(self, rows: Tensor, rates: Tensor) -> None:
         """Take one step of every run.
 
@@ -68,13 +61,23 @@ class Learner(Protocol):
         BatchNorm is re-estimated where there is any.
         """
 
-    def logits(self, splits: list[SplitName], weights: Tensor | None = None) -> list[Tensor]:
-        """Class scores of whole splits, each of shape (K, N, C).
+    @property
+    def reestimates(self) -> bool:
+        """Whether BatchNorm's statistics are re-estimated for what is predicted."""
+
+    def predict(
+        self, splits: Sequence[SplitName], weights: Tensor | None = None, *, running: bool = False
+    ) -> tuple[list[Tensor], Tensor]:
+        """Class scores of whole splits, and the BatchNorm statistics they were made with.
 
         Args:
             splits: Which splits.
-            weights: K averages, shape (K, P), evaluated with BatchNorm re-estimated where there
-                is any; without them the R iterates as they are.
+            weights: K weights, shape (K, P); without them the R iterates.
+            running: Predict with the iterate's running statistics in place of re-estimated ones.
+
+        Returns:
+            Scores, shape (K, N, C) for each split, and statistics, shape (K, S); S = 0 without
+            BatchNorm.
         """
 
 

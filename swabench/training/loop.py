@@ -5,19 +5,19 @@ averages observe it. All trajectories handed to one call see the same minibatche
 of one seed are compared in pairs.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swabench.study.averaging import AveragingPlan
+from swabench.study.averaging import NEEDS_SELECTION, AveragingPlan, GreedySoup
 from swabench.study.methods import Timeline
+from swabench.training.averages import Average, Member, average_of
 from swabench.training.learner import Learner, Splits, accuracy_and_loss, log_probabilities
-from swabench.training.measurement import Measurement, Predictor, SplitName
-from swabench.training.running_mean import RunningMean
+from swabench.training.measurement import Measurement, Predictor, SplitName, Statistics
 
 SCORED: list[SplitName] = ["validation", "test"]
 
@@ -42,15 +42,15 @@ class Outcome:
     """What a run leaves behind.
 
     Attributes:
-        history: Measurements after every epoch.
+        history: Measurements after every scored epoch.
         weights: Final weights of the iterate and, with a plan, of the average; shape (P,) each.
         statistics: BatchNorm's final statistics of the same, shape (S,) each.
         log_probabilities: Final predictions by (predictor, split), shape (N, C) each.
         trajectory: The iterate's weights at the start and after every epoch, shape
             (epochs + 1, P), where they were asked for.
         labels: The true classes by split, shape (N,) each: predictions mean little without.
-        diverged_epoch: The epoch after which the iterate's loss was not finite; then the rest
-            means nothing.
+        diverged_epoch: The scored epoch after which the iterate's loss was not finite; then the
+            rest means nothing.
     """
 
     history: list[Measurement] = field(default_factory=list)
@@ -92,6 +92,7 @@ def train(
     order: DataOrder,
     epochs: int,
     *,
+    score_every: int = 1,
     keep_trajectory: bool = False,
     after_epoch: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
@@ -101,9 +102,10 @@ def train(
         learner: Holds the trajectories at their starting weights.
         plans: One for each run; those on one trajectory have the same rates, and one whose
             timeline restarts has a trajectory to itself.
-        splits: The images measured after every epoch.
+        splits: The images measured after scored epochs, and those that plans select by.
         order: Minibatches; the same for all trajectories.
         epochs: Passes over the training images.
+        score_every: Epochs between measurements; the last epoch is measured always.
         keep_trajectory: Whether to keep the iterate's weights of every epoch.
         after_epoch: Called when an epoch is done and measured.
 
@@ -112,21 +114,27 @@ def train(
     """
     device = splits["train"].labels.device
     rates = torch.tensor(_rates(plans, learner.runs)).to(device, learner.weights().dtype)
-    tracker = _Tracker(learner, plans, splits)
+    scored = {
+        epoch for epoch in range(1, epochs + 1) if epoch % score_every == 0 or epoch == epochs
+    }
+    observers = _Observers(
+        learner, plans, splits, {epoch * order.steps_per_epoch - 1 for epoch in scored}
+    )
     trajectory = [learner.weights().cpu()] if keep_trajectory else []
     step = 0
     for epoch in range(epochs):
         batches = [rows.to(device) for rows in order.epoch(epoch)]
-        for number, rows in enumerate(batches, start=1):
-            tracker.restart_due(step)
+        for rows in batches:
+            observers.before_step(step)
             learner.step(rows, rates[:, step])
-            tracker.capture_due(step, epoch_ends=number == len(batches))
+            observers.after_step(step)
             step += 1
-        tracker.measure(epoch + 1)
+        if epoch + 1 in scored:
+            observers.measure(epoch + 1)
         if keep_trajectory:
             trajectory.append(learner.weights().cpu())
         after_epoch()
-    outcomes = tracker.finish()
+    outcomes = observers.finish(epochs)
     for plan, outcome in zip(plans, outcomes, strict=True):
         if keep_trajectory:
             outcome.trajectory = torch.stack([weights[plan.trajectory] for weights in trajectory])
@@ -150,105 +158,201 @@ def _rates(plans: Sequence[RunPlan], trajectories: int) -> NDArray[np.float64]:
     return np.stack([found[number].rates for number in range(trajectories)])
 
 
-class _Tracker:
-    """Averages, ensembles and measurements of the runs of one learner."""
+@dataclass(frozen=True)
+class _Predicted:
+    """What K weights predict.
 
-    def __init__(self, learner: Learner, plans: Sequence[RunPlan], splits: Splits) -> None:
+    Attributes:
+        weights: Shape (K, P).
+        statistics: BatchNorm's statistics that they predict with, shape (K, S).
+        log_probabilities: By split, shape (K, N, C) each.
+    """
+
+    weights: Tensor
+    statistics: Tensor
+    log_probabilities: Mapping[SplitName, Tensor]
+
+    def probabilities(self, row: int) -> list[Tensor]:
+        """Class probabilities of one of the weights, by scored split, shape (N, C) each."""
+        return [self.log_probabilities[split][row].exp() for split in SCORED]
+
+
+class _Observers:
+    """The averages, ensembles and measurements of the runs of one learner.
+
+    Nothing is predicted before somebody asks for it: the end of a scored epoch, an ensemble, or a
+    plan that weighs its captures by their scores.
+    """
+
+    def __init__(
+        self, learner: Learner, plans: Sequence[RunPlan], splits: Splits, scored_steps: set[int]
+    ) -> None:
         self._learner = learner
         self._plans = plans
-        self._labels = [splits[name].labels for name in SCORED]
+        self._splits = splits
         self._outcomes = [Outcome() for _ in plans]
-        self._trajectory = [plan.trajectory for plan in plans]
-        # Averages and ensembles hold rows for the runs that average, and only for them.
-        self._averaging = [run for run, plan in enumerate(plans) if plan.averaging]
-        self._row = {run: row for row, run in enumerate(self._averaging)}
-        averaging_plans = [plan.averaging for plan in plans if plan.averaging]
-        observed = [self._trajectory[run] for run in self._averaging]
-        self._averages = RunningMean(averaging_plans, learner.weights()[observed])
-        self._iterate = self._predict() if self._averaging else []
-        self._ensembles = [
-            RunningMean(averaging_plans, predicted[observed].exp()) for predicted in self._iterate
-        ]
-        self._last: dict[Predictor, list[Tensor]] = {}
+        self._selecting = {
+            run for run, plan in enumerate(plans) if isinstance(plan.averaging, NEEDS_SELECTION)
+        }
+        self._wanted: list[SplitName] = list(SCORED)
+        if self._selecting:
+            self._wanted.append("selection")
+        self._ensembles = {
+            run for run, plan in enumerate(plans) if _keeps_ensemble(plan, scored_steps)
+        }
+        self._iterates: _Predicted | None = None
+        start = learner.weights()
+        self._averages: dict[int, Average] = {
+            run: average_of(plan.averaging, self._member(run, start))
+            for run, plan in enumerate(plans)
+            if plan.averaging
+        }
+        # Rows of the averages' tensors, by run.
+        self._row = {run: row for row, run in enumerate(self._averages)}
+        self._last: dict[Predictor, _Predicted] = {}
 
-    def restart_due(self, step: int) -> None:
+    def before_step(self, step: int) -> None:
         """Start a new phase from the average where the timeline says so."""
-        for run in self._averaging:
+        for run, average in self._averages.items():
             if not self._plans[run].timeline.restarts[step]:
                 continue
-            row = self._row[run]
-            average = self._averages.value[row].clone()
-            self._learner.restart(self._trajectory[run], average)
-            self._averages.restart(row, average)
-            # Phases are whole epochs, so the average was measured a moment ago.
-            for ensemble, predicted in zip(self._ensembles, self._last["average"], strict=True):
-                ensemble.restart(row, predicted[row].exp())
+            weights = average.weights(self._selection_loss)
+            keeps = run in self._ensembles
+            predictions = self._predict(weights.unsqueeze(0)).probabilities(0) if keeps else []
+            self._learner.restart(self._plans[run].trajectory, weights)
+            average.restart(Member(weights, predictions))
 
-    def capture_due(self, step: int, epoch_ends: bool) -> None:
-        """Capture where the timeline says so, and predict where anyone will ask for it."""
-        due = [run for run in self._averaging if self._plans[run].timeline.captures[step]]
-        if due or epoch_ends:
-            self._iterate = self._predict()
+    def after_step(self, step: int) -> None:
+        """Capture where the timeline says so."""
+        self._iterates = None
+        due = [run for run in self._averages if self._plans[run].timeline.captures[step]]
         if not due:
             return
         weights = self._learner.weights()
         for run in due:
-            row, observed = self._row[run], self._trajectory[run]
-            self._averages.capture(row, weights[observed])
-            for ensemble, predicted in zip(self._ensembles, self._iterate, strict=True):
-                ensemble.capture(row, predicted[observed].exp())
+            self._averages[run].capture(self._member(run, weights))
 
     def measure(self, epoch: int) -> None:
         """Measure all predictors after an epoch."""
-        self._last = {"iterate": self._iterate}
-        if self._averaging:
-            self._last["average"] = self._predict(self._averages.value)
-            self._last["ensemble"] = [_safe_log(mean.value) for mean in self._ensembles]
+        statistics: Statistics | None = "re-estimated" if self._learner.reestimates else None
+        self._last = {"iterate": self._predicted_iterates()}
+        if self._averages:
+            self._last["average"] = self._predict(self._averaged_weights())
         for predictor, predicted in self._last.items():
-            for split, labels, values in zip(SCORED, self._labels, predicted, strict=True):
-                accuracies, losses = accuracy_and_loss(values, labels)
-                found = list(zip(accuracies.tolist(), losses.tolist(), strict=True))
-                for run, row in self._rows(predictor):
-                    accuracy, loss = found[row]
-                    self._note(run, Measurement(epoch, predictor, split, 100 * accuracy, loss))
+            self._note(epoch, predictor, predicted.log_probabilities, statistics)
+        for run in self._ensembles:
+            ensemble = self._ensemble(run)
+            self._note(epoch, "ensemble", ensemble, statistics, {run: 0})
 
-    def finish(self) -> list[Outcome]:
-        """The outcomes, with final weights and predictions."""
-        learner, averages = self._learner, self._averages.value
-        self._keep("iterate", learner.weights(), learner.statistics())
-        if self._averaging:
-            self._keep("average", averages, learner.statistics(averages))
+    def finish(self, epoch: int) -> list[Outcome]:
+        """The outcomes, with what was measured after the last epoch."""
+        for predictor, last in self._last.items():
+            if self._learner.reestimates:
+                running = self._predict(last.weights, running=True)
+                self._note(epoch, predictor, running.log_probabilities, "running")
+            for run, row in self._rows(predictor).items():
+                outcome = self._outcomes[run]
+                outcome.weights[predictor] = last.weights[row].cpu().clone()
+                outcome.statistics[predictor] = last.statistics[row].cpu().clone()
+            self._keep_predictions(predictor, last.log_probabilities)
+        for run in self._ensembles:
+            self._keep_predictions("ensemble", self._ensemble(run), {run: 0})
+        labels = {split: self._splits[split].labels.cpu() for split in SCORED}
         for outcome in self._outcomes:
-            outcome.labels = {
-                split: labels.cpu() for split, labels in zip(SCORED, self._labels, strict=True)
-            }
-        for predictor, predicted in self._last.items():
-            for split, values in zip(SCORED, predicted, strict=True):
-                for run, row in self._rows(predictor):
-                    kept = values[row].cpu().contiguous().clone()
-                    self._outcomes[run].log_probabilities[predictor, split] = kept
+            outcome.labels = labels
         return self._outcomes
 
-    def _keep(self, predictor: Predictor, weights: Tensor, statistics: Tensor) -> None:
-        weights, statistics = weights.cpu(), statistics.cpu()
-        for run, row in self._rows(predictor):
-            self._outcomes[run].weights[predictor] = weights[row].clone()
-            self._outcomes[run].statistics[predictor] = statistics[row].clone()
+    # --- predicting ------------------------------------------------------------------------
 
-    def _predict(self, weights: Tensor | None = None) -> list[Tensor]:
-        return [log_probabilities(logits) for logits in self._learner.logits(SCORED, weights)]
+    def _predict(self, weights: Tensor | None, *, running: bool = False) -> _Predicted:
+        logits, statistics = self._learner.predict(self._wanted, weights, running=running)
+        found = (log_probabilities(each) for each in logits)
+        return _Predicted(
+            self._learner.weights() if weights is None else weights,
+            statistics,
+            dict(zip(self._wanted, found, strict=True)),
+        )
 
-    def _rows(self, predictor: Predictor) -> Sequence[tuple[int, int]]:
+    def _predicted_iterates(self) -> _Predicted:
+        """What the iterates predict now; once a step at most."""
+        if self._iterates is None:
+            self._iterates = self._predict(None)
+        return self._iterates
+
+    def _averaged_weights(self) -> Tensor:
+        return torch.stack([a.weights(self._selection_loss) for a in self._averages.values()])
+
+    def _ensemble(self, run: int) -> dict[SplitName, Tensor]:
+        """Log probabilities of one run's ensemble, by split, shape (1, N, C) each."""
+        means = zip(SCORED, self._averages[run].predictions(), strict=True)
+        return {split: _safe_log(mean).unsqueeze(0) for split, mean in means}
+
+    def _member(self, run: int, weights: Tensor) -> Member:
+        """A capture of the run's trajectory, whose iterates' weights are (R, P)."""
+        trajectory = self._plans[run].trajectory
+        member = Member(weights[trajectory])
+        if run in self._ensembles:
+            predictions = self._predicted_iterates().probabilities(trajectory)
+            member = replace(member, predictions=predictions)
+        if run in self._selecting:
+            predicted = self._predicted_iterates().log_probabilities["selection"][[trajectory]]
+            accuracy, loss = accuracy_and_loss(predicted, self._splits["selection"].labels)
+            member = replace(member, accuracy=accuracy.item(), loss=loss.item())
+        return member
+
+    def _selection_loss(self, weights: Tensor) -> float:
+        logits, _ = self._learner.predict(["selection"], weights.unsqueeze(0))
+        labels = self._splits["selection"].labels
+        return accuracy_and_loss(log_probabilities(logits[0]), labels)[1].item()
+
+    # --- recording -------------------------------------------------------------------------
+
+    def _rows(self, predictor: Predictor) -> dict[int, int]:
         """Each run that has the predictor, and its row in that predictor's tensors."""
         if predictor == "iterate":
-            return list(enumerate(self._trajectory))
-        return list(self._row.items())
+            return {run: plan.trajectory for run, plan in enumerate(self._plans)}
+        return self._row
 
-    def _note(self, run: int, measurement: Measurement) -> None:
-        outcome = self._outcomes[run]
-        outcome.history.append(measurement)
-        if not np.isfinite(measurement.loss) and measurement.predictor == "iterate":
-            outcome.diverged_epoch = outcome.diverged_epoch or measurement.epoch
+    def _note(
+        self,
+        epoch: int,
+        predictor: Predictor,
+        predicted: Mapping[SplitName, Tensor],
+        statistics: Statistics | None,
+        rows: Mapping[int, int] | None = None,
+    ) -> None:
+        """Measure predictions (K, N, C) and note them with the runs whose they are."""
+        for split in SCORED:
+            scores = accuracy_and_loss(predicted[split], self._splits[split].labels)
+            accuracies, losses = (values.tolist() for values in scores)
+            for run, row in (rows or self._rows(predictor)).items():
+                outcome, loss = self._outcomes[run], losses[row]
+                outcome.history.append(
+                    Measurement(epoch, predictor, split, 100 * accuracies[row], loss, statistics)
+                )
+                if predictor == "iterate" and not np.isfinite(loss):
+                    outcome.diverged_epoch = outcome.diverged_epoch or epoch
+
+    def _keep_predictions(
+        self,
+        predictor: Predictor,
+        predicted: Mapping[SplitName, Tensor],
+        rows: Mapping[int, int] | None = None,
+    ) -> None:
+        for split in SCORED:
+            for run, row in (rows or self._rows(predictor)).items():
+                kept = predicted[split][row].cpu().contiguous().clone()
+                self._outcomes[run].log_probabilities[predictor, split] = kept
+
+
+def _keeps_ensemble(plan: RunPlan, scored_steps: set[int]) -> bool:
+    """Whether a run's members are scored: where its plan says so, or where it costs nothing."""
+    averaging = plan.averaging
+    if averaging is None or isinstance(averaging, GreedySoup):
+        return False
+    if averaging.ensemble is not None:
+        return averaging.ensemble
+    return set(np.flatnonzero(plan.timeline.captures).tolist()) <= scored_steps
 
 
 def _safe_log(probabilities: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-SplitName = Literal["train", "validation", "test"]
+SplitName = Literal["train", "selection", "validation", "test"]
 Predictor = Literal["iterate", "average", "ensemble"]
+Statistics = Literal["re-estimated", "running"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,9 @@ class Measurement:
         split: Which images.
         accuracy: Share of right answers, in percent.
         loss: Mean cross-entropy, in nats.
+        batchnorm: With which statistics BatchNorm normalised: re-estimated on the training
+            images for these very weights, which is the table's treatment of every row, or the
+            iterate's running ones; None where no BatchNorm trains.
     """
 
     epoch: int
@@ -24,3 +28,4 @@ class Measurement:
     split: SplitName
     accuracy: float
     loss: float
+    batchnorm: Statistics | None = None

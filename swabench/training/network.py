@@ -1,10 +1,11 @@
 """The learner of `trainable: layer4 | all`: one network, trained by torch.optim.
 
 BatchNorm is this module's own affair: while training a layer normalises by its minibatch and
-keeps running statistics, which serve the iterate; an average has statistics measured anew.
+keeps running statistics; whatever is predicted with has statistics measured anew, so that no
+row of a table differs from another by that alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -85,11 +86,10 @@ class NetworkLearner:
         """The iterate's weights now, shape (1, P); a copy."""
         return self._weights.clone().unsqueeze(0)
 
-    def statistics(self, weights: Tensor | None = None) -> Tensor:
-        """BatchNorm's statistics, shape (K, S), of the iterate or of K averages (K, P)."""
-        if weights is None:
-            return self._statistics.clone().unsqueeze(0)
-        return torch.stack([self._predict([], average)[1] for average in weights])
+    @property
+    def reestimates(self) -> bool:
+        """Whether BatchNorm trains throughout, so that its statistics are re-estimated."""
+        return self._batchnorm_steps is None
 
     def step(self, rows: Tensor, rates: Tensor) -> None:
         """Take one step on training rows (B,) at rates (1,)."""
@@ -104,21 +104,27 @@ class NetworkLearner:
 
     def restart(self, run: int, weights: Tensor) -> None:
         """Put an average (P,) in place of the iterate: momentum zero, BatchNorm re-estimated."""
-        self._statistics.copy_(self.statistics(weights.unsqueeze(0))[0])
+        _, statistics = self.predict([], weights.unsqueeze(0))
+        self._statistics.copy_(statistics[0])
         self._weights.copy_(weights)
         for state in self._optimizer.state.values():
             for value in state.values():  # Adam's count of steps, too
                 if torch.is_tensor(value):
                     value.zero_()
 
-    def logits(self, splits: list[SplitName], weights: Tensor | None = None) -> list[Tensor]:
-        """Class scores of whole splits, each of shape (K, N, C); K = 1 without `weights`.
+    def predict(
+        self, splits: Sequence[SplitName], weights: Tensor | None = None, *, running: bool = False
+    ) -> tuple[list[Tensor], Tensor]:
+        """Class scores of whole splits, (K, N, C) each, and BatchNorm's statistics, (K, S).
 
-        The iterate is scored with its running statistics, K averages (K, P) with their own.
+        Statistics are re-estimated for each of K weights (K, P), or for the iterate, K = 1; the
+        iterate's running ones serve where `running` asks for them, or BatchNorm does not train.
         """
         every = [None] if weights is None else list(weights)
-        scores = [self._predict(splits, average)[0] for average in every]
-        return [torch.stack(of_split) for of_split in zip(*scores, strict=True)]
+        found = [self._predict(splits, each, running) for each in every]
+        scores = zip(*(scores for scores, _ in found), strict=True)
+        statistics = torch.stack([statistics for _, statistics in found])
+        return [torch.stack(of_split) for of_split in scores], statistics
 
     # --- training --------------------------------------------------------------------------
 
@@ -181,26 +187,31 @@ class NetworkLearner:
     @torch.no_grad()
     @exact_float32()
     def _predict(
-        self, splits: list[SplitName], average: Tensor | None
+        self, splits: Sequence[SplitName], weights: Tensor | None, running: bool
     ) -> tuple[list[Tensor], Tensor]:
         """Scores (N, C) of splits, and the statistics (S,) that they were made with."""
-        if average is None:
-            return self._scores(splits), self._statistics
-        train = self._splits["train"]
-        iterate, running = self._weights.clone(), self._statistics.clone()
-        self._weights.copy_(average)
+        kept = self._weights.clone() if weights is not None else None
+        tracked = self._statistics.clone()
+        if weights is not None:
+            self._weights.copy_(weights)
         try:
-            if self._batchnorm_steps is None:
-                self._bring_into("evaluation")
-                with reestimated_statistics(self._network):
-                    for rows in mixed_batches(len(train), self._evaluation_batch):
-                        self._forward(train.inputs.index_select(0, rows.to(self._device)))
+            if self.reestimates and not running:
+                self._reestimate()
             return self._scores(splits), self._statistics.clone()
         finally:
-            self._weights.copy_(iterate)
-            self._statistics.copy_(running)
+            if kept is not None:
+                self._weights.copy_(kept)
+            self._statistics.copy_(tracked)
 
-    def _scores(self, splits: list[SplitName]) -> list[Tensor]:
+    def _reestimate(self) -> None:
+        """Measure BatchNorm's statistics anew, in one pass over the training images."""
+        train = self._splits["train"]
+        self._bring_into("evaluation")
+        with reestimated_statistics(self._network):
+            for rows in mixed_batches(len(train), self._evaluation_batch):
+                self._forward(train.inputs.index_select(0, rows.to(self._device)))
+
+    def _scores(self, splits: Sequence[SplitName]) -> list[Tensor]:
         self._bring_into("evaluation")
         batches = {name: self._splits[name].inputs.split(self._evaluation_batch) for name in splits}
         return [torch.cat([self._forward(batch) for batch in batches[name]]) for name in splits]

@@ -30,10 +30,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 from torchvision.models import ResNet, resnet50
 
-from swabench.study.averaging import AveragingPlan
+from swabench.study.averaging import EqualMean
 from swabench.study.study import SGD, BackboneSettings, Boundary, Precision
 from swabench.system.device import choose_device
 from swabench.system.environment import environment
+from swabench.training.averages import Member, average_of
 from swabench.training.backbone import (
     FEATURES,
     Preprocess,
@@ -45,7 +46,6 @@ from swabench.training.backbone import (
 from swabench.training.flat import flatten
 from swabench.training.learner import Split
 from swabench.training.network import NetworkLearner
-from swabench.training.running_mean import RunningMean
 from tests.bench.speed import NORMALIZATION, peak_flops, seconds
 
 SIZE, CLASSES, BATCH, RATE = 28, 10, 128, 0.005
@@ -109,14 +109,14 @@ def product_rate(
         frozen=preprocess,
         precision=precision,
     )
-    average = RunningMean([AveragingPlan()], learner.weights())
+    average = average_of(EqualMean(), Member(learner.weights()[0]))
     rows = torch.randperm(len(labels)).to(device).split(BATCH)
     rates = torch.tensor([RATE], device=device)
 
     def work() -> None:
         for some in rows:
             learner.step(some, rates)
-        average.capture(0, learner.weights()[0])
+        average.capture(Member(learner.weights()[0]))
 
     return len(labels) / seconds(work, device, 3)
 
