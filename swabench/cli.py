@@ -24,6 +24,7 @@ from swabench.system.progress import LineProgress, Progress, TerminalProgress
 # torch, pandas and matplotlib take seconds to import; only the commands that use them pay.
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from swabench.analysis.publish import Publication, Published
     from swabench.runs.experiment import Experiment
@@ -324,7 +325,6 @@ def validate(
     threads: ThreadsOption = None,
 ) -> None:
     """Check a study without running it: what it would run, and about how long that takes."""
-    from swabench.runs.estimate import estimate
     from swabench.system.device import choose_device, use_threads
 
     study, chosen = _study(config, seeds)
@@ -347,12 +347,24 @@ def validate(
     _say(f"  seeds       {', '.join(map(str, chosen))}")
     _say(f"  runs        {len(missing)} to do, {len(runs) * len(chosen) - len(missing)} done")
     if missing:
-        cost = estimate(study, missing, target)
-        _say(
-            f"  time        about {_duration(cost.features_seconds)} for the frozen layers "
-            f"(nothing if cached) and {_duration(cost.training_seconds)} of training on "
-            f"{target.type}, from a probe of a few steps"
-        )
+        _say(f"  time        {_time(study, missing, target)}")
+
+
+def _time(study: Study, missing: Sequence[tuple[str, int]], device: "torch.device") -> str:
+    """About how long the missing runs take, in words; or why nobody can say."""
+    from swabench.runs.estimate import estimate
+
+    try:
+        cost = estimate(study, missing, device)
+    except InputError:
+        raise
+    except SwabenchError as error:
+        return f"the time cannot be estimated: {error}"
+    frozen = f"{_duration(cost.features_seconds)} for the frozen layers (nothing if cached) and "
+    return (
+        f"about {frozen if cost.features_seconds else ''}{_duration(cost.training_seconds)} of "
+        f"training on {device.type}, from a probe of a few steps"
+    )
 
 
 def _suggest_network_study(device: str) -> None:
@@ -363,12 +375,15 @@ def _suggest_network_study(device: str) -> None:
     target = choose_device(device)
     if target.type != "cuda":
         return
-    study = load_study("network")
-    cost = estimate(study, [(m, s) for m in study.run_names for s in study.seeds], target)
-    _say(
-        "next, on this GPU: `swabench reproduce --config network` fine-tunes all of ResNet-50, in "
-        f"about {_duration(cost.training_seconds)} by a probe of a few steps"
-    )
+    what = "next, on this GPU: `swabench reproduce --config network` fine-tunes all of ResNet-50"
+    try:
+        study = load_study("network")
+        cost = estimate(study, [(m, s) for m in study.run_names for s in study.seeds], target)
+    except Exception as error:  # a study is finished: no hint's failure may end the command
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        _say(f"{what}; the time cannot be estimated: {reason}")
+    else:
+        _say(f"{what}, in about {_duration(cost.training_seconds)} by a probe of a few steps")
 
 
 def _study(config: str, seeds: str | None) -> tuple[Study, list[int]]:

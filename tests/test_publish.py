@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,6 +37,16 @@ from tests.made_up import (
 )
 
 TABLES = {"table.csv", "table.md", "table.tex", "ensemble.csv", "metrics.csv", "manifest.json"}
+TABLES_OF_PARTS = {
+    "lines": ["lines"],
+    "segments": ["segments"],
+    "plane": ["grid", "marks", "paths"],
+    "rays": ["rays"],
+    "sharpness": ["sharpness"],
+    "hessian": ["hessian"],
+}
+LANDSCAPE = {f"landscape-{name}.csv" for names in TABLES_OF_PARTS.values() for name in names}
+LANDSCAPE |= {"flatness.csv"}
 FIGURES = ["1-average", "2-line", "3-phases", "4-forest", "5-plane", "6-flatness"]
 
 
@@ -68,7 +79,45 @@ def published(store: RecordStore) -> dict[str, bytes]:
 
 def test_every_document_is_written(published: dict[str, bytes]) -> None:
     drawn = {f"figures/figure{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
-    assert published.keys() == TABLES | drawn | {"claims.md", "claims.csv", "report.html"}
+    assert published.keys() == TABLES | LANDSCAPE | drawn | {
+        "claims.md",
+        "claims.csv",
+        "report.html",
+    }
+
+
+def test_what_was_measured_of_the_landscape_is_written_and_listed(
+    store: RecordStore, published: dict[str, bytes]
+) -> None:
+    listed = json.loads(published["manifest.json"])["landscape"]
+    assert set(listed) == set(TABLES_OF_PARTS)
+    for record in surveys(small_study(), store, [0, 1]):
+        entry = listed[record.part][str(record.seed)]
+        assert entry["identity"] == record.identity
+        weights = {name: record_of(store, name, record.seed) for name in entry["weights"]}
+        assert entry["weights"] == {n: run.arrays_sha256 for n, run in weights.items()}
+        assert "sgd" in weights
+        for name in TABLES_OF_PARTS[record.part]:
+            written = pd.read_csv(store.folder / f"landscape-{name}.csv")
+            own = written[written["seed"] == record.seed].drop(columns="seed")
+            pd.testing.assert_frame_equal(
+                own.reset_index(drop=True), record.tables[name], check_dtype=False, atol=1e-6
+            )
+    flatness = pd.read_csv(store.folder / "flatness.csv")
+    assert set(flatness["seed"]) == {0, 1}
+    assert (flatness["measure"] == LINE).any()
+
+
+def test_tables_of_a_landscape_that_is_gone_are_taken_away(tmp_path: Path) -> None:
+    study = small_study()
+    store = write_study(tmp_path, study)
+    survey(study, store, study.seeds)
+    publication = Publication(study, store, [0, 1])
+    publication.landscape()
+    assert documents(store).keys() >= LANDSCAPE
+    shutil.rmtree(store.folder / "landscape")
+    publication.landscape()
+    assert not LANDSCAPE & documents(store).keys()
 
 
 ELSEWHERE = """

@@ -1,34 +1,24 @@
-"""About how long a study takes here, from a probe of a few steps on made-up numbers."""
+"""About how long a study takes here: what its parts cost, times how often it does them."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
-from torch import nn
 
-from swabench.runs.features import extract
+from swabench.data.datasets import Sizes, dataset_sizes
 from swabench.runs.learners import in_lockstep
-from swabench.study.study import BackboneSettings, Stage, Study
-from swabench.system.progress import SilentProgress
-from swabench.training.backbone import (
-    FEATURES,
-    Preprocess,
-    Standardize,
-    frozen_part,
-    load_backbone,
-    trained_part,
-)
-from swabench.training.flat import flatten
-from swabench.training.heads import StackedHeads, initial_head
-from swabench.training.learner import Learner, Split, Splits
-from swabench.training.measurement import SplitName
-from swabench.training.network import NetworkLearner
+from swabench.runs.probes import Counts, LearnerCosts, Probes
+from swabench.study.averaging import NEEDS_SELECTION
+from swabench.study.methods import Method
+from swabench.study.study import Boundary, DataSettings, Stage, Study
+from swabench.study.trajectories import trajectories
+from swabench.system.device import memory_for
+from swabench.system.errors import InputError
+from swabench.training.loop import keeps_ensemble, run_plans, scored_epochs
 
-# The probe needs no data: these are MNIST's sizes.
-TRAINING_IMAGES, TEST_IMAGES, CLASSES = 60_000, 10_000, 10
+Methods = tuple[Method, ...]
 
 
 @dataclass(frozen=True)
@@ -40,121 +30,100 @@ class Estimate:
 
 
 def estimate(study: Study, missing: Sequence[tuple[str, int]], device: torch.device) -> Estimate:
-    """Estimate the missing runs of a study on a device; takes about a second."""
-    data = study.data
-    held_out = data.validation_images
-    training = data.training_images or TRAINING_IMAGES - held_out
-    scored = held_out + (data.test_images or TEST_IMAGES)
-    images = scored + training
-    stages = (study.pretrain, study.finetune)
-    has_frozen = any(stage.trainable != "all" for stage in stages)
-    features = images * _seconds_per_image(data.image_size, device) if has_frozen else 0.0
-    training_seconds = 0.0
-    for seed in {seed for _, seed in missing}:
-        rows = [name for name, at in missing if at == seed]
-        methods = [name for name in rows if name != study.pretrain.name]
-        if study.pretrain.name in rows:
-            training_seconds += _stage_seconds(study, study.pretrain, 1, training, scored, device)
-        if methods:
-            training_seconds += _stage_seconds(
-                study, study.finetune, len(methods), training, scored, device
-            )
-    return Estimate(features, training_seconds)
+    """Estimate the missing runs of a study on a device; takes seconds, whatever the study.
+
+    Raises:
+        InputError: The study asks for more images than its data set has, or a folder of the
+            user's own cannot be read.
+        SwabenchError: The device has not enough memory, so that the study would fail too.
+    """
+    sizes = dataset_sizes(study.data.dataset, study.data.folder)
+    counts = count_images(study.data, sizes)
+    probes = Probes(study, sizes, counts, device)
+    learners = Counter(_learners(study, missing))
+    extracted = counts.training + counts.scored
+    with memory_for(
+        f"a minibatch of the study on {device.type}; lower batch_size or evaluation_batch_size in "
+        "its stages, or data.image_size"
+    ):
+        return Estimate(
+            sum(extracted * probes.frozen(below) for below in _cached(study, set(learners))),
+            sum(
+                times
+                * _stage_seconds(
+                    stage, methods, counts, probes.learner(stage, _trajectories(methods))
+                )
+                for (stage, methods), times in learners.items()
+            ),
+        )
 
 
-def _seconds_per_image(size: int, device: torch.device) -> float:
-    """Seconds an image through all frozen layers."""
-    network = load_backbone(BackboneSettings())
-    layers = nn.Sequential(Preprocess(size, ((0.5,), (0.5,))), *frozen_part(network, "head"))
-    images = np.zeros((64, 1, size, size), dtype=np.uint8)
-    silent = SilentProgress()
-    return _best(lambda: extract(images, layers, device, "float32", silent, "probe", 64)) / 64
+def count_images(data: DataSettings, sizes: Sizes) -> Counts:
+    """How many images a study uses of a data set.
 
-
-def _stage_seconds(
-    study: Study, stage: Stage, runs: int, training: int, scored: int, device: torch.device
-) -> float:
-    """Seconds for `runs` runs of a stage."""
-    steps = -(-training // stage.batch_size)
-    if in_lockstep(study, stage.trainable):
-        step, score = _head_seconds(stage, runs, device)
-        return stage.epochs * (steps * step + 2 * scored * score)
-    step, score = _network_seconds(
-        stage, study.data.image_size, study.backbone.cache_features, device
+    Raises:
+        InputError: More than there are.
+    """
+    left = sizes.training_images - data.validation_images
+    asked = (
+        ("validation_images", data.validation_images, sizes.training_images - 1),
+        ("training_images", data.training_images or left, left),
+        ("test_images", data.test_images or sizes.test_images, sizes.test_images),
     )
-    # An average is scored too, after a pass over the training images for BatchNorm.
-    return runs * stage.epochs * (steps * step + (2 * scored + training) * score)
+    for key, count, most in asked:
+        if count > most:
+            raise InputError(f"data.{key}: {count:,} images, where there are {most:,}; lower it")
+    scored = data.validation_images + (data.test_images or sizes.test_images)
+    return Counts(data.training_images or left, scored)
 
 
-@lru_cache
-def _head_seconds(stage: Stage, runs: int, device: torch.device) -> tuple[float, float]:
-    """Seconds of a step of `runs` heads in lockstep, and of scoring an image."""
-    rows = 4096
-    split = Split(
-        torch.randn(rows, FEATURES, device=device),
-        torch.zeros(rows, dtype=torch.long, device=device),
+def _learners(study: Study, missing: Sequence[tuple[str, int]]) -> list[tuple[Stage, Methods]]:
+    """The stage and the methods of every learner that the missing runs take."""
+    groups: dict[tuple[bool, int], list[str]] = {}
+    for name, seed in missing:
+        groups.setdefault((name == study.pretrain.name, seed), []).append(name)
+    found: list[tuple[Stage, Methods]] = []
+    for (pretrains, _), names in groups.items():
+        stage = study.pretrain if pretrains else study.finetune
+        methods = {name: study.row_method(name) for name in names}
+        together = in_lockstep(study, stage.trainable)
+        for group in [names] if together else trajectories(methods):
+            found.append((stage, tuple(methods[name] for name in group)))
+    return found
+
+
+def _cached(study: Study, learners: set[tuple[Stage, Methods]]) -> set[Boundary]:
+    """The boundaries below which the frozen layers are computed once."""
+    below = {stage.trainable for stage, _ in learners} - {"all"}
+    found = below if study.backbone.cache_features else set()
+    # The standardisation is measured on the final layer's features, whatever trains.
+    return found | ({"head"} if study.backbone.standardize_features and learners else set())
+
+
+def _stage_seconds(stage: Stage, methods: Methods, counts: Counts, cost: LearnerCosts) -> float:
+    """Seconds that one learner takes for its runs; what the loop does, counted."""
+    steps_per_epoch = -(-counts.training // stage.batch_size)
+    named = {str(number): method for number, method in enumerate(methods)}
+    plans = run_plans(named, stage.epochs, steps_per_epoch)
+    scored = scored_epochs(stage.epochs, stage.score_every_epochs)
+    ends = {epoch * steps_per_epoch - 1 for epoch in scored}
+    ensembles = [plan for plan in plans if keeps_ensemble(plan, ends)]
+    asking = [*ensembles, *(p for p in plans if isinstance(p.averaging, NEEDS_SELECTION))]
+    captures = (np.flatnonzero(plan.timeline.captures).tolist() for plan in asking)
+    # The members of an ensemble, or of a choice, are predicted from the start on.
+    looks = len(ends.union(*captures)) + bool(asking)
+    iterates, averages = _trajectories(methods), sum(p.averaging is not None for p in plans)
+    restarts, restarted_ensembles = (
+        sum(int(plan.timeline.restarts.sum()) for plan in some) for some in (plans, ensembles)
     )
-    start = initial_head(FEATURES, CLASSES, 0).to(device).expand(runs, -1)
-    splits: dict[SplitName, Split] = {"train": split, "validation": split, "test": split}
-    return _probe(StackedHeads(splits, start, stage.optimizer, CLASSES), stage, splits, 20)
+    predicted = iterates * looks + averages * len(scored) + restarted_ensembles
+    seconds = len(plans[0].timeline.rates) * cost.step + predicted * counts.scored * cost.score
+    if stage.batchnorm == "train" and stage.trainable != "head":
+        seconds += (predicted + restarts) * counts.training * cost.reestimate
+        # At the end with running statistics, too.
+        seconds += (iterates + averages) * counts.scored * cost.score
+    return seconds
 
 
-@lru_cache
-def _network_seconds(
-    stage: Stage, image_size: int, cached: bool, device: torch.device
-) -> tuple[float, float]:
-    """Seconds of a step of a network, and of scoring an image."""
-    network = load_backbone(BackboneSettings())
-    standardize = Standardize(torch.zeros(FEATURES), torch.ones(FEATURES))
-    part = trained_part(network, stage.trainable, standardize, CLASSES)
-    preprocess = Preprocess(image_size, ((0.5,), (0.5,)))
-    inputs = torch.zeros(stage.batch_size, 1, image_size, image_size, dtype=torch.uint8)
-    frozen: nn.Module | None = preprocess
-    if stage.trainable != "all":
-        below = frozen_part(load_backbone(BackboneSettings()), stage.trainable)
-        frozen = nn.Sequential(preprocess, *below)
-        if cached:
-            with torch.no_grad():
-                one = frozen(inputs[:1])
-            inputs, frozen = torch.randn(stage.batch_size, *one.shape[1:]), None
-    split = Split(inputs.to(device), torch.zeros(stage.batch_size, dtype=torch.long, device=device))
-    splits: dict[SplitName, Split] = {"train": split, "validation": split, "test": split}
-    weights, statistics = flatten(part)
-    learner = NetworkLearner(
-        part,
-        splits,
-        weights,
-        statistics,
-        stage.optimizer,
-        frozen=frozen,
-        batchnorm_steps=stage.batchnorm_steps(1),
-        precision=stage.precision,
-    )
-    return _probe(learner, stage, splits, 1)
-
-
-def _probe(learner: Learner, stage: Stage, splits: Splits, steps: int) -> tuple[float, float]:
-    """Seconds of a step, and of scoring an image."""
-    labels = splits["train"].labels
-    batch = torch.randint(len(labels), (stage.batch_size,), device=labels.device)
-    rates = torch.full((learner.runs,), 1e-3, device=labels.device)
-
-    def several() -> None:
-        for _ in range(steps):
-            learner.step(batch, rates)
-        learner.weights().sum().item()  # waits for the device
-
-    step = _best(several) / steps
-    score = _best(lambda: [scores.sum().item() for scores in learner.predict(["test"])[0]])
-    return step, score / len(splits["test"])
-
-
-def _best(work: Callable[[], object], tries: int = 3) -> float:
-    """Seconds of the fastest of a few tries after a warm-up."""
-    work()
-    times = []
-    for _ in range(tries):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def _trajectories(methods: Methods) -> int:
+    return len(trajectories({str(number): method for number, method in enumerate(methods)}))

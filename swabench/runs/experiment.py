@@ -18,7 +18,6 @@ from swabench.records import RecordStore, agree
 from swabench.runs.export import plain_state
 from swabench.runs.learners import Start, complete, in_lockstep, make_learner
 from swabench.runs.materials import Materials
-from swabench.study.methods import Method
 from swabench.study.study import Stage, Study
 from swabench.study.trajectories import trajectories
 from swabench.system.device import is_out_of_memory
@@ -27,7 +26,7 @@ from swabench.system.errors import DivergedError, InputError, SwabenchError
 from swabench.system.progress import Advance, Progress
 from swabench.training.backbone import FEATURES, Normalization
 from swabench.training.heads import initial_head
-from swabench.training.loop import DataOrder, Outcome, RunPlan, train
+from swabench.training.loop import DataOrder, Outcome, run_plans, train
 
 # Stages draw their data orders from different streams of the same seed.
 PRETRAINING, FINETUNING = 0, 1
@@ -227,14 +226,13 @@ class Experiment:
         materials = self._materials
         began = time.monotonic()
         methods = {name: self.study.row_method(name) for name in group}
-        paths = trajectories(methods)
         try:
-            learner = make_learner(self.study, stage, materials, start, len(paths))
+            learner = make_learner(self.study, stage, materials, start, len(trajectories(methods)))
             splits = materials.splits(stage.trainable)
             order = DataOrder(len(splits["train"]), stage.batch_size, seed, stage_number)
             outcomes = train(
                 learner,
-                _plans(methods, paths, stage.epochs, order.steps_per_epoch),
+                run_plans(methods, stage.epochs, order.steps_per_epoch),
                 splits,
                 order,
                 stage.epochs,
@@ -280,20 +278,6 @@ class Experiment:
     def _materials(self) -> Materials:
         """Loaded when first needed, so that a finished study loads nothing."""
         return Materials(self.study, self._device, self._cache, self._progress)
-
-
-def _plans(
-    methods: Mapping[str, Method],
-    paths: Sequence[Sequence[str]],
-    epochs: int,
-    steps_per_epoch: int,
-) -> list[RunPlan]:
-    """What each method follows, and on which of the trajectories `paths`."""
-    number = {name: n for n, names in enumerate(paths) for name in names}
-    return [
-        RunPlan(method.timeline(epochs, steps_per_epoch), method.averaging, number[name])
-        for name, method in methods.items()
-    ]
 
 
 def lockstep_groups(

@@ -63,6 +63,14 @@ def describe_device(device: torch.device) -> str:
     return _processor() + (" (MPS)" if device.type == "mps" else "")
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was given: a GPU works beside Python."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """Within it, a GPU computes float32 as float32, not with TF32's ten bits of a factor.

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swabench.study.averaging import NEEDS_SELECTION, AveragingPlan, GreedySoup
-from swabench.study.methods import Timeline
+from swabench.study.methods import Method, Timeline
+from swabench.study.trajectories import trajectories
 from swabench.training.averages import Average, Member, average_of
 from swabench.training.learner import Learner, Splits, accuracy_and_loss, log_probabilities
 from swabench.training.measurement import Measurement, Predictor, SplitName, Statistics
@@ -35,6 +36,21 @@ class RunPlan:
     timeline: Timeline
     averaging: AveragingPlan | None
     trajectory: int = 0
+
+
+def run_plans(methods: Mapping[str, Method], epochs: int, steps_per_epoch: int) -> list[RunPlan]:
+    """What each method follows; trajectories are numbered in the order of `trajectories`."""
+    paths = trajectories(methods)
+    number = {name: n for n, names in enumerate(paths) for name in names}
+    return [
+        RunPlan(method.timeline(epochs, steps_per_epoch), method.averaging, number[name])
+        for name, method in methods.items()
+    ]
+
+
+def scored_epochs(epochs: int, every: int) -> list[int]:
+    """After which epochs, counted from 1, predictors are measured; the last is among them."""
+    return [epoch for epoch in range(1, epochs + 1) if epoch % every == 0 or epoch == epochs]
 
 
 @dataclass
@@ -114,9 +130,7 @@ def train(
     """
     device = splits["train"].labels.device
     rates = torch.tensor(_rates(plans, learner.runs)).to(device, learner.weights().dtype)
-    scored = {
-        epoch for epoch in range(1, epochs + 1) if epoch % score_every == 0 or epoch == epochs
-    }
+    scored = scored_epochs(epochs, score_every)
     observers = _Observers(
         learner, plans, splits, {epoch * order.steps_per_epoch - 1 for epoch in scored}
     )
@@ -198,7 +212,7 @@ class _Observers:
         if self._selecting:
             self._wanted.append("selection")
         self._ensembles = {
-            run for run, plan in enumerate(plans) if _keeps_ensemble(plan, scored_steps)
+            run for run, plan in enumerate(plans) if keeps_ensemble(plan, scored_steps)
         }
         self._iterates: _Predicted | None = None
         start = learner.weights()
@@ -345,7 +359,7 @@ class _Observers:
                 self._outcomes[run].log_probabilities[predictor, split] = kept
 
 
-def _keeps_ensemble(plan: RunPlan, scored_steps: set[int]) -> bool:
+def keeps_ensemble(plan: RunPlan, scored_steps: set[int]) -> bool:
     """Whether a run's members are scored: where its plan says so, or where it costs nothing."""
     averaging = plan.averaging
     if averaging is None or isinstance(averaging, GreedySoup):
