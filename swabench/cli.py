@@ -343,7 +343,7 @@ def validate(
     if study.rate_sweep:
         _say(f"  rate sweep  {', '.join(runs[len(study.row_names) :])}")
     paths = len(trajectories(study.all_methods))
-    _say(f"  trains      {len(study.all_methods)} fine-tuned runs a seed on {paths} trajectories")
+    _say(f"  fine-tunes  {len(study.all_methods)} runs a seed, on {paths} trajectories")
     _say(f"  seeds       {', '.join(map(str, chosen))}")
     _say(f"  runs        {len(missing)} to do, {len(runs) * len(chosen) - len(missing)} done")
     if missing:
