@@ -404,7 +404,7 @@ def test_a_folder_of_ones_own_has_its_own_sizes(
 # --- on the command line -------------------------------------------------------------------
 
 
-def full(*arguments: object) -> None:
+def full(*_: object, **__: object) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
 
