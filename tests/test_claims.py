@@ -19,8 +19,8 @@ from swabench.analysis import claims_text
 from swabench.analysis.claims import Case, Claim, decide_claims
 from swabench.analysis.evidence import Comparer, Evidence, corrected, judge
 from swabench.analysis.flatness import LINE, Flatness, mean_rise, measure_flatness
+from swabench.analysis.frame import collect
 from swabench.analysis.statistics import Estimate
-from swabench.analysis.table import collect
 from swabench.records import RecordStore
 from swabench.study.study import Study
 from tests.made_up import Truth, record_of, study_with, write_run, write_study

@@ -14,7 +14,8 @@ import pytest
 from swabench.analysis import claims_text, report
 from swabench.analysis import table as tables
 from swabench.analysis.claims import decide_claims
-from swabench.analysis.table import collect, ensembles, not_distinguished, standings
+from swabench.analysis.frame import collect
+from swabench.analysis.table import ensembles, not_distinguished, standings
 from swabench.records import RecordStore
 from swabench.study.study import Study
 from tests.made_up import (

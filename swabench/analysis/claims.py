@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from swabench.analysis.evidence import Comparer, Evidence, Values, Verdict, corrected, judge
 from swabench.analysis.flatness import LINE, Flatness
+from swabench.analysis.frame import Records
 from swabench.analysis.statistics import mcnemar_mid_p, mean_interval
-from swabench.analysis.table import Records
 from swabench.records import Record
 from swabench.study.schedules import Constant
 from swabench.study.study import Study

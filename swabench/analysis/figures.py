@@ -24,15 +24,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
-from swabench.analysis.surveys import Gathered, gather
-from swabench.analysis.table import (
+from swabench.analysis.frame import (
     Records,
     collect,
-    comparison,
     incompleteness,
     measurements,
     missing_runs,
 )
+from swabench.analysis.surveys import Gathered, gather
+from swabench.analysis.table import comparison
 from swabench.records import RecordStore
 from swabench.study.landscape import Part
 from swabench.study.schedules import Constant

@@ -14,10 +14,10 @@ from swabench.analysis import claims_text, table
 from swabench.analysis.claims import Claim, decide_claims
 from swabench.analysis.figures import FORMATS, Picture, draw
 from swabench.analysis.flatness import flatness_frame, measure_flatness
+from swabench.analysis.frame import Records, collect, incompleteness, measurements, missing_runs
 from swabench.analysis.manifest import manifest
 from swabench.analysis.report import render_report
 from swabench.analysis.surveys import surveys, tables_by_seed, tables_over_seeds
-from swabench.analysis.table import Records
 from swabench.records import RecordStore
 from swabench.study.study import Study
 
@@ -67,7 +67,7 @@ class Publication:
             "table.md": table.as_markdown(study, shown, ensembles, lacking, undecided),
             "table.tex": table.as_latex(study, shown, lacking),
             "ensemble.csv": table.as_csv(ensembles),
-            "metrics.csv": table.as_csv(table.measurements(rows)),
+            "metrics.csv": table.as_csv(measurements(rows)),
         }
         for name, content in contents.items():
             self._store.write_text(name, content)
@@ -135,7 +135,7 @@ class Publication:
     @cached_property
     def _records(self) -> Records:
         """Records of every run, the rate sweep's too."""
-        return table.collect(self._study, self._store, self._seeds, self._study.run_names)
+        return collect(self._study, self._store, self._seeds, self._study.run_names)
 
     @property
     def _rows(self) -> Records:
@@ -151,4 +151,4 @@ class Publication:
         return manifest(self._study, self._records, landscape, self._seeds)
 
     def _lacking(self, records: Records) -> str:
-        return table.incompleteness(table.missing_runs(records, self._seeds))
+        return incompleteness(missing_runs(records, self._seeds))

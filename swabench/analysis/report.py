@@ -19,7 +19,7 @@ from swabench.analysis import claims_text
 from swabench.analysis import table as tables
 from swabench.analysis.claims import Claim
 from swabench.analysis.evidence import Verdict
-from swabench.analysis.table import Records
+from swabench.analysis.frame import Records, incompleteness, missing_runs
 from swabench.study.study import Study
 
 NO_BREAK = "\u00a0"
@@ -71,7 +71,7 @@ def render_report(
         study=study,
         seeds=seeds,
         version=swabench.__version__,
-        note=tables.incompleteness(tables.missing_runs(records, seeds)),
+        note=incompleteness(missing_runs(records, seeds)),
         findings=findings(study, rows, claims),
         comparison=tables.presentable(tables.comparison(study, rows), study),
         undecided=tables.not_distinguished(study, rows),
