@@ -4,9 +4,10 @@
 method writes one kind of document and returns what a command would show of it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -32,6 +33,7 @@ class Published:
         shown: A table to print, where there is one.
         notes: Lines to print.
         lacking: What is missing, in a line; empty where nothing is.
+        content: The same for programs: numbers, strings, lists and mappings alone.
     """
 
     files: Sequence[str]
@@ -39,6 +41,7 @@ class Published:
     shown: pd.DataFrame | None = None
     notes: Sequence[str] = ()
     lacking: str = ""
+    content: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Publication:
@@ -62,17 +65,25 @@ class Publication:
         shown = table.presentable(frame, study)
         undecided = table.not_distinguished(study, rows)
         lacking = self._lacking(rows)
-        contents = {
+        written = {
             "table.csv": table.as_csv(frame),
             "table.md": table.as_markdown(study, shown, ensembles, lacking, undecided),
             "table.tex": table.as_latex(study, shown, lacking),
             "ensemble.csv": table.as_csv(ensembles),
             "metrics.csv": table.as_csv(measurements(rows)),
         }
-        for name, content in contents.items():
-            self._store.write_text(name, content)
-        files = [*contents, *self.landscape().files]
-        return Published(files, study.title, shown, undecided, lacking)
+        for name, text in written.items():
+            self._store.write_text(name, text)
+        files = [*written, *self.landscape().files]
+        content = {
+            **self._heading(rows),
+            "reference": study.reference,
+            "confidence": study.confidence,
+            "table": frame.to_dict(orient="records"),
+            "ensembles": ensembles.to_dict(orient="records"),
+            "not_distinguished": undecided,
+        }
+        return Published(files, study.title, shown, undecided, lacking, content)
 
     def landscape(self) -> Published:
         """Write what was measured around the weights (CSV), and the manifest, which lists it."""
@@ -115,6 +126,10 @@ class Publication:
             "The paper's claims",
             shown,
             lacking=self._lacking(self._records),
+            content={
+                **self._heading(self._records),
+                "claims": claims_text.for_programs(decided),
+            },
         )
 
     def report(self) -> Published:
@@ -149,6 +164,15 @@ class Publication:
     def _manifest(self) -> str:
         landscape = surveys(self._study, self._store, self._seeds)
         return manifest(self._study, self._records, landscape, self._seeds)
+
+    def _heading(self, records: Records) -> dict[str, Any]:
+        """Of which study, on which seeds, and what is missing."""
+        return {
+            "study": self._study.name,
+            "title": self._study.title,
+            "seeds": self._seeds,
+            "missing": missing_runs(records, self._seeds),
+        }
 
     def _lacking(self, records: Records) -> str:
         return incompleteness(missing_runs(records, self._seeds))
