@@ -308,6 +308,15 @@ def test_diverged_pretraining_is_a_failure(fresh: Place) -> None:
     assert "adam at seed 0" in done.errors
 
 
+def test_quiet_work_says_its_result_alone(fresh: Place) -> None:
+    done = fresh.run("pretrain", *TINY, "--seeds", "1", "--quiet")
+    assert (done.code, done.errors) == (0, "")
+    assert done.out == "pretraining: 1 seeds trained, 0 already done\n"
+    assert fresh.run("pretrain", *TINY, "--seeds", "0-1").errors != ""
+    done = fresh.run("data", "--config", "mnits", "--quiet")
+    assert (done.code, "mnits" in done.errors) == (2, True)
+
+
 def test_the_command_starts_as_a_module_and_is_installed_as_a_script(fresh: Place) -> None:
     done = ended(fresh.process("--help"))
     assert (done.code, done.errors) == (0, "")

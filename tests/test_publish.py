@@ -171,7 +171,7 @@ def test_files_for_programs_hold_the_records_numbers(
     metrics = pd.read_csv(store.folder / "metrics.csv")
     expected_rows = [
         (name, seed, m.epoch, m.predictor, m.split)
-        for name in study.row_names
+        for name in study.run_names
         for seed in study.seeds
         for m in outcome(study, name, seed).history
     ]

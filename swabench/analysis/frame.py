@@ -1,14 +1,126 @@
 """The only door from records to analysis: what was measured, collected, checked, as one frame."""
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
-from swabench.records import Record, RecordStore, agree
+from swabench.records import Record, RecordStore, agree, has_runs
+from swabench.study.loading import bundled_studies, load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError
 
 Records = Mapping[str, Mapping[int, Record]]
+
+COLUMNS = {
+    "method": str,
+    "seed": int,
+    "epoch": int,
+    "predictor": str,
+    "split": str,
+    "batchnorm": object,
+    "accuracy": float,
+    "loss": float,
+}
+"""Of the tidy frame: one row a measurement, accuracy in percent, loss in nats."""
+
+
+def load_folder(folder: Path, config: str | None, seeds: Sequence[int] | None) -> pd.DataFrame:
+    """The tidy frame of a study's results folder; see `swabench.load`."""
+    folder = folder.resolve()
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a study's results, as results/mnist")
+    if has_runs(folder):
+        manifest = _manifest(folder)
+        for study in _candidates(folder, config, manifest):
+            there = seeds or sorted({*study.seeds, *manifest.get("seeds", [])})
+            # A record's name does not depend on the study's, so the folder may be renamed.
+            store = RecordStore.to_read(
+                folder.parent, study.model_copy(update={"name": folder.name})
+            )
+            if any((records := find_records(store, there, study.run_names)).values()):
+                return _from(measurements(records), "records")
+    frame = read_metrics(folder / "metrics.csv")
+    chosen = frame if seeds is None else frame[frame["seed"].isin(seeds)]
+    if chosen.empty:
+        raise InputError(f"{folder}: metrics.csv has no measurements at the seeds asked for")
+    return _from(chosen.reset_index(drop=True), "metrics.csv")
+
+
+def read_metrics(path: Path) -> pd.DataFrame:
+    """The tidy frame as `swabench table` wrote it.
+
+    Raises:
+        InputError: It is missing, cannot be read, or lacks a column.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"{path.parent}: has neither records of runs nor metrics.csv; run "
+            "`swabench reproduce`, or give config= if the study was changed since"
+        )
+    try:
+        # An older file has no column batchnorm: it does not say which statistics were used.
+        return tidy(pd.read_csv(path), optional=("batchnorm",))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); run `swabench table` again") from None
+
+
+def tidy(frame: pd.DataFrame, optional: Sequence[str] = ()) -> pd.DataFrame:
+    """A frame with exactly the columns of `COLUMNS`, in their order and types.
+
+    Raises:
+        ValueError: A column is missing that is not optional, or holds something else.
+    """
+    if absent := [name for name in COLUMNS if name not in {*frame.columns, *optional}]:
+        raise ValueError(f"it has no column {', '.join(absent)}")
+    found = frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)
+    found["batchnorm"] = found["batchnorm"].where(found["batchnorm"].notna(), None)
+    return found
+
+
+def _from(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    frame.attrs["source"] = source
+    return frame
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The folder's manifest; empty where there is none, or none that can be read."""
+    try:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _candidates(folder: Path, config: str | None, manifest: Mapping[str, Any]) -> list[Study]:
+    """Studies whose records the folder may hold, the likeliest first."""
+    if config is not None:
+        return [load_study(config)]
+    found = []
+    with suppress(ValidationError):  # no manifest, or of a version with other settings
+        found.append(Study.model_validate(manifest.get("study")))
+    if folder.name in bundled_studies():
+        found.append(load_study(folder.name))
+    return found
+
+
+def find_records(store: RecordStore, seeds: Sequence[int], names: Sequence[str]) -> Records:
+    """The records that are there, by run and seed, checked to be of one kind; maybe none.
+
+    Raises:
+        InputError: They were made from different data or weights, or cannot be read.
+    """
+    found: dict[str, dict[int, Record]] = {}
+    for name in names:
+        records = ((seed, store.find(name, seed)) for seed in seeds)
+        found[name] = {seed: record for seed, record in records if record is not None}
+    _check_made_alike([record for records in found.values() for record in records.values()])
+    return found
 
 
 def collect(
@@ -25,17 +137,12 @@ def collect(
     Raises:
         InputError: There is none, or they were made from different data or weights.
     """
-    found: dict[str, dict[int, Record]] = {}
-    for name in study.row_names if names is None else names:
-        records = ((seed, store.find(name, seed)) for seed in seeds)
-        found[name] = {seed: record for seed, record in records if record is not None}
-    every = [record for records in found.values() for record in records.values()]
-    if not every:
+    found = find_records(store, seeds, study.row_names if names is None else names)
+    if not any(found.values()):
         raise InputError(
             f"{store.folder}: holds no record of study {study.name!r} as it is now; "
             "run `swabench reproduce` first"
         )
-    _check_made_alike(every)
     return found
 
 
@@ -71,21 +178,15 @@ def incompleteness(missing: Mapping[str, Sequence[int]]) -> str:
 
 
 def measurements(records: Records) -> pd.DataFrame:
-    """Every measurement of every run, one a row: what the curves are drawn from."""
-    return pd.DataFrame(
-        [
-            {
-                "method": name,
-                "seed": seed,
-                "epoch": m.epoch,
-                "predictor": m.predictor,
-                "split": m.split,
-                "batchnorm": m.batchnorm,
-                "accuracy": m.accuracy,
-                "loss": m.loss,
-            }
-            for name, found in records.items()
-            for seed, record in found.items()
-            for m in record.history
-        ]
+    """Every measurement of every run, one a row: columns as `COLUMNS`."""
+    return tidy(
+        pd.DataFrame(
+            [
+                {"method": name, "seed": seed, **asdict(measurement)}
+                for name, found in records.items()
+                for seed, record in found.items()
+                for measurement in record.history
+            ],
+            columns=list(COLUMNS),
+        )
     )

@@ -70,7 +70,7 @@ class Publication:
             "table.md": table.as_markdown(study, shown, ensembles, lacking, undecided),
             "table.tex": table.as_latex(study, shown, lacking),
             "ensemble.csv": table.as_csv(ensembles),
-            "metrics.csv": table.as_csv(measurements(rows)),
+            "metrics.csv": table.as_csv(measurements(self._records)),
         }
         for name, text in written.items():
             self._store.write_text(name, text)
