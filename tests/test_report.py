@@ -255,7 +255,7 @@ def test_rows_are_told_apart_after_holms_correction(tmp_path: Path) -> None:
     assert set(standings(study, records).values()) == {"not distinguished"}
     lines = not_distinguished(study, records)
     assert any(line.startswith("adam") and "takes 8 here); about 8 would" in line for line in lines)
-    pair = {name: records[name] for name in ("sgd", "adam")}
+    pair = records.of(("sgd", "adam"))
     assert standings(study, pair) == {"adam": "below"}
 
 

@@ -74,20 +74,14 @@ class Case:
         split: Literal["validation", "test"] = "test",
     ) -> Values:
         """A final measurement at every seed; by default of the method's own result."""
-        found = {seed: self.records[name][seed] for seed in self.seeds}
-        return {
-            seed: getattr(record.final(predictor or record.result, split), measure)
-            for seed, record in found.items()
-        }
+        found = self.records.final(name, measure, predictor, split)
+        return {seed: found[seed] for seed in self.seeds}
 
     def course(self, name: str, measure: Measure, predictor: Predictor, seed: int) -> list[float]:
         """A predictor's test measurements over the epochs, those of the transient left out."""
         first = math.floor(self.rules.transient * self.study.finetune.epochs)
-        return [
-            getattr(m, measure)
-            for m in self.records[name][seed].course(predictor, "test")
-            if m.epoch >= first
-        ]
+        found = self.records.course(name, measure, predictor)[seed]
+        return [float(value) for value in found[found.index >= first].dropna()]
 
     def probabilities(self, name: str, seed: int, predictor: Predictor) -> NDArray[np.float64]:
         """Predicted probabilities of the test images, shape (N, C)."""

@@ -10,7 +10,6 @@ The same records give the same bytes: nothing here reads a clock or draws a rand
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -28,7 +27,6 @@ from swabench.analysis.frame import (
     Records,
     collect,
     incompleteness,
-    measurements,
     missing_runs,
 )
 from swabench.analysis.surveys import Gathered, gather
@@ -37,6 +35,7 @@ from swabench.records import RecordStore
 from swabench.study.landscape import Part
 from swabench.study.schedules import Constant
 from swabench.study.study import Study
+from swabench.training.measurement import Predictor
 
 Format = Literal["png", "svg"]
 FORMATS: tuple[Format, ...] = ("png", "svg")
@@ -139,12 +138,6 @@ class _Sources:
     seeds: Sequence[int]
     records: Records
 
-    @cached_property
-    def history(self) -> pd.DataFrame:
-        """Every measurement on the test images."""
-        every = measurements(self.records)
-        return every[(every["split"] == "test") & (every["batchnorm"] != "running")]
-
     def averaging(self, cyclical: bool) -> str:
         """The first method of one phase that averages, over a cyclical rate or over any."""
         methods = self.study.methods
@@ -168,13 +161,12 @@ class _Sources:
                 return name
         raise _CannotDrawError("no method of the study averages in phases")
 
-    def curves(self, name: str, predictor: str, measure: str) -> pd.DataFrame:
-        """A measure over the epochs (rows), a column a seed."""
-        history = self.history
-        chosen = history[(history["method"] == name) & (history["predictor"] == predictor)]
-        if chosen.empty:
+    def curves(self, name: str, predictor: Predictor, measure: str) -> pd.DataFrame:
+        """A measure on the test images over the epochs (rows), a column a seed."""
+        found = self.records.course(name, measure, predictor)
+        if found.empty:
             raise _CannotDrawError(f"there is no run of {name}")
-        return chosen.pivot_table(index="epoch", columns="seed", values=measure)
+        return found
 
     def landscape(self, part: Part) -> Gathered:
         """A part of the landscape."""
@@ -320,10 +312,7 @@ def _forest(sources: _Sources) -> tuple[Figure, str, str]:
     figure, (left, right) = _figure(1, 2, sharey=True, width_ratios=[1, 1.35])
     reference = study.reference
     paper = frame.set_index("method")["paper_accuracy"]
-    finals = {
-        name: {seed: r.final(r.result, "test").accuracy for seed, r in found.items()}
-        for name, found in sources.records.items()
-    }
+    finals = {name: sources.records.final(name, "accuracy") for name in sources.records}
     differences: dict[str, list[float]] = {
         name: [own[s] - finals[reference][s] for s in own if s in finals[reference]]
         for name, own in finals.items()

@@ -1,9 +1,10 @@
 """The only door from records to analysis: what was measured, collected, checked, as one frame."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from swabench.records import Record, RecordStore, agree, has_runs
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError
-
-Records = Mapping[str, Mapping[int, Record]]
+from swabench.training.measurement import Predictor, SplitName
 
 COLUMNS = {
     "method": str,
@@ -28,6 +28,78 @@ COLUMNS = {
     "loss": float,
 }
 """Of the tidy frame: one row a measurement, accuracy in percent, loss in nats."""
+
+
+class Records(Mapping[str, Mapping[int, Record]]):
+    """The records of a study by run and seed, and what they measured as one tidy frame.
+
+    Tables, figures, claims and the report take measurements from the frame; the records
+    themselves are for provenance and for predictions.
+    """
+
+    def __init__(self, found: Mapping[str, Mapping[int, Record]]) -> None:
+        self._found = found
+
+    def __getitem__(self, name: str) -> Mapping[int, Record]:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def all(self) -> list[Record]:
+        """Every record, run by run."""
+        return [record for found in self._found.values() for record in found.values()]
+
+    def of(self, names: Iterable[str]) -> "Records":
+        """Those of some runs."""
+        return Records({name: self._found[name] for name in names})
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """Every measurement, one a row: columns as `COLUMNS`."""
+        return measurements(self)
+
+    def final(
+        self,
+        name: str,
+        measure: str,
+        predictor: Predictor | None = None,
+        split: SplitName = "test",
+    ) -> dict[int, float]:
+        """A run's last measurement at every seed, by the table's treatment of BatchNorm.
+
+        Args:
+            name: The run.
+            measure: `accuracy` in percent, or `loss` in nats.
+            predictor: Which predictor; by default the method's own result, which is its average
+                where it has one.
+            split: Which images.
+        """
+        if predictor is None:
+            averages = (name, "average", split) in self._courses
+            predictor = "average" if averages else "iterate"
+        if (name, predictor, split) not in self._courses:
+            return {}
+        last = self._courses[name, predictor, split].drop_duplicates("seed", keep="last")
+        return dict(zip(last["seed"].tolist(), last[measure].tolist(), strict=True))
+
+    def course(
+        self, name: str, measure: str, predictor: Predictor, split: SplitName = "test"
+    ) -> pd.DataFrame:
+        """A run's measurements over the epochs (rows), a column a seed; empty where none are."""
+        if (name, predictor, split) not in self._courses:
+            return pd.DataFrame()
+        found = self._courses[name, predictor, split]
+        return found.pivot_table(index="epoch", columns="seed", values=measure)
+
+    @cached_property
+    def _courses(self) -> Mapping[tuple[Any, ...], pd.DataFrame]:
+        """Measurements by run, predictor and split, in the order of the records."""
+        treated = self.frame[self.frame["batchnorm"] != "running"]
+        return dict(iter(treated.groupby(["method", "predictor", "split"], sort=False)))
 
 
 def load_folder(folder: Path, config: str | None, seeds: Sequence[int] | None) -> pd.DataFrame:
@@ -43,8 +115,8 @@ def load_folder(folder: Path, config: str | None, seeds: Sequence[int] | None) -
             store = RecordStore.to_read(
                 folder.parent, study.model_copy(update={"name": folder.name})
             )
-            if any((records := find_records(store, there, study.run_names)).values()):
-                return _from(measurements(records), "records")
+            if (records := find_records(store, there, study.run_names)).all():
+                return _from(records.frame, "records")
     frame = read_metrics(folder / "metrics.csv")
     chosen = frame if seeds is None else frame[frame["seed"].isin(seeds)]
     if chosen.empty:
@@ -117,10 +189,11 @@ def find_records(store: RecordStore, seeds: Sequence[int], names: Sequence[str])
     """
     found: dict[str, dict[int, Record]] = {}
     for name in names:
-        records = ((seed, store.find(name, seed)) for seed in seeds)
-        found[name] = {seed: record for seed, record in records if record is not None}
-    _check_made_alike([record for records in found.values() for record in records.values()])
-    return found
+        there = ((seed, store.find(name, seed)) for seed in seeds)
+        found[name] = {seed: record for seed, record in there if record is not None}
+    records = Records(found)
+    _check_made_alike(records.all())
+    return records
 
 
 def collect(
@@ -138,7 +211,7 @@ def collect(
         InputError: There is none, or they were made from different data or weights.
     """
     found = find_records(store, seeds, study.row_names if names is None else names)
-    if not any(found.values()):
+    if not found.all():
         raise InputError(
             f"{store.folder}: holds no record of study {study.name!r} as it is now; "
             "run `swabench reproduce` first"
@@ -177,7 +250,7 @@ def incompleteness(missing: Mapping[str, Sequence[int]]) -> str:
     return f"INCOMPLETE: {'; '.join(parts)}."
 
 
-def measurements(records: Records) -> pd.DataFrame:
+def measurements(records: Mapping[str, Mapping[int, Record]]) -> pd.DataFrame:
     """Every measurement of every run, one a row: columns as `COLUMNS`."""
     return tidy(
         pd.DataFrame(

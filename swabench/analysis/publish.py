@@ -15,7 +15,7 @@ from swabench.analysis import claims_text, table
 from swabench.analysis.claims import Claim, decide_claims
 from swabench.analysis.figures import FORMATS, Picture, draw
 from swabench.analysis.flatness import flatness_frame, measure_flatness
-from swabench.analysis.frame import Records, collect, incompleteness, measurements, missing_runs
+from swabench.analysis.frame import Records, collect, incompleteness, missing_runs
 from swabench.analysis.manifest import manifest
 from swabench.analysis.report import render_report
 from swabench.analysis.surveys import surveys, tables_by_seed, tables_over_seeds
@@ -70,7 +70,7 @@ class Publication:
             "table.md": table.as_markdown(study, shown, ensembles, lacking, undecided),
             "table.tex": table.as_latex(study, shown, lacking),
             "ensemble.csv": table.as_csv(ensembles),
-            "metrics.csv": table.as_csv(measurements(self._records)),
+            "metrics.csv": table.as_csv(self._records.frame),
         }
         for name, text in written.items():
             self._store.write_text(name, text)
@@ -154,7 +154,7 @@ class Publication:
 
     @property
     def _rows(self) -> Records:
-        return {name: self._records[name] for name in self._study.row_names}
+        return self._records.of(self._study.row_names)
 
     @cached_property
     def _claims(self) -> list[Claim]:

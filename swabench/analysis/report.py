@@ -58,7 +58,7 @@ def render_report(
         claims: The decided claims.
         figures: SVG texts by name, in the order in which they are shown.
     """
-    rows = {name: records[name] for name in study.row_names}
+    rows = records.of(study.row_names)
     ensembles = tables.ensembles(study, rows)
     environment = Environment(
         loader=PackageLoader("swabench.analysis", "."),
@@ -171,7 +171,7 @@ def _listed(words: Sequence[str]) -> str:
 
 def _manifest(records: Records) -> list[tuple[str, str]]:
     """Names and values: what went in, where it ran, and how long that took."""
-    every = [record for found in records.values() for record in found.values()]
+    every = records.all()
     rows = [("Backbone", str(every[0].provenance["backbone"]))]
     rows += [(f"Data: {n}", d) for n, d in sorted(every[0].provenance["data"].items())]
     merged: dict[str, list[str]] = {}

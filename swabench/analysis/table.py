@@ -9,7 +9,6 @@ import pandas as pd
 
 from swabench.analysis.frame import Records
 from swabench.analysis.statistics import (
-    Estimate,
     PairedComparison,
     compare_paired,
     holm,
@@ -17,7 +16,6 @@ from swabench.analysis.statistics import (
     seeds_needed,
     sign_flip_seeds,
 )
-from swabench.records import Record
 from swabench.study.study import Study
 from swabench.training.measurement import Predictor
 
@@ -45,8 +43,8 @@ def comparison(study: Study, records: Records) -> pd.DataFrame:
             {
                 "method": name,
                 "title": study.row_method(name).title,
-                **_columns("accuracy", _over_seeds(found, "accuracy", study.confidence)),
-                **_columns("loss", _over_seeds(found, "loss", study.confidence)),
+                **_columns("accuracy", records.final(name, "accuracy"), study.confidence),
+                **_columns("loss", records.final(name, "loss"), study.confidence),
                 "paper_accuracy": study.row_method(name).paper_accuracy,
                 **_difference(name, reference, records, study.confidence),
                 "seeds": len(found),
@@ -87,17 +85,14 @@ def ensembles(study: Study, records: Records) -> pd.DataFrame:
             continue
         row: dict[str, str | float] = {"method": name, "title": study.row_method(name).title}
         for measure in ("accuracy", "loss"):
-            average, ensemble = (
-                [getattr(record.final(predictor, "test"), measure) for record in found.values()]
-                for predictor in PREDICTORS
-            )
-            gaps = [b - a for a, b in zip(average, ensemble, strict=True)]
+            average, ensemble = (records.final(name, measure, p) for p in PREDICTORS)
+            gaps = {seed: ensemble[seed] - average[seed] for seed in average}
             for label, values in (
                 (f"average_{measure}", average),
                 (f"ensemble_{measure}", ensemble),
                 (f"{measure}_difference", gaps),
             ):
-                row |= _columns(label, mean_interval(values, study.confidence) if values else None)
+                row |= _columns(label, values, study.confidence)
         rows.append({**row, "seeds": len(found)})
     return pd.DataFrame(rows)
 
@@ -163,22 +158,13 @@ def not_distinguished(study: Study, records: Records) -> list[str]:
     return lines
 
 
-def _finals(found: Mapping[int, Record], measure: str) -> dict[int, float]:
-    return {
-        seed: getattr(record.final(record.result, "test"), measure)
-        for seed, record in found.items()
-    }
-
-
-def _over_seeds(found: Mapping[int, Record], measure: str, confidence: float) -> Estimate | None:
-    values = list(_finals(found, measure).values())
-    return mean_interval(values, confidence) if values else None
-
-
-def _columns(name: str, estimate: Estimate | None) -> dict[str, float]:
-    if estimate is None:
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))
-    return {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+def _columns(name: str, values: Mapping[int, float], confidence: float) -> dict[str, float]:
+    """The mean over seeds with its interval, as three columns; NaN without any seed."""
+    columns = (name, f"{name}_low", f"{name}_high")
+    if not values:
+        return dict.fromkeys(columns, float("nan"))
+    found = mean_interval(list(values.values()), confidence)
+    return dict(zip(columns, (found.mean, found.low, found.high), strict=True))
 
 
 def _difference(name: str, reference: str, records: Records, confidence: float) -> dict[str, float]:
@@ -204,7 +190,7 @@ def _against_reference(study: Study, records: Records) -> dict[str, PairedCompar
 
 def _pairs(name: str, reference: str, records: Records) -> tuple[list[float], list[float]]:
     """Final accuracies of a row and of the reference, at the seeds that both have."""
-    own, other = _finals(records[name], "accuracy"), _finals(records[reference], "accuracy")
+    own, other = (records.final(run, "accuracy") for run in (name, reference))
     both = sorted(own.keys() & other.keys())
     return [own[seed] for seed in both], [other[seed] for seed in both]
 
