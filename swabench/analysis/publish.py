@@ -134,12 +134,7 @@ class Publication:
 
     def report(self) -> Published:
         """Write the one page that holds all of it."""
-        figures = {
-            picture.name: picture.content["svg"].decode()
-            for picture in self._pictures
-            if "svg" in picture.content
-        }
-        page = render_report(self._study, self._records, self._seeds, self._claims, figures)
+        page = render_report(self._study, self._records, self._seeds, self._claims, self._pictures)
         self._store.write_text("report.html", page)
         return Published(["report.html"], lacking=self._lacking(self._records))
 
