@@ -376,5 +376,5 @@ def test_one_seed_is_enough_to_draw(store: RecordStore) -> None:
 
 def test_no_records_at_all_is_said_in_words(tmp_path: Path) -> None:
     study = small_study()
-    with pytest.raises(InputError, match="holds no record"):
+    with pytest.raises(InputError, match="no records of study"):
         draw(study, RecordStore(tmp_path, study), [0, 1])

@@ -273,7 +273,7 @@ def test_a_figure_of_records_that_are_gone_is_taken_away(tmp_path: Path) -> None
     assert set(shown.files) == {name for name in documents(store) if name.startswith("figures/")}
 
 
-# --- written whole or not at all -----------------------------------------------------------
+# --- written atomically --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])

@@ -123,6 +123,16 @@ def test_what_a_person_reads_says_at_which_confidence(study: Study, store: Recor
     assert not any("95 %" in str(column) for column in shown)
 
 
+def test_one_seed_cannot_say_how_many_would_detect_its_difference(
+    study: Study, store: RecordStore
+) -> None:
+    lines = table.not_distinguished(study, collect(study, store, [0]))
+    assert len(lines) == len(ACCURACIES) - 1
+    assert "how many seeds would detect a difference of +0.200 points cannot be estimated." in (
+        next(line for line in lines if line.startswith("swa is"))
+    )
+
+
 @pytest.mark.parametrize("kind", ["csv", "md", "tex"])
 def test_golden_files(study: Study, store: RecordStore, kind: str) -> None:
     found = frame(study, store, SEEDS)
@@ -169,7 +179,7 @@ def test_no_records_at_all_names_the_command(tmp_path: Path, study: Study) -> No
 
 def test_records_of_other_data_are_not_mixed_in(study: Study, store: RecordStore) -> None:
     write_run(store, study, "sgd", 9, provenance={"data": {"images": "other"}})
-    with pytest.raises(InputError, match="other data"):
+    with pytest.raises(InputError, match="different data"):
         collect(study, store, [0, 9])
 
 

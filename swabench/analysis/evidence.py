@@ -46,11 +46,12 @@ class Evidence:
         p_sign_flip: The same of the sign-flip test.
         p_for: P-value of the data speaking for the claim; NaN where it does not decide.
         p_against: P-value of the data speaking against it; NaN where it does not decide.
-        seeds_needed: Seeds that would tell the observed difference; None where nobody can say.
+        seeds_needed: Seeds that would detect the observed difference; None if that cannot be
+            estimated.
         one_sided: Whether one side of a test would decide it, as equality within a margin.
         fewest_seeds: Seeds below which the sign-flip test cannot decide it, among all that
             decide the claim; 0 before Holm's correction.
-        mcnemar_seeds: Seeds at which McNemar's mid-p test tells the two models apart; None
+        mcnemar_seeds: Seeds at which McNemar's mid-p test distinguishes the two models; None
             where the test was not made.
     """
 
@@ -74,7 +75,7 @@ class Evidence:
 
     @property
     def has_too_few_seeds(self) -> bool:
-        """Whether no difference, however large, could be told by so few seeds."""
+        """Whether no difference, however large, could be detected with so few seeds."""
         return self.decides and self.estimate.n < self.fewest_seeds
 
 
@@ -150,7 +151,7 @@ class Comparer:
         return max(tost_paired(differences, margin), *flips)
 
     def needed(self, estimate: Estimate, margin: float) -> int | None:
-        """Seeds that tell the observed difference from the nearer end of ±margin."""
+        """Seeds that distinguish the observed difference from the nearer end of ±margin."""
         inside = margin > abs(estimate.mean)
         distance = abs(abs(estimate.mean) - margin)
         # Equality is a one-sided question at each end: its level is not halved.

@@ -213,7 +213,7 @@ def collect(
     found = find_records(store, seeds, study.row_names if names is None else names)
     if not found.all():
         raise InputError(
-            f"{store.folder}: holds no record of study {study.name!r} as it is now; "
+            f"{store.folder}: no records of study {study.name!r} with its current settings; "
             "run `swabench reproduce` first"
         )
     return found
@@ -231,8 +231,8 @@ def _check_made_alike(records: Sequence[Record]) -> None:
         for other, parts in ((records[0], ("data", "backbone")), (first, ("features",))):
             if not agree(record.provenance, other.provenance, parts):
                 raise InputError(
-                    f"{record.folder}: was made from other {' or '.join(parts)} than "
-                    f"{other.folder}; delete the one that is wrong and run again"
+                    f"{record.folder}: was made from different {' or '.join(parts)} than "
+                    f"{other.folder}; delete the wrong one and run again"
                 )
 
 
@@ -243,7 +243,7 @@ def missing_runs(records: Records, seeds: Sequence[int]) -> dict[str, list[int]]
 
 
 def incompleteness(missing: Mapping[str, Sequence[int]]) -> str:
-    """What a table lacks, in one line; empty where it lacks nothing."""
+    """Which runs are missing, in one line; empty where none is."""
     if not missing:
         return ""
     parts = [f"{name} lacks seeds {', '.join(map(str, seeds))}" for name, seeds in missing.items()]

@@ -53,7 +53,7 @@ def manifest(
 
 
 class _Numbered:
-    """Distinct values, in the order in which they were met, each told once."""
+    """Distinct values, in the order in which they were met, each listed once."""
 
     def __init__(self) -> None:
         self.values: list[dict[str, Any]] = []

@@ -50,7 +50,7 @@ class Publication:
     Args:
         study: The study.
         store: Its records.
-        seeds: Which seeds; a run that is missing at one of them is told in every document.
+        seeds: Which seeds; every document names the runs that are missing at any of them.
     """
 
     def __init__(self, study: Study, store: RecordStore, seeds: list[int]) -> None:
@@ -104,7 +104,7 @@ class Publication:
         files, notes, lacking = [], [], dict[str, None]()
         for picture in self._pictures:
             if picture.skipped:
-                notes.append(f"{picture.name}: not drawn, for {picture.skipped}")
+                notes.append(f"{picture.name}: not drawn: {picture.skipped}")
             for kind in FORMATS:
                 name = f"{picture.name}.{kind}"
                 if kind in picture.content:

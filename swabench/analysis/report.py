@@ -1,7 +1,7 @@
 """One page a person can read: table, figures, claims, settings and manifest of a study.
 
-The page is whole in itself: figures travel inside it as data, there are no scripts, and nothing
-is loaded from elsewhere. Figures are embedded as images, not as inline SVG, because the ids of
+The page is self-contained: figures are embedded as data, there are no scripts, and nothing is
+loaded from elsewhere. Figures are embedded as images, not as inline SVG, because the ids of
 several SVGs on one page get in each other's way. The same records give the same bytes.
 """
 
@@ -85,14 +85,16 @@ def render_report(
 
 
 def findings(study: Study, records: Records, claims: Sequence[Claim]) -> list[str]:
-    """What was found, in plain sentences; every one follows from the table or the verdicts."""
+    """What was found, in plain sentences; each follows from the table or the verdicts."""
     frame = tables.comparison(study, records).set_index("method")
     accuracies = frame["accuracy"].dropna()
     tuned = accuracies.drop(study.pretrain.name, errors="ignore")
     said = []
     if study.pretrain.name in accuracies:
         start = accuracies[study.pretrain.name]
-        said.append(f"Before fine-tuning, {start:.2f} % of the test images are classified rightly.")
+        said.append(
+            f"Before fine-tuning, {start:.2f} % of the test images are classified correctly."
+        )
     if len(tuned) > 1:
         said.append(
             f"The fine-tuned methods reach between {tuned.min():.2f} % ({tuned.idxmin()}) and "
@@ -102,7 +104,7 @@ def findings(study: Study, records: Records, claims: Sequence[Claim]) -> list[st
     differences = frame[f"difference_to_{study.reference}"]
     for standing, words in (
         ("above", f"Above {study.reference}, beyond what chance explains after Holm's correction"),
-        ("below", f"Below {study.reference}, just as surely"),
+        ("below", f"Below {study.reference}, by the same test"),
         ("not distinguished", f"Not distinguished from {study.reference}"),
     ):
         names = [
@@ -135,11 +137,11 @@ def figure(picture: Picture) -> Figure:
 
 def _claims_in_words(claims: Sequence[Claim]) -> list[str]:
     sentences: Mapping[Verdict, tuple[str, str]] = {
-        "supported": ("The paper's claim is supported", "that"),
-        "contradicted": ("The paper's claim is contradicted", "that"),
-        "not distinguished": ("These seeds cannot tell", "whether"),
-        "not measured": ("Not measured is", "whether"),
-        "not tested": ("Not tested is", "whether"),
+        "supported": ("The records support the paper's claim", "that"),
+        "contradicted": ("The records contradict the paper's claim", "that"),
+        "not distinguished": ("With these seeds it is undecided", "whether"),
+        "not measured": ("It was not measured", "whether"),
+        "not tested": ("It was not tested", "whether"),
     }
     said = []
     for verdict, (opening, link) in sentences.items():

@@ -29,7 +29,7 @@ EXACT_SEEDS = 16
 """Up to this many seeds every pattern of signs is tried; beyond, as many are drawn."""
 
 MOST_SEEDS = 1_000_000
-"""Where seeds_needed stops looking: nobody can run so many."""
+"""Where seeds_needed stops looking: more seeds are not practical."""
 
 TIE = 1e-9
 """Sums this near each other, relative to the largest difference, are equal but for rounding."""
@@ -244,7 +244,7 @@ def tost_paired(differences: ArrayLike, margin: float) -> float:
 def seeds_needed(
     difference: float, deviation: float, power: float = 0.8, alpha: float = 0.05
 ) -> int | None:
-    """Fewest seeds with which a two-sided paired t test tells a difference from zero.
+    """Fewest seeds with which a two-sided paired t test distinguishes a difference from zero.
 
     Power here is the chance of a significant result with the right sign; what the wrong sign
     adds is of no use to a reader, and is negligible at any power worth having.
@@ -252,12 +252,12 @@ def seeds_needed(
     Args:
         difference: True mean difference, of either sign.
         deviation: Standard deviation of the per-seed differences, same unit, not negative.
-        power: Chance of telling the difference, between 0 and 1.
+        power: Chance of detecting the difference, between 0 and 1.
         alpha: Two-sided level of the test, between 0 and 1.
 
     Returns:
         The number of seeds, at least 2, which is also the answer for a deviation of zero. None
-        where it cannot be told: a zero difference, a deviation of NaN (one seed), or more than
+        where it cannot be detected: a zero difference, a deviation of NaN (one seed), or more than
         `MOST_SEEDS`.
 
     Raises:

@@ -134,7 +134,7 @@ def standings(study: Study, records: Records) -> dict[str, Standing]:
 
 
 def not_distinguished(study: Study, records: Records) -> list[str]:
-    """A line for each row that is not told from the reference, with the seeds that would tell."""
+    """A line for each row not distinguished from the reference, with the seeds that would do."""
     rules = study.claims
     compared = _against_reference(study, records)
     lines = []
@@ -144,16 +144,21 @@ def not_distinguished(study: Study, records: Records) -> list[str]:
         found = compared[name].difference
         fewest = sign_flip_seeds(rules.alpha / len(compared))
         needed = seeds_needed(found.mean, found.deviation, rules.power, rules.alpha)
-        words = f"about {max(needed, fewest)}" if needed else "nobody can say how many"
+        gap = f"a difference of {found.mean:+.3f} points"
+        if needed:
+            outlook = (
+                f"about {max(needed, fewest)} seeds would detect {gap} at {rules.power:.0%} power"
+            )
+        else:
+            outlook = f"how many seeds would detect {gap} cannot be estimated"
         few = (
-            f" ({found.n} seeds are too few for the sign-flip test, which takes {fewest} here)"
+            f" ({found.n} seeds are too few for the sign-flip test, which needs {fewest} here)"
             if found.n < fewest
             else ""
         )
         lines.append(
             f"{name} is not distinguished from {study.reference} by {found.n} seeds after Holm's "
-            f"correction{few}; {words} would tell a difference of {found.mean:+.3f} points at "
-            f"{rules.power:.0%} power."
+            f"correction{few}; {outlook}."
         )
     return lines
 

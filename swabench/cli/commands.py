@@ -86,12 +86,12 @@ def _version(
 
 @app.command()
 def data(config: ConfigOption = "mnist", quiet: QuietOption = False) -> None:
-    """Find or fetch the study's data, verify every byte, and say where it came from."""
+    """Find or fetch the study's data, verify every byte, and print its source and digests."""
     from swabench.data.datasets import load_dataset, user_cache
 
     study = load_study(config)
-    told = progress(quiet).say
-    dataset = load_dataset(study.data.dataset, study.data.folder, user_cache(), told)
+    report_fetching = progress(quiet).say
+    dataset = load_dataset(study.data.dataset, study.data.folder, user_cache(), report_fetching)
     say(
         f"{dataset.name}: {len(dataset.train_labels)} training and {len(dataset.test_labels)} test "
         f"images, {dataset.classes} classes, from {dataset.source}"
@@ -109,7 +109,7 @@ def pretrain(
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train what every method starts from (the paper: Adam), once a seed."""
+    """Pretrain the weights that every method starts from (the paper: Adam), once per seed."""
     study, chosen = chosen_study(config, seeds)
     done = _experiment(study, results, device, threads, quiet).pretrain(chosen)
     say(f"pretraining: {done} seeds trained, {len(chosen) - done} already done")
@@ -125,10 +125,10 @@ def finetune(
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Fine-tune by one or several methods; pretrains first where that is missing.
+    """Fine-tune by one or several methods; pretraining runs first if it is missing.
 
-    Final layers of one seed train together, since that costs little more than one of them: all
-    of a seed's runs are recorded then.
+    Final layers of one seed train together at little more than the cost of one, so all of that
+    seed's runs are recorded.
 
     Example: swabench finetune --method swa --method sgd --seeds 3
     """
@@ -210,9 +210,9 @@ def reproduce(
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Do all of it: data, every run, landscape, table, figures, claims, report.
+    """Run everything: data, all runs, landscape, table, figures, claims, report.
 
-    Skips what is done.
+    Finished runs are skipped, so interrupted studies resume.
     """
     from swabench.landscape.survey import unsurveyable
 
@@ -238,8 +238,8 @@ def reproduce(
     problems.append(_print(published.figures(), store))
     problems.append(_print(published.claims(), store))
     problems.append(_print(published.report(), store))
-    if told := dict.fromkeys(problem for problem in problems if problem):
-        raise SwabenchError("\n".join(told))
+    if found := dict.fromkeys(problem for problem in problems if problem):
+        raise SwabenchError("\n".join(found))
     if study.finetune.trainable == "head":
         for line in plan.next_study(device):
             say(line)
@@ -290,7 +290,7 @@ def methods(config: ConfigOption = "mnist") -> None:
         "o: capture, |: restart from the average."
     )
     paths = trajectories(study.methods)
-    say(f"{len(study.methods)} rows on {len(paths)} trajectories, each trained once a seed.")
+    say(f"{len(study.methods)} rows on {len(paths)} trajectories, each trained once per seed.")
     width = max(1, min(4, (out.width - 2) // epochs))
     for name, method in study.methods.items():
         plan = method.averaging.describe() if method.averaging else "no averaging"
@@ -347,7 +347,7 @@ def _publish(
     seeds: str | None,
     json: bool = False,
 ) -> None:
-    """Write one document; what is missing ends in an error, after everything else is printed."""
+    """Write one document; what is missing ends in an error, after everything else was printed."""
     from swabench.records import RecordStore
 
     study, chosen = chosen_study(config, seeds)

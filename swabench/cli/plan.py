@@ -55,7 +55,7 @@ def in_words(plan: dict[str, Any]) -> list[str]:
     if plan["rate_sweep"]:
         lines.append(f"  rate sweep  {', '.join(plan['rate_sweep'])}")
     lines += [
-        f"  fine-tunes  {plan['fine_tuned_per_seed']} runs a seed, on {plan['trajectories']} "
+        f"  fine-tunes  {plan['fine_tuned_per_seed']} runs per seed, on {plan['trajectories']} "
         "trajectories",
         f"  seeds       {', '.join(map(str, plan['seeds']))}",
         f"  runs        {len(runs['to_do'])} to do, {runs['done']} done",

@@ -60,7 +60,7 @@ def phases(sources: Sources) -> Drawn:
     legend(figure, ax, columns=3)
     caption = (
         f"Test accuracy after every epoch of {single} and {periodic} (averages) and of the "
-        f"iterate of {periodic}, which starts again from the average at each dotted line: "
+        f"iterate of {periodic}, which restarts from the average at each dotted line: "
         f"{spread_words(iterate.shape[1])}."
     )
     return figure, caption, sources.lacking([single, periodic])

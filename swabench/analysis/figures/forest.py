@@ -54,8 +54,8 @@ def forest(sources: Sources) -> Drawn:
     caption = (
         f"Test accuracy of every method, and its difference to {study.reference}, paired by seed: "
         f"means with {100 * study.confidence:g} % t intervals, every seed, and the paper's "
-        "numbers. A triangle at the edge stands for a difference off the scale; its number is on "
-        "the right."
+        "numbers. A triangle at the edge marks a difference beyond the axis; its value is on the "
+        "right."
     )
     return figure, caption, sources.lacking(study.row_names)
 

@@ -88,8 +88,8 @@ def plane(sources: Sources) -> Drawn:
     legend(figure, axes[0], columns=2)
     caption = (
         f"Loss on the plane through the weights of {', '.join(marks['method'])} at seed {seed} "
-        "(stars), on an orthonormal basis; the two axes differ in scale. The iterates' ways, epoch "
-        "by epoch, are projected on the plane."
+        "(stars), on an orthonormal basis; the two axes differ in scale. The iterates' paths, "
+        "epoch by epoch, are projected onto the plane."
     )
     return figure, caption, absent(found)
 
@@ -105,7 +105,7 @@ def flatness(sources: Sources) -> Drawn:
     legend(figure, left, columns=4)
     caption = (
         f"Left: loss of {sources.splits['train']} along random directions of unit norm, the same "
-        f"for every method: mean, and each of {drawn} rays faint behind. Middle: test "
+        f"for every method: mean, and each of {drawn} rays shown faintly. Middle: test "
         f"loss on the straight line from the weights of {start} to each average, and beyond both: "
         f"mean, and each of {len(segments.seeds)} seeds. Right: how far the training loss rises "
         f"within a box of ε = {epsilon:g} around the weights (Keskar et al.), "

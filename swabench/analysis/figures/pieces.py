@@ -43,7 +43,7 @@ def spread_words(seeds: int) -> str:
     """What `spread` draws, for a caption."""
     if seeds == 1:
         return "one seed"
-    return f"mean over {seeds} seeds, band of ± 1 standard deviation, every seed faint behind"
+    return f"mean over {seeds} seeds, band of ± 1 standard deviation, each seed shown faintly"
 
 
 def interval(
@@ -61,7 +61,7 @@ def off_scale(ax: Axes, edge: float, y: float, style: Mapping[str, Any]) -> None
 
 
 def signed_interval(mean: float, low: float, high: float) -> str:
-    """A difference with its interval, in words."""
+    """A difference with its interval, as text."""
     words = f"{mean:+.2f}" if np.isnan(low) else f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
     return words.replace("-", "−")
 
