@@ -191,6 +191,7 @@ def test_reproduce_ends_with_the_table(finished: Place) -> None:
     assert found["accuracy"][1:].between(80, 100).all()
     for name in ("table.md", "table.tex", "manifest.json", "metrics.csv"):
         assert (finished.documents / name).stat().st_size > 0
+    assert not list(finished.results.rglob(".writing-*"))
 
 
 def test_a_second_reproduce_does_nothing_twice(recorded: Place, finished: Place) -> None:
@@ -283,7 +284,6 @@ def test_interrupted_work_goes_on_where_it_stopped(fresh: Place) -> None:
     assert kept.items() <= fresh.records().items()
     for method in METHODS[1:]:
         assert len(list(fresh.results.glob(f"tiny/runs/{method}/seed-*"))) == seeds
-    assert not list(fresh.results.rglob(".writing-*"))
 
 
 @pytest.mark.usefixtures("_no_pixels")
