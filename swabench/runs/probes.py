@@ -1,8 +1,8 @@
 """What a study's parts cost on a device, measured on made-up images in little time.
 
 A probe is limited in time, whatever the study: it begins with a few images at the study's own
-size and doubles them until its time is up, or they are as many as the study takes at once. What
-the most of them took is scaled by images.
+size and takes twice or four times as many until that takes long enough to be measured, or they are
+as many as the study takes at once. What the most of them took is scaled by images.
 """
 
 import time
