@@ -1,8 +1,8 @@
 """What a study's parts cost on a device, measured on made-up images in little time.
 
 A probe is limited in time, whatever the study: it begins with a few images at the study's own
-size and doubles them until its time is up, or they are as many as the study takes at once. What
-the most of them took is scaled by images.
+size and takes twice or four times as many until that takes long enough to be measured, or they are
+as many as the study takes at once. What the most of them took is scaled by images.
 """
 
 import time
@@ -40,6 +40,7 @@ Work = Callable[[int], None]
 ENOUGH = 0.4  # seconds; more images are tried only if they should take no longer
 SHORT = 0.2  # seconds in which a number of images is tried again and again
 TOO_LONG = 2.0  # seconds; what is longer is not tried twice
+SLOW = 0.25  # seconds; where predicting one image takes longer, nothing else is tried
 HEAD_ROWS = 4096  # features at a time where heads are probed: more than a processor caches
 DIFFERENT = 16  # made-up images that differ; more would take time to make
 
@@ -81,6 +82,8 @@ class LearnerCosts:
     @cached_property
     def step(self) -> float:
         """Seconds of a step of all runs."""
+        if self._slow:  # backward is twice forward's arithmetic
+            return 3 * self.score * self._learner.runs * self._batch
         self._splits["train"] = self._made_up
         rates = torch.full((self._learner.runs,), 1e-6, device=self._made_up.labels.device)
         seen = 0
@@ -106,6 +109,8 @@ class LearnerCosts:
     @cached_property
     def reestimate(self) -> float:
         """Seconds of passing one training image through for BatchNorm's statistics."""
+        if self._slow:
+            return self.score
         weights = self._learner.weights()
 
         def work(images: int) -> None:
@@ -113,6 +118,11 @@ class LearnerCosts:
             self._learner.predict([], weights)
 
         return self._seconds(work, self._evaluation) / self._evaluation
+
+    @property
+    def _slow(self) -> bool:
+        """Whether a step could take many seconds, as bfloat16 does on processors without it."""
+        return self.score * self._learner.runs > SLOW
 
 
 class Probes:
