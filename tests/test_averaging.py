@@ -68,6 +68,25 @@ def test_restart_forgets_all_members_and_other_runs_are_left_alone() -> None:
     assert running.value.tolist() == [[4.0], [0.5]]
 
 
+@pytest.mark.parametrize("decay", [None, 0.25])
+@given(vectors, vectors, st.lists(vectors, min_size=1, max_size=5))
+def test_after_a_restart_the_start_is_a_member_or_not_as_the_plan_says(
+    decay: float | None, start: list[float], again: list[float], members: list[list[float]]
+) -> None:
+    """A restarted mean is one that began there."""
+    for include in (True, False):
+        plan = AveragingPlan(include_start=include, decay=decay)
+        running = RunningMean([plan], torch.tensor([start], dtype=torch.float64))
+        running.capture(0, torch.tensor(start, dtype=torch.float64))
+        running.restart(0, torch.tensor(again, dtype=torch.float64))
+        for member in members:
+            running.capture(0, torch.tensor(member, dtype=torch.float64))
+        torch.testing.assert_close(running.value[0], mean_of(plan, again, members))
+        if not include and decay is None:
+            expected = torch.tensor(members, dtype=torch.float64).mean(0)
+            torch.testing.assert_close(running.value[0], expected)
+
+
 def test_a_fraction_of_one_is_refused_as_decay() -> None:
     with pytest.raises(ValueError, match="less than 1"):
         AveragingPlan(decay=1.0)
