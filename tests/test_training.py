@@ -34,6 +34,14 @@ METHODS = {
     "swa-torch": Method(title="", rate=CONSTANT, averaging=EqualMean(include_start=False)),
     "swa-cyclical": Method(title="", rate=CYCLICAL, averaging=EqualMean()),
     "pswa": Method(title="", rate=CYCLICAL, averaging=EqualMean(phases=2)),
+    "pswa-torch": Method(
+        title="", rate=CYCLICAL, averaging=EqualMean(phases=2, include_start=False)
+    ),
+    "pswa-often": Method(
+        title="",
+        rate=CONSTANT,
+        averaging=EqualMean(phases=2, include_start=False, capture_every_epochs=0.4),
+    ),
 }
 
 
@@ -177,7 +185,7 @@ def test_measurements_are_those_of_the_final_weights() -> None:
         assert ("average" in outcome.weights) == (method.averaging is not None)
 
 
-@pytest.mark.parametrize("name", ["swa", "swa-torch", "pswa"])
+@pytest.mark.parametrize("name", ["swa", "swa-torch", "pswa", "pswa-torch"])
 def test_the_ensemble_is_the_mean_of_its_members_predictions(name: str) -> None:
     [outcome] = run([METHODS[name]], SGD(name="sgd"), keep_trajectory=True)
     assert outcome.trajectory is not None
@@ -187,6 +195,7 @@ def test_the_ensemble_is_the_mean_of_its_members_predictions(name: str) -> None:
         "swa": [begin, first, second],
         "swa-torch": [first, second],
         "pswa": [average_of_phase_1, second],
+        "pswa-torch": [second],
     }[name]
     logits = stacked_logits(splits()["test"].inputs, torch.stack(members), CLASSES)
     expected = logits.softmax(-1).mean(0)

@@ -243,12 +243,12 @@ def choose_rows(settings: DataSettings, dataset: Dataset) -> Rows:
         "data.selection_images",
     )
     test = np.arange(len(dataset.test_labels))
-    return {
+    rows: dict[SplitName, NDArray[np.int64]] = {
         "train": _draw(dataset.train_labels, train, settings, "training_images"),
-        "selection": held_out[selection],
         "validation": held_out[validation],
         "test": _draw(dataset.test_labels, test, settings, "test_images"),
     }
+    return rows | ({"selection": held_out[selection]} if len(selection) else {})
 
 
 def _draw(
