@@ -18,7 +18,7 @@ from torchvision.models.resnet import Bottleneck
 from typer.testing import CliRunner
 
 from swabench import cli
-from swabench.data.datasets import PUBLISHED_SIZES, Sizes, encode_idx
+from swabench.data.idx import encode_idx
 from swabench.runs import estimate as estimates
 from swabench.runs import probes
 from swabench.runs.estimate import Estimate, count_images, estimate
@@ -26,6 +26,7 @@ from swabench.runs.probes import Counts, LearnerCosts, Probes, try_out
 from swabench.study.averaging import EqualMean
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method
+from swabench.study.published import PUBLISHED_SIZES, Sizes
 from swabench.study.schedules import Constant
 from swabench.study.study import SGD, DataSettings, Stage, Study
 from swabench.study.trajectories import trajectories

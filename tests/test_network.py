@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import ResNet, resnet50
 
-from swabench.data.datasets import encode_idx
+from swabench.data.idx import encode_idx
 from swabench.records import Record
 from swabench.runs import experiment as experiments
 from swabench.runs import features

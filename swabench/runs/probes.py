@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from swabench.data.datasets import Sizes
 from swabench.runs.features import batch_size, extract
 from swabench.runs.learners import in_lockstep
+from swabench.study.published import Sizes
 from swabench.study.study import BackboneSettings, Boundary, Stage, Study
 from swabench.system.device import synchronize
 from swabench.system.progress import SilentProgress
