@@ -2,12 +2,14 @@
 
 import gzip
 import hashlib
+import json
 import os
 import pickle
 import socket
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from swabench.data import datasets as data
 from swabench.data import fetching, mirror
 from swabench.data.idx import encode_idx, parse_idx
+from swabench.study.loading import load_study
 from swabench.study.published import (
     IDX_FILES,
     KNOWN,
@@ -243,6 +246,76 @@ def test_no_folder(tmp_path: Path) -> None:
         data.load_dataset("folder", tmp_path / "absent", tmp_path, silent)
     with pytest.raises(InputError, match=r"data\.folder"):
         data.load_dataset("folder", None, tmp_path, silent)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_images_are_grey_or_colour(tmp_path: Path, channels: int) -> None:
+    write(tmp_path, tiny(channels=channels))
+    told = rf"{TRAIN_IMAGES}: images of {channels} channels .* 1 \(grey\) or 3 \(colour\)"
+    with pytest.raises(InputError, match=told):
+        data.load_dataset("folder", tmp_path, tmp_path, silent)
+    with pytest.raises(InputError, match=told):
+        data.dataset_sizes("folder", tmp_path)
+
+
+def peak_memory(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("file", [TRAIN_IMAGES, TEST_LABELS])
+@pytest.mark.parametrize("name", ["folder", "mnist"])
+def test_hostile_archive_does_not_fill_memory(
+    tmp_path: Path, tiny_mnist: Tiny, name: str, file: str
+) -> None:
+    """An archive of some kilobytes that unpacks to a hundred megabytes more than it announces."""
+    write(tmp_path, tiny_mnist, packed=True)
+    packed = tmp_path / f"{file}.gz"
+    packed.write_bytes(packed.read_bytes() + gzip.compress(bytes(100_000_000)))
+
+    def load() -> None:
+        with pytest.raises(InputError, match=rf"{file}.*more than"):
+            data.load_dataset(name, tmp_path, tmp_path, silent)
+
+    assert peak_memory(load) < 10_000_000
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_header_that_announces_the_world(tmp_path: Path, packed: bool) -> None:
+    """Nothing is allocated because a header says so."""
+    write(tmp_path, tiny())
+    raw = bytes((0, 0, 8, 3)) + b"\xff" * 12 + bytes(90)
+    (tmp_path / TRAIN_IMAGES).unlink()
+    path = tmp_path / (f"{TRAIN_IMAGES}.gz" if packed else TRAIN_IMAGES)
+    path.write_bytes(gzip.compress(raw) if packed else raw)
+
+    def load() -> None:
+        with pytest.raises(InputError, match=rf"{TRAIN_IMAGES}.* has 106 bytes"):
+            data.load_dataset("folder", tmp_path, tmp_path, silent)
+
+    assert peak_memory(load) < 10_000_000
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "nul\0inside", "x" * 5000])
+@pytest.mark.parametrize("name", ["folder", "mnist"])
+def test_impossible_paths(tmp_path: Path, name: str, path: str) -> None:
+    with pytest.raises(InputError):
+        data.load_dataset(name, Path(path), tmp_path, silent)
+    with pytest.raises(InputError):
+        data.folder_digest(Path(path))
+    study = tmp_path / "own.yaml"
+    study.write_text(json.dumps({"extends": "mnist", "data": {"dataset": name, "folder": path}}))
+    try:
+        folder = load_study(str(study)).data.folder
+    except InputError as error:
+        assert "data.folder" in str(error)  # noqa: PT017
+    else:
+        with pytest.raises(InputError):
+            data.load_dataset(name, folder, tmp_path, silent)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -490,13 +563,17 @@ def test_cifar_digests_are_torchvisions() -> None:
     assert ours == dict(CIFAR10.train_list + CIFAR10.test_list)
 
 
+def numpy_1_pickle(content: Any) -> bytes:
+    return pickle.dumps(content, protocol=3).replace(b"numpy._core.", b"numpy.core.")
+
+
 def fake_cifar(folder: Path, monkeypatch: pytest.MonkeyPatch, *, evil: bool = False) -> None:
     files: dict[str, PublishedFile | None] = {}
     folder.mkdir()
     for number, file in enumerate(KNOWN["cifar10"].files):
         rows = np.arange(2 * 3072).reshape(2, 3072) % (200 + number)
         entry = {"labels": [number, 9], "data": rows.astype(np.uint8), "x": Path if evil else 0}
-        raw = pickle.dumps(entry, protocol=3).replace(b"numpy._core.", b"numpy.core.")
+        raw = numpy_1_pickle(entry)
         files[file] = PublishedFile(len(raw), hashlib.md5(raw).hexdigest())
         (folder / file).write_bytes(raw)
     monkeypatch.setitem(KNOWN, "cifar10", replace(KNOWN["cifar10"], files=files))
@@ -529,6 +606,21 @@ def test_cifar_altered_or_evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         data.load_dataset("cifar10", tmp_path / "evil", tmp_path, silent)
 
 
+def test_new_data_set_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CIFAR-100 would be: two files of other names, two kinds of labels."""
+    files: dict[str, PublishedFile | None] = {}
+    for file, labels in {"train": [7, 99], "test": [0, 3]}.items():
+        rows = np.zeros((2, 3072), np.uint8)
+        raw = numpy_1_pickle({"data": rows, "coarse_labels": [0, 0], "fine_labels": labels})
+        files[file] = PublishedFile(len(raw), hashlib.md5(raw).hexdigest())
+        (tmp_path / file).write_bytes(raw)
+    entry = replace(KNOWN["cifar10"], title="CIFAR-100", torchvision="CIFAR100", files=files)
+    monkeypatch.setitem(KNOWN, "cifar100", entry)
+    found = data.load_dataset("cifar100", tmp_path, tmp_path, silent)
+    assert found.train_labels.tolist() == [7, 99]
+    assert found.test_labels.tolist() == [0, 3]
+
+
 # --- Statistics -----------------------------------------------------------------------------------
 
 
@@ -559,3 +651,9 @@ def test_cache_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SWABENCH_CACHE", "")
     assert data.user_cache().name == "swabench"
     assert data.user_cache().is_absolute()
+
+
+def test_cache_in_an_unknown_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWABENCH_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(InputError, match="nobody-of-this-name"):
+        data.user_cache()
