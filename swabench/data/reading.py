@@ -6,10 +6,8 @@ Each file is read once; the bytes that were verified are the bytes that are deco
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from swabench.data.idx import LONGEST_HEADER, idx_length, idx_ranks, idx_shape
 from swabench.study.published import KnownDataset, PublishedFile
@@ -26,7 +24,7 @@ class RawFile(NamedTuple):
 
 
 def read_files(known: KnownDataset, folder: Path) -> dict[str, RawFile]:
-    """Read and verify the files of a data set, which is only read.
+    """The files of a data set, what is published of them verified.
 
     Raises:
         InputError: A file is missing, damaged or not the published one; names it.
@@ -34,11 +32,12 @@ def read_files(known: KnownDataset, folder: Path) -> dict[str, RawFile]:
     """
     found = {}
     for file, path in find_files(known, folder).items():
-        published = known.files[file]
-        raw = _read(path, published.size + 1) if published else read_idx(path)
-        found[file] = RawFile(path, raw)
-        if published:
+        if published := known.files[file]:
+            # One byte more than expected, so that a file that is too long is seen.
+            found[file] = RawFile(path, _read(path, published.size + 1))
             _verify(found[file], published, known.title)
+        else:
+            found[file] = RawFile(path, read_idx(path))
     return found
 
 
@@ -70,11 +69,9 @@ def find_files(known: KnownDataset, folder: Path) -> dict[str, Path]:
 
 
 def read_idx(path: Path) -> bytes:
-    """The uncompressed bytes of an IDX file of the user's own, one too many at most.
+    """A user's own IDX file, at most one byte more of it than its header announces.
 
-    Raises:
-        InputError: It does not begin as an IDX file.
-        OSError: It cannot be read.
+    Raises as `read_idx_shape`.
     """
     return _read(path, idx_length(read_idx_shape(path)) + 1)
 
@@ -90,26 +87,17 @@ def read_idx_shape(path: Path) -> tuple[int, ...]:
 
 
 def _read(path: Path, most: int) -> bytes:
-    """The first `most` uncompressed bytes: a small archive may unpack to more than memory holds.
-
-    Callers ask for one byte more than they expect, so that a file that is too long is seen.
-    """
+    """The first `most` uncompressed bytes: a small archive may unpack to more than memory holds."""
     blocks = []
-    with _unpacked(path) as stream:
-        # In blocks, because a stream allocates what it is asked for before it reads.
-        while block := stream.read(min(BLOCK, most)):
-            blocks.append(block)
-            most -= len(block)
-    return b"".join(blocks)
-
-
-@contextmanager
-def _unpacked(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            yield stream
+            # In blocks, because a stream allocates what it is asked for before it reads.
+            while block := stream.read(min(BLOCK, most)):
+                blocks.append(block)
+                most -= len(block)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: damaged as a gzip file ({error})") from error
+    return b"".join(blocks)
 
 
 def _verify(found: RawFile, published: PublishedFile, title: str) -> None:

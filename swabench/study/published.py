@@ -17,21 +17,12 @@ IDX_FILES = (
 
 
 class Sizes(NamedTuple):
-    """How many images a data set has, and what they are.
+    """How many images a data set has, and what they are."""
 
-    Attributes:
-        training_images: How many to train on, those to be held out counted in.
-        test_images: How many to test on.
-        channels: One for grey images, or three.
-        height: Of every image, in pixels.
-        width: Of every image, in pixels.
-        classes: Number of classes.
-    """
-
-    training_images: int
+    training_images: int  # with those to be held out
     test_images: int
-    channels: int
-    height: int
+    channels: int  # one (grey) or three
+    height: int  # of every image, in pixels
     width: int
     classes: int
 
@@ -49,10 +40,10 @@ class KnownDataset:
 
     Attributes:
         title: Its name in messages.
-        torchvision: Its class in torchvision.datasets; None for the user's own data set.
+        torchvision: Its class in torchvision.datasets; None for a data set of the user's own.
         folder: Where that class puts the files, below its root.
-        format: Of the files: IDX, or pickled as CIFAR's are.
-        sizes: Of its images; None for the user's own data set.
+        format: IDX files, or batches pickled as CIFAR's are.
+        sizes: None for a data set of the user's own.
         files: What is published of each file; None for a file of the user's own.
     """
 
