@@ -417,7 +417,7 @@ def test_mirror_fills_the_cache_once(
     first = data.load_dataset("mnist", None, tmp_path / "cache", said.append)
     assert [message.split(": ", 1)[1].split()[0] for message in said] == [
         "trying",
-        "failed",
+        "failed:",
         "trying",
         "verified",
     ]

