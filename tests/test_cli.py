@@ -31,7 +31,7 @@ from torchvision.models import resnet50
 
 from swabench.analysis import figures
 from swabench.cli import app, main
-from swabench.data.datasets import encode_idx
+from swabench.data.idx import encode_idx
 from swabench.training.backbone import Preprocess
 
 COMMANDS = [

@@ -18,7 +18,7 @@ from torchvision.models.resnet import Bottleneck
 from typer.testing import CliRunner
 
 from swabench import cli
-from swabench.data.datasets import PUBLISHED_SIZES, Sizes, encode_idx
+from swabench.data.idx import encode_idx
 from swabench.runs import estimate as estimates
 from swabench.runs import probes
 from swabench.runs.estimate import Estimate, count_images, estimate
@@ -26,8 +26,9 @@ from swabench.runs.probes import Counts, LearnerCosts, Probes, try_out
 from swabench.study.averaging import EqualMean
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method
+from swabench.study.published import PUBLISHED_SIZES, Sizes
 from swabench.study.schedules import Constant
-from swabench.study.study import SGD, DataSettings, Stage, Study
+from swabench.study.study import SGD, DataSettings, SplitName, Stage, Study
 from swabench.study.trajectories import trajectories
 from swabench.system.errors import InputError, SwabenchError
 from swabench.training.backbone import frozen_part
@@ -35,7 +36,6 @@ from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Split
 from swabench.training.loop import DataOrder, run_plans, train
-from swabench.training.measurement import SplitName
 from swabench.training.network import NetworkLearner
 
 CPU = torch.device("cpu")

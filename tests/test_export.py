@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from swabench.cli import app
 from swabench.data.datasets import load_dataset
+from swabench.data.splits import choose_rows
 from swabench.records import Record
 from swabench.runs import materials as module
 from swabench.runs.experiment import Experiment
 from swabench.runs.export import check_output, write_state
 from swabench.runs.features import Features
-from swabench.runs.materials import choose_rows
 from swabench.study.study import Study
 from swabench.system.errors import InputError
 from swabench.system.progress import SilentProgress

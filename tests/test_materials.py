@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights
 
 from swabench.data.datasets import Dataset
+from swabench.data.splits import choose_rows
 from swabench.runs import materials as module
 from swabench.runs.features import Features
-from swabench.runs.materials import Materials, choose_rows
-from swabench.study.study import Boundary, DataSettings, Precision, Study
+from swabench.runs.materials import Materials
+from swabench.study.study import Boundary, DataSettings, Precision, SplitName, Study
 from swabench.system.errors import InputError
 from swabench.system.progress import SilentProgress
 from swabench.training.backbone import weights_digest
-from swabench.training.measurement import SplitName
 from tests.made_up import study_with
 
 CPU = torch.device("cpu")

@@ -19,13 +19,12 @@ from swabench.study.averaging import (
 )
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant
-from swabench.study.study import SGD
+from swabench.study.study import SGD, SplitName
 from swabench.training.batchnorm import mixed_batches
 from swabench.training.flat import assign, flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Learner, Split
 from swabench.training.loop import DataOrder, Outcome, run_plans, train
-from swabench.training.measurement import SplitName
 from swabench.training.network import NetworkLearner
 
 FEATURES, CLASSES, BATCH, EPOCHS = 6, 4, 10, 6

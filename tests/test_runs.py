@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from swabench.analysis.table import collect
-from swabench.data.datasets import encode_idx
+from swabench.data.idx import encode_idx
 from swabench.landscape.survey import missing_parts
 from swabench.records import RecordStore
 from swabench.runs import features as feature_cache

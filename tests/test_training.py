@@ -8,11 +8,10 @@ from torch.nn import functional as F
 from swabench.study.averaging import EqualMean
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant, Cyclical, Multiplicative, Triangular
-from swabench.study.study import SGD, Adam
+from swabench.study.study import SGD, Adam, SplitName
 from swabench.training.heads import StackedHeads, initial_head, stacked_logits
 from swabench.training.learner import Split
 from swabench.training.loop import DataOrder, Outcome, RunPlan, train
-from swabench.training.measurement import SplitName
 from tests.reference import algorithm_1, algorithm_2, flat, linear, one_at_a_time, sawtooth
 
 FEATURES, CLASSES, IMAGES, BATCH, EPOCHS = 12, 5, 70, 16, 2  # 70 = 4 × 16 + a ragged 6

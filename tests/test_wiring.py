@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swabench.analysis.publish import Publication
-from swabench.data.datasets import encode_idx, load_dataset
+from swabench.data.datasets import load_dataset
+from swabench.data.idx import encode_idx
+from swabench.data.splits import choose_rows
 from swabench.records import Provenance
 from swabench.runs import experiment as experiments
 from swabench.runs import learners
@@ -28,14 +30,13 @@ from swabench.runs import materials as material
 from swabench.runs.experiment import Experiment
 from swabench.runs.features import Features
 from swabench.runs.learners import Start, make_learner
-from swabench.runs.materials import Materials, choose_rows
+from swabench.runs.materials import Materials
 from swabench.study.loading import load_study
-from swabench.study.study import SGD, Boundary, Study
+from swabench.study.study import SGD, Boundary, SplitName, Study
 from swabench.system.errors import InputError
 from swabench.system.progress import SilentProgress
 from swabench.training.learner import Split
 from swabench.training.loop import DataOrder, train
-from swabench.training.measurement import SplitName
 from tests.made_up import record_of
 from tests.reference import flat, linear, one_at_a_time
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from swabench.data.datasets import Sizes
 from swabench.runs.features import batch_size, extract
 from swabench.runs.learners import in_lockstep
-from swabench.study.study import BackboneSettings, Boundary, Stage, Study
+from swabench.study.published import Sizes
+from swabench.study.study import BackboneSettings, Boundary, SplitName, Stage, Study
 from swabench.system.device import synchronize
 from swabench.system.progress import SilentProgress
 from swabench.training.backbone import (
@@ -32,7 +32,6 @@ from swabench.training.backbone import (
 from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Learner, Split, accuracy_and_loss, log_probabilities
-from swabench.training.measurement import SplitName
 from swabench.training.network import NetworkLearner
 
 Work = Callable[[int], None]

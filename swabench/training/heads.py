@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from swabench.study.settings import Settings
-from swabench.study.study import SGD, Adam, Optimizer
+from swabench.study.study import SGD, Adam, Optimizer, SplitName
 from swabench.system.device import exact_float32
 from swabench.training.learner import Splits, implementation
-from swabench.training.measurement import SplitName
 
 
 class StackedOptimizer(Protocol):

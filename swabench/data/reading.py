@@ -1,0 +1,113 @@
+"""The files of a data set: found in a folder, unpacked in memory, verified.
+
+Each file is read once; the bytes that were verified are the bytes that are decoded.
+"""
+
+import gzip
+import hashlib
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from swabench.data.idx import LONGEST_HEADER, idx_length, idx_ranks, idx_shape
+from swabench.study.published import KnownDataset, PublishedFile
+from swabench.system.errors import InputError
+
+BLOCK = 1 << 20
+
+
+class RawFile(NamedTuple):
+    """A file's place and its uncompressed bytes."""
+
+    path: Path
+    raw: bytes
+
+
+def read_files(known: KnownDataset, folder: Path) -> dict[str, RawFile]:
+    """The files of a data set, what is published of them verified.
+
+    Raises:
+        InputError: A file is missing, damaged or not the published one; names it.
+        OSError: A file cannot be read.
+    """
+    found = {}
+    for file, path in find_files(known, folder).items():
+        if published := known.files[file]:
+            # One byte more than expected, so that a file that is too long is seen.
+            found[file] = RawFile(path, _read(path, published.size + 1))
+            _verify(found[file], published, known.title)
+        else:
+            found[file] = RawFile(path, read_idx(path))
+    return found
+
+
+def find_files(known: KnownDataset, folder: Path) -> dict[str, Path]:
+    """Where the files of a data set lie, plain or as .gz: in the folder or where torchvision does.
+
+    Raises:
+        InputError: There is no such folder, or a file is missing; names it.
+        OSError: The folder cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not a folder")
+    parts = PurePosixPath(known.folder).parts
+    # The user may name torchvision's root or a folder below it.
+    for place in [folder.joinpath(*parts[start:]) for start in range(len(parts), -1, -1)]:
+        # Of a plain file and its .gz the plain one, named last, is taken.
+        present = {
+            file: path
+            for file in known.files
+            for path in (place / f"{file}.gz", place / file)
+            if path.is_file()
+        }
+        missing = [file for file in known.files if file not in present]
+        if present and missing:
+            raise InputError(f"{place}: {', '.join(missing)} missing")
+        if present:
+            return present
+    raise InputError(f"{folder}: contains none of {', '.join(known.files)}, plain or as .gz")
+
+
+def read_idx(path: Path) -> bytes:
+    """A user's own IDX file, at most one byte more of it than its header announces.
+
+    Raises as `read_idx_shape`.
+    """
+    return _read(path, idx_length(read_idx_shape(path)) + 1)
+
+
+def read_idx_shape(path: Path) -> tuple[int, ...]:
+    """The sizes in an IDX file's header; what follows it is not read.
+
+    Raises:
+        InputError: The file does not begin as an IDX file.
+        OSError: It cannot be read.
+    """
+    return idx_shape(_read(path, LONGEST_HEADER), path, idx_ranks(path.name))
+
+
+def _read(path: Path, most: int) -> bytes:
+    """The first `most` uncompressed bytes: a small archive may unpack to more than memory holds."""
+    blocks = []
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            # In blocks, because a stream allocates what it is asked for before it reads.
+            while block := stream.read(min(BLOCK, most)):
+                blocks.append(block)
+                most -= len(block)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: damaged as a gzip file ({error})") from error
+    return b"".join(blocks)
+
+
+def _verify(found: RawFile, published: PublishedFile, title: str) -> None:
+    path, raw = found
+    if len(raw) > published.size:
+        raise InputError(f"{path}: has more than the {published.size:,} bytes of {title}")
+    algorithm = "md5" if len(published.digest) == 32 else "sha256"
+    digest = hashlib.new(algorithm, raw, usedforsecurity=False).hexdigest()
+    if digest != published.digest:
+        raise InputError(
+            f"{path}: {len(raw):,} bytes with {algorithm} {digest[:12]}… where {title} has "
+            f"{published.size:,} with {published.digest[:12]}…"
+        )
