@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from swabench.data.decoding import decode_cifar, decode_idx
 from swabench.data.fetching import Report, fetch_once, origin
-from swabench.data.idx import image_shape, parse_idx
+from swabench.data.idx import parse_idx
 from swabench.data.reading import find_files, read_file, read_files, read_idx_shape
 from swabench.study.published import IDX_FILES, KNOWN, DatasetName, Sizes
 from swabench.system.errors import InputError
@@ -136,11 +136,11 @@ def dataset_sizes(name: DatasetName, folder: Path | None) -> Sizes:
     home = _own(folder)
     with _explained(home, OWN_IMAGES):
         paths = find_files(known, home)
-        images = paths[IDX_FILES[0]]
-        shape = image_shape(read_idx_shape(images), images)
+        height, width, channels = (*read_idx_shape(paths[IDX_FILES[0]]), 1)[1:4]
         labels = [read_file(known, file, paths[file]) for file in IDX_FILES[1::2]]
-        train, test = (parse_idx(raw, path, ranks=(1,)) for path, raw in labels)
-    return Sizes(len(train), len(test), *shape, int(max(train.max(), test.max())) + 1)
+        train, test = (parse_idx(raw, path) for path, raw in labels)
+    classes = int(max(train.max(), test.max())) + 1
+    return Sizes(len(train), len(test), channels, height, width, classes)
 
 
 def folder_digest(folder: Path | None) -> str:

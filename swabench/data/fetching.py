@@ -2,10 +2,10 @@
 
 import io
 import socket
-import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from filelock import FileLock
 
@@ -63,7 +63,11 @@ def _fetch(name: str, home: Path, report: Report) -> None:
     for way, fetch in ways.items():
         report(f"{known.title}: trying {way}")
         try:
-            _fetch_by(way, fetch, known, home)
+            with new_folder(home) as complete, TemporaryDirectory(dir=complete) as scratch:
+                fetch(known, Path(scratch))
+                for file, found in read_files(known, Path(scratch)).items():
+                    (complete / file).write_bytes(found.raw)
+                (complete / ORIGIN_FILE).write_text(f"{way}\n", encoding="utf-8")
         except SwabenchError as error:
             answers.append(f"{way}: {str(error).rstrip('.')}")
             report(f"{known.title}: failed: {answers[-1]}")
@@ -74,14 +78,6 @@ def _fetch(name: str, home: Path, report: Report) -> None:
         "Name a folder that contains it in the study's data.folder, or set SWABENCH_CACHE to a "
         "cache that has it."
     )
-
-
-def _fetch_by(way: str, fetch: Fetch, known: KnownDataset, home: Path) -> None:
-    with new_folder(home) as complete, tempfile.TemporaryDirectory(dir=complete) as scratch:
-        fetch(known, Path(scratch))
-        for file, found in read_files(known, Path(scratch)).items():
-            (complete / file).write_bytes(found.raw)
-        (complete / ORIGIN_FILE).write_text(f"{way}\n", encoding="utf-8")
 
 
 def _from_torchvision(known: KnownDataset, scratch: Path) -> None:

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from swabench.data.idx import LONGEST_HEADER, idx_length, idx_ranks, idx_shape
+from swabench.data.idx import LONGEST_HEADER, idx_length, idx_shape
 from swabench.study.published import KnownDataset, PublishedFile
 from swabench.system.errors import InputError
 
@@ -73,7 +73,7 @@ def read_file(known: KnownDataset, file: str, path: Path) -> RawFile:
 
 def read_idx_shape(path: Path) -> tuple[int, ...]:
     """The sizes in an IDX file's header; what follows it is not read. Raises as `read_file`."""
-    return idx_shape(_read(path, LONGEST_HEADER), path, idx_ranks(path.name))
+    return idx_shape(_read(path, LONGEST_HEADER), path)
 
 
 def _read(path: Path, most: int) -> bytes:
