@@ -94,9 +94,15 @@ def refuse(reason: str) -> Callable[..., None]:
 # --- IDX ------------------------------------------------------------------------------------------
 
 
-@given(arrays.arrays(np.uint8, arrays.array_shapes(min_dims=1, max_dims=4, max_side=6)))
+sides = st.integers(1, 6)
+image_shapes = st.tuples(sides, sides, sides) | st.tuples(
+    sides, sides, sides, st.sampled_from([1, 3])
+)
+
+
+@given(arrays.arrays(np.uint8, image_shapes) | arrays.arrays(np.uint8, st.tuples(sides)))
 def test_idx_round_trip(array: NDArray[np.uint8]) -> None:
-    parsed = parse_idx(encode_idx(array), Path("x"), ranks=(array.ndim,))
+    parsed = parse_idx(encode_idx(array), Path("labels" if array.ndim == 1 else "images.gz"))
     np.testing.assert_array_equal(parsed, array)
 
 
@@ -108,12 +114,16 @@ def test_idx_is_what_torchvision_reads(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images, tiny()[TRAIN_IMAGES])
 
 
-@given(st.binary(max_size=40))
-def test_any_bytes_parse_or_are_refused(raw: bytes) -> None:
+headers = st.sampled_from([b"", bytes((0, 0, 8, 1, 0, 0, 0)), bytes((0, 0, 8, 3, 0, 0, 0))])
+
+
+@given(headers, st.binary(max_size=40), st.sampled_from(["some/labels", "some/images"]))
+def test_any_bytes_parse_or_are_refused(header: bytes, rest: bytes, where: str) -> None:
+    raw = header + rest
     try:
-        array = parse_idx(raw, Path("some/file"), ranks=(1, 3))
+        array = parse_idx(raw, Path(where))
     except InputError as error:
-        assert "some/file" in str(error)  # noqa: PT017
+        assert where in str(error)  # noqa: PT017
     else:
         assert encode_idx(array) == raw
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from swabench.data.decoding import decode_cifar, decode_idx
 from swabench.data.fetching import Report, fetch_once, origin
-from swabench.data.idx import image_shape, parse_idx
-from swabench.data.reading import find_files, read_files, read_idx, read_idx_shape
+from swabench.data.idx import parse_idx
+from swabench.data.reading import find_files, read_file, read_files, read_idx_shape
 from swabench.study.published import IDX_FILES, KNOWN, DatasetName, Sizes
 from swabench.system.errors import InputError
 from swabench.system.files import sha256, sha256_of_json
@@ -32,10 +32,8 @@ class Dataset:
 
     Attributes:
         name: One of `KNOWN`.
-        train_images: uint8, shape (N, C, H, W).
-        train_labels: int64, shape (N,), each in [0, classes).
-        test_images: uint8, shape (M, C, H, W).
-        test_labels: int64, shape (M,), each in [0, classes).
+        train_images, test_images: uint8, shape (N, C, H, W).
+        train_labels, test_labels: int64, shape (N,), each in [0, classes).
         classes: Number of classes.
         digests: File name to sha256 of the file's raw, uncompressed bytes.
         source: In words, where the bytes came from.
@@ -138,12 +136,11 @@ def dataset_sizes(name: DatasetName, folder: Path | None) -> Sizes:
     home = _own(folder)
     with _explained(home, OWN_IMAGES):
         paths = find_files(known, home)
-        images, train_labels, _, test_labels = (paths[file] for file in IDX_FILES)
-        shape = image_shape(read_idx_shape(images), images)
-        train, test = (
-            parse_idx(read_idx(path), path, ranks=(1,)) for path in (train_labels, test_labels)
-        )
-    return Sizes(len(train), len(test), *shape, int(max(train.max(), test.max())) + 1)
+        height, width, channels = (*read_idx_shape(paths[IDX_FILES[0]]), 1)[1:4]
+        labels = [read_file(known, file, paths[file]) for file in IDX_FILES[1::2]]
+        train, test = (parse_idx(raw, path) for path, raw in labels)
+    classes = int(max(train.max(), test.max())) + 1
+    return Sizes(len(train), len(test), channels, height, width, classes)
 
 
 def folder_digest(folder: Path | None) -> str:

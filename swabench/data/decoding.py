@@ -1,9 +1,9 @@
 """Images and labels, from the verified bytes of a data set's files.
 
-torchvision downloads the known data sets; its readers are not used, because they would be longer
-to call and check less: they open the files again under fixed paths, cannot read .gz in place,
-prefer a `processed` folder to the raw files where there is one (MNIST), want a file that holds no
-images and unpickle whatever a pickle names (CIFAR10).
+torchvision downloads the known data sets; its readers are not used, because calling them would
+take more code and check less. They open the files again, under fixed paths; MNIST's cannot read
+.gz in place and prefers `processed/*.pt` to the raw files; CIFAR10's needs batches.meta, digests
+every file twice more, and unpickles whatever a pickle names.
 """
 
 import io
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from swabench.data.idx import idx_ranks, image_shape, parse_idx
+from swabench.data.idx import parse_idx
 from swabench.data.mirror import load_arrays
 from swabench.data.reading import RawFile
 from swabench.study.published import IDX_FILES
@@ -44,17 +44,13 @@ def decode_idx(files: Mapping[str, RawFile]) -> Arrays:
 def _images_and_labels(
     files: Mapping[str, RawFile], image_file: str, label_file: str
 ) -> tuple[Images, Labels]:
-    (image_path, _), (label_path, _) = files[image_file], files[label_file]
-    images, labels = (
-        parse_idx(files[file].raw, files[file].path, idx_ranks(file))
-        for file in (image_file, label_file)
-    )
-    channels, height, width = image_shape(images.shape, image_path)
+    (image_path, image_bytes), (label_path, label_bytes) = files[image_file], files[label_file]
+    images, labels = parse_idx(image_bytes, image_path), parse_idx(label_bytes, label_path)
     if len(images) != len(labels):
         raise InputError(
             f"{label_path}: {len(labels):,} labels for the {len(images):,} images of {image_path}"
         )
-    channels_first = images.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+    channels_first = images.reshape(*images.shape[:3], -1).transpose(0, 3, 1, 2)
     # Copied, because torch.from_numpy warns of arrays that cannot be written.
     return channels_first.copy(order="C"), labels.astype(np.int64)
 

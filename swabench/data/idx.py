@@ -13,23 +13,13 @@ LONGEST_HEADER = 20
 """Bytes of a header of four dimensions."""
 
 
-def idx_ranks(file: str) -> tuple[int, ...]:
-    """The numbers of dimensions that one of the four files of a data set may have."""
-    return (3, 4) if "images" in file else (1,)
-
-
-def parse_idx(raw: bytes, where: Path, ranks: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An IDX file of unsigned bytes as an array (a read-only view of the bytes).
-
-    Args:
-        raw: The whole file: two zeros, the type 8, the rank, the big-endian sizes, the values.
-        where: The file, for messages.
-        ranks: The numbers of dimensions that are allowed.
+def parse_idx(raw: bytes, where: Path) -> NDArray[np.uint8]:
+    """A whole IDX file as an array (a read-only view of the bytes).
 
     Raises:
-        InputError: Another magic number, another rank, a size of zero, a byte too few or too many.
+        InputError: As `idx_shape`; or there is a byte too few or too many.
     """
-    shape = idx_shape(raw, where, ranks)
+    shape = idx_shape(raw, where)
     announced = idx_length(shape)
     if len(raw) != announced:
         size = f"more than {announced:,}" if len(raw) > announced else f"{len(raw):,}"
@@ -39,12 +29,20 @@ def parse_idx(raw: bytes, where: Path, ranks: tuple[int, ...]) -> NDArray[np.uin
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
 
 
-def idx_shape(raw: bytes, where: Path, ranks: tuple[int, ...]) -> tuple[int, ...]:
-    """The sizes that an IDX file's header announces; `raw` may end after the header.
+def idx_shape(raw: bytes, where: Path) -> tuple[int, ...]:
+    """The sizes that a header announces: (N,) of labels, (N, H, W[, C]) of images.
+
+    A header is two zeros, the type 8, the number of dimensions, and their big-endian sizes.
+
+    Args:
+        raw: The file, or its beginning.
+        where: Its path; the name says whether it must hold images.
 
     Raises:
-        InputError: Another magic number, another rank, an incomplete header, a size of zero.
+        InputError: It is another type of file, its header is incomplete, it is empty, or its
+            images have neither one channel nor three.
     """
+    ranks = (3, 4) if "images" in where.name else (1,)
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or raw[3] not in ranks:
         raise InputError(
             f"{where}: begins with {raw[:4].hex(' ') or 'nothing'}, where an IDX file of unsigned "
@@ -56,27 +54,17 @@ def idx_shape(raw: bytes, where: Path, ranks: tuple[int, ...]) -> tuple[int, ...
     shape: tuple[int, ...] = struct.unpack_from(f">{rank}I", raw, 4)
     if 0 in shape:
         raise InputError(f"{where}: is empty (sizes {shape})")
+    if rank == 4 and shape[3] not in (1, 3):
+        raise InputError(
+            f"{where}: images of {shape[3]} channels (sizes {shape}); allowed are 1 (grey) or "
+            "3 (colour)"
+        )
     return shape
 
 
 def idx_length(shape: tuple[int, ...]) -> int:
     """Bytes of an IDX file that holds an array of this shape."""
     return 4 + 4 * len(shape) + math.prod(shape)
-
-
-def image_shape(shape: tuple[int, ...], where: Path) -> tuple[int, int, int]:
-    """Channels, height and width of the images of an IDX file of shape (N, H, W[, C]).
-
-    Raises:
-        InputError: Neither one channel nor three.
-    """
-    _, height, width, channels = (*shape, 1)[:4]
-    if channels not in (1, 3):
-        raise InputError(
-            f"{where}: images of {channels} channels (sizes {shape}); allowed are 1 (grey) or "
-            "3 (colour)"
-        )
-    return channels, height, width
 
 
 def encode_idx(array: NDArray[np.uint8]) -> bytes:

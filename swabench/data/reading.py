@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from swabench.data.idx import LONGEST_HEADER, idx_length, idx_ranks, idx_shape
+from swabench.data.idx import LONGEST_HEADER, idx_length, idx_shape
 from swabench.study.published import KnownDataset, PublishedFile
 from swabench.system.errors import InputError
 
@@ -24,21 +24,8 @@ class RawFile(NamedTuple):
 
 
 def read_files(known: KnownDataset, folder: Path) -> dict[str, RawFile]:
-    """The files of a data set, what is published of them verified.
-
-    Raises:
-        InputError: A file is missing, damaged or not the published one; names it.
-        OSError: A file cannot be read.
-    """
-    found = {}
-    for file, path in find_files(known, folder).items():
-        if published := known.files[file]:
-            # One byte more than expected, so that a file that is too long is seen.
-            found[file] = RawFile(path, _read(path, published.size + 1))
-            _verify(found[file], published, known.title)
-        else:
-            found[file] = RawFile(path, read_idx(path))
-    return found
+    """The files of a data set, what is published of them verified; raises as the next two."""
+    return {file: read_file(known, file, path) for file, path in find_files(known, folder).items()}
 
 
 def find_files(known: KnownDataset, folder: Path) -> dict[str, Path]:
@@ -68,22 +55,25 @@ def find_files(known: KnownDataset, folder: Path) -> dict[str, Path]:
     raise InputError(f"{folder}: contains none of {', '.join(known.files)}, plain or as .gz")
 
 
-def read_idx(path: Path) -> bytes:
-    """A user's own IDX file, at most one byte more of it than its header announces.
+def read_file(known: KnownDataset, file: str, path: Path) -> RawFile:
+    """One file of a data set, verified where something is published of it.
 
-    Raises as `read_idx_shape`.
+    Raises:
+        InputError: It is damaged, not an IDX file, or not the published one; names it.
+        OSError: It cannot be read.
     """
-    return _read(path, idx_length(read_idx_shape(path)) + 1)
+    published = known.files[file]
+    size = published.size if published else idx_length(read_idx_shape(path))
+    # One byte more, so that a file that is too long is seen.
+    raw = _read(path, size + 1)
+    if published:
+        _verify(raw, published, path, known.title)
+    return RawFile(path, raw)
 
 
 def read_idx_shape(path: Path) -> tuple[int, ...]:
-    """The sizes in an IDX file's header; what follows it is not read.
-
-    Raises:
-        InputError: The file does not begin as an IDX file.
-        OSError: It cannot be read.
-    """
-    return idx_shape(_read(path, LONGEST_HEADER), path, idx_ranks(path.name))
+    """The sizes in an IDX file's header; what follows it is not read. Raises as `read_file`."""
+    return idx_shape(_read(path, LONGEST_HEADER), path)
 
 
 def _read(path: Path, most: int) -> bytes:
@@ -100,8 +90,7 @@ def _read(path: Path, most: int) -> bytes:
     return b"".join(blocks)
 
 
-def _verify(found: RawFile, published: PublishedFile, title: str) -> None:
-    path, raw = found
+def _verify(raw: bytes, published: PublishedFile, path: Path, title: str) -> None:
     if len(raw) > published.size:
         raise InputError(f"{path}: has more than the {published.size:,} bytes of {title}")
     algorithm = "md5" if len(published.digest) == 32 else "sha256"

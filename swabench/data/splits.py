@@ -49,16 +49,16 @@ def _draw(
 def stratified_split(
     labels: NDArray[np.int64], held_out: int, seed: int, key: str = "data.validation_images"
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Splits images into training and validation, each class keeping its share.
+    """Split images into training and validation, each class keeping its share.
 
     The validation images are allotted to the classes by largest remainder (of equal remainders the
     lower label first); which images of a class are held out is drawn from the seed.
 
     Args:
-        labels: shape (N,).
-        held_out: number of validation images.
-        seed: of the NumPy generator that draws.
-        key: the study's key behind `held_out`, for the error.
+        labels: Shape (N,).
+        held_out: Number of validation images.
+        seed: Of the NumPy generator that draws.
+        key: The study's key behind `held_out`, for the error.
 
     Returns:
         Training indices (N - held_out,) and validation indices (held_out,), both sorted.
