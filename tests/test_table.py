@@ -175,7 +175,7 @@ def test_records_of_other_data_are_not_mixed_in(study: Study, store: RecordStore
 def test_every_measurement_of_every_run_is_a_row(study: Study, store: RecordStore) -> None:
     found = table.measurements(table.collect(study, store, SEEDS))
     expected = [
-        (name, seed, m.epoch, m.predictor, m.split, m.accuracy, m.loss)
+        (name, seed, m.epoch, m.predictor, m.split, m.batchnorm, m.accuracy, m.loss)
         for name in ACCURACIES
         for seed in SEEDS
         for m in outcome(study, name, seed, truth(name, seed)).history
