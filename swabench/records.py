@@ -368,6 +368,11 @@ class RecordStore:
         return self.folder / _RUNS / method / f"seed-{seed}-{self.identity(method, seed)}"
 
 
+def has_runs(folder: Path) -> bool:
+    """Whether a study's results folder holds any run, of whatever settings."""
+    return (folder / _RUNS).is_dir()
+
+
 def agree(
     one: Provenance,
     other: Provenance,

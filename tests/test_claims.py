@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from swabench.analysis import claims as claims_module
 from swabench.analysis import claims_text
-from swabench.analysis.claims import Case, Claim, decide_claims
+from swabench.analysis.claims import Claim, ClaimContext, context, decide_claims, rates
+from swabench.analysis.claims.stability import swing
 from swabench.analysis.evidence import Comparer, Evidence, corrected, judge
 from swabench.analysis.flatness import LINE, Flatness, mean_rise, measure_flatness
+from swabench.analysis.frame import collect
 from swabench.analysis.statistics import Estimate
-from swabench.analysis.table import collect
 from swabench.records import RecordStore
 from swabench.study.study import Study
 from tests.made_up import Truth, record_of, study_with, write_run, write_study
@@ -216,9 +216,9 @@ def test_mcnemar_counts_seeds_and_never_pools(tmp_path: Path) -> None:
 def test_records_without_labels_have_no_mcnemar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = claims_module._test_predictions
+    kept = context._test_predictions
     monkeypatch.setattr(
-        claims_module,
+        context,
         "_test_predictions",
         lambda record: {k: v for k, v in kept(record).items() if k != "labels"},
     )
@@ -483,9 +483,9 @@ def test_a_seeds_rate_is_chosen_at_the_other_seeds(tmp_path: Path) -> None:
         truth = Truth(spread=0, shared=0, validation=93 + points)
         write_run(store, study, "sgd-rate-0.0025", seed, truth)
     records = collect(study, store, range(3), study.run_names)
-    case = Case(study, records, [0, 1, 2], {})
+    drawn_on = ClaimContext(study, records, [0, 1, 2], {})
     # Without seed 0 the high rate leads by one point a seed; with it the low one by two in all.
-    assert claims_module._best_rates(case, "sgd") == {0: 0.02, 1: 0.0025, 2: 0.0025}
+    assert rates.best_rates(drawn_on, "sgd") == {0: 0.02, 1: 0.0025, 2: 0.0025}
 
 
 def test_golden_markdown(tmp_path: Path) -> None:
@@ -617,10 +617,10 @@ def test_all_must_speak_for_a_claim_and_any_against_it() -> None:
 
 
 def test_swing_is_zero_for_a_steady_trend() -> None:
-    assert claims_module._swing([1, 2, 3, 4]) == 0
+    assert swing([1, 2, 3, 4]) == 0
     # Changes +1, −1, +1, −1: deviation sqrt(4/3).
-    assert claims_module._swing([0, 1, 0, 1, 0]) == pytest.approx((4 / 3) ** 0.5)
-    assert claims_module._swing([1, 5]) == 0
+    assert swing([0, 1, 0, 1, 0]) == pytest.approx((4 / 3) ** 0.5)
+    assert swing([1, 5]) == 0
 
 
 def test_mean_rise_of_a_parabola() -> None:

@@ -209,8 +209,8 @@ def test_a_second_reproduce_does_nothing_twice(recorded: Place, finished: Place)
 def test_command_by_command_gives_the_bytes_of_reproduce(finished: Place, fresh: Place) -> None:
     """Of another process, too."""
     for command, told in {
-        ("pretrain",): "2 seeds trained, 0 were there already",
-        ("finetune", "--method", "all"): "16 runs done, 0 were there already",
+        ("pretrain",): "2 seeds trained, 0 already done",
+        ("finetune", "--method", "all"): "16 runs done, 0 already done",
         ("landscape",): "9 parts measured",
         ("table",): "written to",
     }.items():
@@ -260,7 +260,7 @@ def test_each_document_needs_records_alone(recorded: Place, finished: Place) -> 
 def test_a_partial_table_says_so_and_fails(fresh: Place) -> None:
     done = fresh.run("finetune", "-m", "sgd", "-m", "swa", *TINY, "--seeds", "1")
     assert done.code == 0, done.errors
-    assert "2 runs done (and 6 that train together with them), 0 were there" in done.out
+    assert "2 runs done (and 6 that train together with them), 0 already done" in done.out
     shutil.rmtree(fresh.documents / "runs" / "pswa")
     done = fresh.run("table", *TINY, "--seeds", "1")
     assert done.code == 1
@@ -278,7 +278,7 @@ def test_interrupted_work_goes_on_where_it_stopped(fresh: Place) -> None:
     process.send_signal(signal.SIGINT)
     done = ended(process)
     assert done.code == 130, done.errors
-    assert "the same command goes on" in done.errors
+    assert "the same command resumes" in done.errors
     assert "Traceback" not in done.errors
     kept = fresh.records()
     seeds = 2 + len(list(fresh.results.glob("tiny/runs/swa/seed-*")))
@@ -312,6 +312,15 @@ def test_diverged_pretraining_is_a_failure(fresh: Place) -> None:
     done = fresh.run("pretrain", *TINY, "--seeds", "1")
     assert done.code == 1
     assert "adam at seed 0" in done.errors
+
+
+def test_quiet_work_says_its_result_alone(fresh: Place) -> None:
+    done = fresh.run("pretrain", *TINY, "--seeds", "1", "--quiet")
+    assert (done.code, done.errors) == (0, "")
+    assert done.out == "pretraining: 1 seeds trained, 0 already done\n"
+    assert fresh.run("pretrain", *TINY, "--seeds", "0-1").errors != ""
+    done = fresh.run("data", "--config", "mnits", "--quiet")
+    assert (done.code, "mnits" in done.errors) == (2, True)
 
 
 @pytest.mark.slow

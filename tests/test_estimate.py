@@ -18,6 +18,7 @@ from torchvision.models.resnet import Bottleneck
 from typer.testing import CliRunner
 
 from swabench import cli
+from swabench.cli import plan
 from swabench.data.idx import encode_idx
 from swabench.runs import estimate as estimates
 from swabench.runs import probes
@@ -453,27 +454,21 @@ def test_a_study_that_asks_for_too_many_images_is_wrong_input(tmp_path: Path) ->
     ],
 )
 def test_no_failing_hint_ends_a_finished_study(
-    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*arguments: object) -> Estimate:
         raise error
 
     monkeypatch.setattr("swabench.system.device.choose_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr("swabench.runs.estimate.estimate", fails)
-    cli._suggest_network_study("auto")
-    told = capsys.readouterr().out
+    (told,) = plan.next_study("auto")
     assert "the time cannot be estimated: " in told
-    assert told.count("\n") == 1
+    assert "\n" not in told
 
 
-def test_the_next_study_is_named_with_its_time(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_next_study_is_named_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("swabench.runs.estimate.estimate", lambda *_: Estimate(1, 7200))
-    cli._suggest_network_study("cpu")
-    assert capsys.readouterr().out == ""
+    assert plan.next_study("cpu") == []
     monkeypatch.setattr("swabench.system.device.choose_device", lambda name: torch.device("cuda"))
-    cli._suggest_network_study("auto")
-    assert (
-        "--config network` fine-tunes all of ResNet-50, in about 2.0 h" in capsys.readouterr().out
-    )
+    (told,) = plan.next_study("auto")
+    assert "--config network` fine-tunes all of ResNet-50, in about 2.0 h" in told

@@ -118,7 +118,7 @@ def test_nothing_is_clipped_at_the_edges(pictures: list[Picture]) -> None:
 
 def test_captions_reach_the_report(pictures: list[Picture]) -> None:
     for picture in pictures:
-        shown = figure(picture.name, picture.content["svg"].decode())
+        shown = figure(picture)
         assert shown.caption == f"Figure {picture.name[6]}. {picture.caption}"
         assert shown.description == picture.caption
 

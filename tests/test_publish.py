@@ -17,10 +17,10 @@ from swabench.analysis import figures
 from swabench.analysis import publish as publishing
 from swabench.analysis.claims import decide_claims
 from swabench.analysis.flatness import LINE, measure_flatness
+from swabench.analysis.frame import collect
 from swabench.analysis.manifest import manifest
 from swabench.analysis.publish import Publication
 from swabench.analysis.surveys import surveys, tables_by_seed
-from swabench.analysis.table import collect
 from swabench.records import RecordStore
 from swabench.study.study import Study
 from swabench.system.errors import InputError
@@ -171,7 +171,7 @@ def test_files_for_programs_hold_the_records_numbers(
     metrics = pd.read_csv(store.folder / "metrics.csv")
     expected_rows = [
         (name, seed, m.epoch, m.predictor, m.split)
-        for name in study.row_names
+        for name in study.run_names
         for seed in study.seeds
         for m in outcome(study, name, seed).history
     ]

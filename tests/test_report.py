@@ -3,7 +3,7 @@
 import base64
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from scipy import stats
 from swabench.analysis import claims_text, report
 from swabench.analysis import table as tables
 from swabench.analysis.claims import decide_claims
-from swabench.analysis.table import collect, ensembles, not_distinguished, standings
+from swabench.analysis.figures import Picture
+from swabench.analysis.frame import collect
+from swabench.analysis.table import ensembles, not_distinguished, standings
 from swabench.records import RecordStore
 from swabench.study.study import Study
 from tests.made_up import (
@@ -28,15 +30,12 @@ from tests.made_up import (
     write_study,
 )
 
-SVG = (
-    '<svg xmlns="http://www.w3.org/2000/svg" xmlns:dc="http://purl.org/dc/elements/1.1/">'
-    "<metadata><dc:title>{title}</dc:title><dc:description>{about}</dc:description></metadata>"
-    '<path id="a" d="M0 0"/></svg>'
-)
-FIGURES = {
-    "figure-1-curves": SVG.format(title="The curves", about="One line falls."),
-    "figure-2-line": SVG.format(title="The line", about="A valley."),
-}
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><path id="a" d="M0 0"/></svg>'
+PICTURES = [
+    Picture("figure1-curves", "The curves: one line falls.", {"svg": SVG}),
+    Picture("figure2-line", "", {}, skipped="nothing was measured"),
+    Picture("figure3-plane", "A valley.", {"svg": SVG + b" "}, note="INCOMPLETE: no walls."),
+]
 TRUTHS = {
     "adam": Truth(accuracy=92, loss=0.28),
     "swa": Truth(accuracy=93.6),
@@ -90,12 +89,12 @@ def results(store: RecordStore, name: str, measure: str = "accuracy") -> list[fl
 
 
 def rendered(
-    study: Study, store: RecordStore, figures: Mapping[str, str] = FIGURES, seeds: int = 8
+    study: Study, store: RecordStore, pictures: Sequence[Picture] = PICTURES, seeds: int = 8
 ) -> str:
     numbers = list(range(seeds))
     records = collect(study, store, numbers, study.run_names)
     claims = decide_claims(study, records, numbers)
-    return report.render_report(study, records, numbers, claims, figures)
+    return report.render_report(study, records, numbers, claims, pictures)
 
 
 @pytest.fixture(scope="module")
@@ -131,22 +130,19 @@ def test_shows_every_figure_with_its_words(text: str) -> None:
     page = Page(text)
     images = page.all("img")
     prefix = "data:image/svg+xml;base64,"
-    shown = [base64.b64decode(i["src"].removeprefix(prefix)).decode() for i in images]
-    assert shown == list(FIGURES.values())
-    assert [image["alt"] for image in images] == ["One line falls.", "A valley."]
-    assert "Figure 1. The curves" in page.words
+    shown = [base64.b64decode(i["src"].removeprefix(prefix)) for i in images]
+    assert shown == [SVG, SVG + b" "]
+    assert [image["alt"] for image in images] == [
+        "The curves: one line falls.",
+        "A valley. INCOMPLETE: no walls.",
+    ]
+    assert "Figure 1. The curves: one line falls." in page.words
+    assert "Figure 3. A valley." in page.words
     assert len(page.all("figure")) == len(page.all("figcaption")) == 2
 
 
 def test_says_so_where_no_figure_is_drawn(study: Study, store: RecordStore) -> None:
-    assert "No figures have been drawn" in Page(rendered(study, store, {})).words
-
-
-def test_figures_without_metadata_are_named_by_their_file() -> None:
-    bare = report.figure("loss-plane", '<svg xmlns="http://www.w3.org/2000/svg"/>')
-    assert bare.caption == bare.description == "Loss plane"
-    numbered = report.figure("figure5-plane", '<svg xmlns="http://www.w3.org/2000/svg"/>')
-    assert numbered.caption == "Figure 5. Plane"
+    assert "No figures have been drawn" in Page(rendered(study, store, [])).words
 
 
 def test_can_be_read_without_eyes(text: str) -> None:
@@ -194,7 +190,7 @@ def test_shows_the_whole_table_and_all_of_every_claim(store: RecordStore) -> Non
     records = collect(study, store, range(8), study.run_names)
     rows = collect(study, store, range(8))
     claims = decide_claims(study, records, range(8))
-    page = Page(report.render_report(study, records, range(8), claims, {}))
+    page = Page(report.render_report(study, records, range(8), claims, []))
     shown = [
         tables.presentable(tables.comparison(study, rows), study),
         tables.presentable_ensembles(ensembles(study, rows), study),
@@ -221,7 +217,7 @@ def test_shows_the_whole_table_and_all_of_every_claim(store: RecordStore) -> Non
 def test_names_what_went_in_and_where_it_ran(study: Study, tmp_path: Path) -> None:
     store = write_study(tmp_path, study, without=[("swa", 0), ("pswa", 1)])
     write_run(store, study, "swa", 0, environment={**ENVIRONMENT, "device": "cuda"})
-    manifest = dict(Page(rendered(study, store, {})).tables[-1])
+    manifest = dict(Page(rendered(study, store, [])).tables[-1])
     found = {name.strip(): value.strip() for name, value in manifest.items()}
     assert found["Backbone"] == PROVENANCE["backbone"]
     assert found["Data: images"] == "0" * 64
@@ -255,7 +251,7 @@ def test_rows_are_told_apart_after_holms_correction(tmp_path: Path) -> None:
     assert set(standings(study, records).values()) == {"not distinguished"}
     lines = not_distinguished(study, records)
     assert any(line.startswith("adam") and "takes 8 here); about 8 would" in line for line in lines)
-    pair = {name: records[name] for name in ("sgd", "adam")}
+    pair = records.of(("sgd", "adam"))
     assert standings(study, pair) == {"adam": "below"}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from swabench.analysis.table import collect
+from swabench.analysis.frame import collect
 from swabench.data.idx import encode_idx
 from swabench.landscape.survey import missing_parts
 from swabench.records import RecordStore

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from swabench.analysis import table
+from swabench.analysis.frame import collect, incompleteness, measurements, missing_runs
 from swabench.records import RecordStore
 from swabench.study.loading import load_study
 from swabench.study.study import Study
@@ -52,7 +53,7 @@ def store(tmp_path: Path, study: Study) -> RecordStore:
 
 
 def frame(study: Study, store: RecordStore, seeds: list[int]) -> pd.DataFrame:
-    return table.comparison(study, table.collect(study, store, seeds))
+    return table.comparison(study, collect(study, store, seeds))
 
 
 def test_has_the_columns_asked_for_and_the_papers_order(study: Study, store: RecordStore) -> None:
@@ -97,7 +98,7 @@ def test_the_average_and_the_ensemble_are_compared_seed_by_seed_on_the_test_imag
         write_run(store, study, "swa", 10 + seed, gaps)
     seeds = [10, 11, 12]
     records = [record_of(store, "swa", seed) for seed in seeds]
-    row = table.ensembles(study, table.collect(study, store, seeds)).set_index("method").loc["swa"]
+    row = table.ensembles(study, collect(study, store, seeds)).set_index("method").loc["swa"]
     for measure in ("accuracy", "loss"):
         average, ensemble = (
             np.array([getattr(record.final(predictor, "test"), measure) for record in records])
@@ -116,7 +117,7 @@ def test_the_average_and_the_ensemble_are_compared_seed_by_seed_on_the_test_imag
 def test_what_a_person_reads_says_at_which_confidence(study: Study, store: RecordStore) -> None:
     study = study.model_copy(update={"confidence": 0.8})
     rows = frame(study, store, SEEDS)
-    beside = table.ensembles(study, table.collect(study, store, SEEDS))
+    beside = table.ensembles(study, collect(study, store, SEEDS))
     shown = [*table.presentable(rows, study), *table.presentable_ensembles(beside, study)]
     assert sum("[80 %]" in str(column) for column in shown) == 9
     assert not any("95 %" in str(column) for column in shown)
@@ -141,11 +142,11 @@ def test_missing_runs_are_told_and_differences_pair_what_is_there(
     study: Study, store: RecordStore
 ) -> None:
     write_run(store, study, "swa", 7, Truth.exactly(99, 0.2))
-    records = table.collect(study, store, [*SEEDS, 7])
-    missing = table.missing_runs(records, [*SEEDS, 7])
+    records = collect(study, store, [*SEEDS, 7])
+    missing = missing_runs(records, [*SEEDS, 7])
     assert "swa" not in missing
     assert missing["sgd"] == [7]
-    assert table.incompleteness(missing).startswith("INCOMPLETE: adam lacks seeds 7; sgd lacks")
+    assert incompleteness(missing).startswith("INCOMPLETE: adam lacks seeds 7; sgd lacks")
     rows = table.comparison(study, records).set_index("method")
     assert rows.loc["swa", "seeds"] == 4
     assert rows.loc["swa", "difference_to_sgd"] == pytest.approx(0.7 / 3)
@@ -163,17 +164,17 @@ def test_a_row_without_records_keeps_its_place(tmp_path: Path, study: Study) -> 
 
 def test_no_records_at_all_names_the_command(tmp_path: Path, study: Study) -> None:
     with pytest.raises(InputError, match="swabench reproduce"):
-        table.collect(study, RecordStore(tmp_path, study), [0])
+        collect(study, RecordStore(tmp_path, study), [0])
 
 
 def test_records_of_other_data_are_not_mixed_in(study: Study, store: RecordStore) -> None:
     write_run(store, study, "sgd", 9, provenance={"data": {"images": "other"}})
     with pytest.raises(InputError, match="other data"):
-        table.collect(study, store, [0, 9])
+        collect(study, store, [0, 9])
 
 
 def test_every_measurement_of_every_run_is_a_row(study: Study, store: RecordStore) -> None:
-    found = table.measurements(table.collect(study, store, SEEDS))
+    found = measurements(collect(study, store, SEEDS))
     expected = [
         (name, seed, m.epoch, m.predictor, m.split, m.batchnorm, m.accuracy, m.loss)
         for name in ACCURACIES
@@ -186,10 +187,10 @@ def test_every_measurement_of_every_run_is_a_row(study: Study, store: RecordStor
 def test_documents_for_people_hold_every_row_and_what_is_missing(
     study: Study, store: RecordStore
 ) -> None:
-    records = table.collect(study, store, [*SEEDS, 7])
+    records = collect(study, store, [*SEEDS, 7])
     rows, beside = table.comparison(study, records), table.ensembles(study, records)
     shown = table.presentable(rows, study)
-    lacking = table.incompleteness(table.missing_runs(records, [*SEEDS, 7]))
+    lacking = incompleteness(missing_runs(records, [*SEEDS, 7]))
     undecided = table.not_distinguished(study, records)
     markdown = table.as_markdown(study, shown, beside, lacking, undecided)
     latex = table.as_latex(study, shown, lacking)

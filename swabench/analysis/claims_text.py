@@ -1,6 +1,8 @@
 """The decided claims as a person and as a program reads them: Markdown, and a data frame."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 
@@ -39,6 +41,14 @@ def evidence_frame(claims: Sequence[Claim]) -> pd.DataFrame:
             for e in (claim.evidence or (None,))
         ]
     )
+
+
+def for_programs(claims: Sequence[Claim]) -> list[dict[str, Any]]:
+    """Every claim with its evidence as mappings, lists, strings and numbers."""
+    return [
+        asdict(claim) | {"evidence": [asdict(e) | {"decides": e.decides} for e in claim.evidence]}
+        for claim in claims
+    ]
 
 
 def verdicts(claims: Sequence[Claim]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from swabench.analysis.table import Records, missing_runs
+from swabench.analysis.frame import Records, missing_runs
 from swabench.records import LandscapeRecord
 from swabench.study.study import Study
 

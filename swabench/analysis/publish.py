@@ -4,9 +4,10 @@
 method writes one kind of document and returns what a command would show of it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -14,10 +15,10 @@ from swabench.analysis import claims_text, table
 from swabench.analysis.claims import Claim, decide_claims
 from swabench.analysis.figures import FORMATS, Picture, draw
 from swabench.analysis.flatness import flatness_frame, measure_flatness
+from swabench.analysis.frame import Records, collect, incompleteness, missing_runs
 from swabench.analysis.manifest import manifest
 from swabench.analysis.report import render_report
 from swabench.analysis.surveys import surveys, tables_by_seed, tables_over_seeds
-from swabench.analysis.table import Records
 from swabench.records import RecordStore
 from swabench.study.study import Study
 
@@ -32,6 +33,7 @@ class Published:
         shown: A table to print, where there is one.
         notes: Lines to print.
         lacking: What is missing, in a line; empty where nothing is.
+        content: The same for programs: numbers, strings, lists and mappings alone.
     """
 
     files: Sequence[str]
@@ -39,6 +41,7 @@ class Published:
     shown: pd.DataFrame | None = None
     notes: Sequence[str] = ()
     lacking: str = ""
+    content: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Publication:
@@ -62,17 +65,25 @@ class Publication:
         shown = table.presentable(frame, study)
         undecided = table.not_distinguished(study, rows)
         lacking = self._lacking(rows)
-        contents = {
+        written = {
             "table.csv": table.as_csv(frame),
             "table.md": table.as_markdown(study, shown, ensembles, lacking, undecided),
             "table.tex": table.as_latex(study, shown, lacking),
             "ensemble.csv": table.as_csv(ensembles),
-            "metrics.csv": table.as_csv(table.measurements(rows)),
+            "metrics.csv": table.as_csv(self._records.frame),
         }
-        for name, content in contents.items():
-            self._store.write_text(name, content)
-        files = [*contents, *self.landscape().files]
-        return Published(files, study.title, shown, undecided, lacking)
+        for name, text in written.items():
+            self._store.write_text(name, text)
+        files = [*written, *self.landscape().files]
+        content = {
+            **self._heading(rows),
+            "reference": study.reference,
+            "confidence": study.confidence,
+            "table": frame.to_dict(orient="records"),
+            "ensembles": ensembles.to_dict(orient="records"),
+            "not_distinguished": undecided,
+        }
+        return Published(files, study.title, shown, undecided, lacking, content)
 
     def landscape(self) -> Published:
         """Write what was measured around the weights (CSV), and the manifest, which lists it."""
@@ -115,16 +126,15 @@ class Publication:
             "The paper's claims",
             shown,
             lacking=self._lacking(self._records),
+            content={
+                **self._heading(self._records),
+                "claims": claims_text.for_programs(decided),
+            },
         )
 
     def report(self) -> Published:
         """Write the one page that holds all of it."""
-        figures = {
-            picture.name: picture.content["svg"].decode()
-            for picture in self._pictures
-            if "svg" in picture.content
-        }
-        page = render_report(self._study, self._records, self._seeds, self._claims, figures)
+        page = render_report(self._study, self._records, self._seeds, self._claims, self._pictures)
         self._store.write_text("report.html", page)
         return Published(["report.html"], lacking=self._lacking(self._records))
 
@@ -135,11 +145,11 @@ class Publication:
     @cached_property
     def _records(self) -> Records:
         """Records of every run, the rate sweep's too."""
-        return table.collect(self._study, self._store, self._seeds, self._study.run_names)
+        return collect(self._study, self._store, self._seeds, self._study.run_names)
 
     @property
     def _rows(self) -> Records:
-        return {name: self._records[name] for name in self._study.row_names}
+        return self._records.of(self._study.row_names)
 
     @cached_property
     def _claims(self) -> list[Claim]:
@@ -150,5 +160,14 @@ class Publication:
         landscape = surveys(self._study, self._store, self._seeds)
         return manifest(self._study, self._records, landscape, self._seeds)
 
+    def _heading(self, records: Records) -> dict[str, Any]:
+        """Of which study, on which seeds, and what is missing."""
+        return {
+            "study": self._study.name,
+            "title": self._study.title,
+            "seeds": self._seeds,
+            "missing": missing_runs(records, self._seeds),
+        }
+
     def _lacking(self, records: Records) -> str:
-        return table.incompleteness(table.missing_runs(records, self._seeds))
+        return incompleteness(missing_runs(records, self._seeds))

@@ -9,7 +9,6 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from xml.etree import ElementTree
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,12 +18,11 @@ from swabench.analysis import claims_text
 from swabench.analysis import table as tables
 from swabench.analysis.claims import Claim
 from swabench.analysis.evidence import Verdict
-from swabench.analysis.table import Records
+from swabench.analysis.figures import Picture
+from swabench.analysis.frame import Records, incompleteness, missing_runs
 from swabench.study.study import Study
 
 NO_BREAK = "\u00a0"
-_DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
-_SVG = "{http://www.w3.org/2000/svg}"
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,8 @@ class Figure:
 
     Attributes:
         source: The picture itself, as a data URI.
-        caption: Its title.
-        description: What it shows, for those who do not see it.
+        caption: Its number and what it shows.
+        description: The same for those who do not see it, with what it lacks.
     """
 
     source: str
@@ -47,7 +45,7 @@ def render_report(
     records: Records,
     seeds: Sequence[int],
     claims: Sequence[Claim],
-    figures: Mapping[str, str],
+    pictures: Sequence[Picture],
 ) -> str:
     """The page, as HTML.
 
@@ -56,9 +54,9 @@ def render_report(
         records: Records of all its runs (`collect` with `study.run_names`).
         seeds: The seeds asked for; what is missing of them is named on the page.
         claims: The decided claims.
-        figures: SVG texts by name, in the order in which they are shown.
+        pictures: The figures, in the order in which they are shown; what was skipped is not.
     """
-    rows = {name: records[name] for name in study.row_names}
+    rows = records.of(study.row_names)
     ensembles = tables.ensembles(study, rows)
     environment = Environment(
         loader=PackageLoader("swabench.analysis", "."),
@@ -71,12 +69,12 @@ def render_report(
         study=study,
         seeds=seeds,
         version=swabench.__version__,
-        note=tables.incompleteness(tables.missing_runs(records, seeds)),
+        note=incompleteness(missing_runs(records, seeds)),
         findings=findings(study, rows, claims),
         comparison=tables.presentable(tables.comparison(study, rows), study),
         undecided=tables.not_distinguished(study, rows),
         ensembles=tables.presentable_ensembles(ensembles, study) if len(ensembles) else None,
-        figures=[figure(name, svg) for name, svg in figures.items()],
+        figures=[figure(picture) for picture in pictures if "svg" in picture.content],
         rule=claims_text.rule_in_words(study),
         verdicts=claims_text.verdicts(claims),
         claims=claims,
@@ -124,29 +122,15 @@ def typeset(value: object) -> str:
     return re.sub(r"(?<=\d) (?=%)|(?<=<) (?=\d)", NO_BREAK, text)
 
 
-def figure(name: str, svg: str) -> Figure:
-    """A figure made ready for the page; its words come from the SVG's own metadata."""
-    root = ElementTree.fromstring(svg)
-    numbered = re.fullmatch(r"figure-?(\d+)-(.+)", name)
-    number, words = numbered.groups() if numbered else (None, name)
-    title = _text(root, "title") or words.replace("-", " ").capitalize()
-    caption = f"Figure {number}. {title}" if number else title
-    encoded = str(base64.b64encode(svg.encode()), "ascii")
+def figure(picture: Picture) -> Figure:
+    """A picture made ready for the page."""
+    numbered = re.match(r"figure(\d+)-", picture.name)
+    encoded = str(base64.b64encode(picture.content["svg"]), "ascii")
     return Figure(
         source=f"data:image/svg+xml;base64,{encoded}",
-        caption=caption,
-        description=_text(root, "description") or title,
+        caption=f"Figure {numbered[1]}. {picture.caption}" if numbered else picture.caption,
+        description=f"{picture.caption} {picture.note}".strip(),
     )
-
-
-def _text(root: ElementTree.Element, tag: str) -> str:
-    """Text of a Dublin Core element (as matplotlib writes it), or of SVG's own."""
-    own = {"title": "title", "description": "desc"}[tag]
-    for place in (f".//{_DUBLIN_CORE}{tag}", f"{_SVG}{own}"):
-        found = root.find(place)
-        if found is not None and found.text and found.text.strip():
-            return found.text.strip()
-    return ""
 
 
 def _claims_in_words(claims: Sequence[Claim]) -> list[str]:
@@ -171,7 +155,7 @@ def _listed(words: Sequence[str]) -> str:
 
 def _manifest(records: Records) -> list[tuple[str, str]]:
     """Names and values: what went in, where it ran, and how long that took."""
-    every = [record for found in records.values() for record in found.values()]
+    every = records.all()
     rows = [("Backbone", str(every[0].provenance["backbone"]))]
     rows += [(f"Data: {n}", d) for n, d in sorted(every[0].provenance["data"].items())]
     merged: dict[str, list[str]] = {}

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from swabench.analysis.frame import Records
 from swabench.analysis.statistics import (
-    Estimate,
     PairedComparison,
     compare_paired,
     holm,
@@ -16,68 +16,13 @@ from swabench.analysis.statistics import (
     seeds_needed,
     sign_flip_seeds,
 )
-from swabench.records import Record, RecordStore, agree
 from swabench.study.study import Study
-from swabench.system.errors import InputError
 from swabench.training.measurement import Predictor
-
-Records = Mapping[str, Mapping[int, Record]]
 
 Standing = Literal["above", "below", "not distinguished"]
 
 PREDICTORS: tuple[Predictor, Predictor] = ("average", "ensemble")
 """The two ways of making one prediction of several snapshots."""
-
-
-def collect(
-    study: Study, store: RecordStore, seeds: Sequence[int], names: Sequence[str] | None = None
-) -> Records:
-    """All records of a study, by row and seed, checked to be of one kind.
-
-    Args:
-        study: The study.
-        store: Its records.
-        seeds: The seeds to look for.
-        names: Which runs; by default the table's rows. `study.run_names` are all there are.
-
-    Raises:
-        InputError: There is none, or they were made from different data or weights.
-    """
-    found: dict[str, dict[int, Record]] = {}
-    for name in study.row_names if names is None else names:
-        records = ((seed, store.find(name, seed)) for seed in seeds)
-        found[name] = {seed: record for seed, record in records if record is not None}
-    every = [record for records in found.values() for record in records.values()]
-    if not every:
-        raise InputError(
-            f"{store.folder}: holds no record of study {study.name!r} as it is now; "
-            "run `swabench reproduce` first"
-        )
-    _check_made_alike(every)
-    return found
-
-
-def _check_made_alike(records: Sequence[Record]) -> None:
-    """Refuse records of different data or weights, and of different features within a seed.
-
-    Seeds may differ in their features: another machine rounds otherwise, and pairs are of one
-    seed.
-    """
-    of_seed: dict[int, Record] = {}
-    for record in records:
-        first = of_seed.setdefault(record.seed, record)
-        for other, parts in ((records[0], ("data", "backbone")), (first, ("features",))):
-            if not agree(record.provenance, other.provenance, parts):
-                raise InputError(
-                    f"{record.folder}: was made from other {' or '.join(parts)} than "
-                    f"{other.folder}; delete the one that is wrong and run again"
-                )
-
-
-def missing_runs(records: Records, seeds: Sequence[int]) -> dict[str, list[int]]:
-    """Seeds that a row lacks, for the rows that lack any."""
-    lacking = {name: [s for s in seeds if s not in found] for name, found in records.items()}
-    return {name: absent for name, absent in lacking.items() if absent}
 
 
 def comparison(study: Study, records: Records) -> pd.DataFrame:
@@ -98,8 +43,8 @@ def comparison(study: Study, records: Records) -> pd.DataFrame:
             {
                 "method": name,
                 "title": study.row_method(name).title,
-                **_columns("accuracy", _over_seeds(found, "accuracy", study.confidence)),
-                **_columns("loss", _over_seeds(found, "loss", study.confidence)),
+                **_columns("accuracy", records.final(name, "accuracy"), study.confidence),
+                **_columns("loss", records.final(name, "loss"), study.confidence),
                 "paper_accuracy": study.row_method(name).paper_accuracy,
                 **_difference(name, reference, records, study.confidence),
                 "seeds": len(found),
@@ -140,17 +85,14 @@ def ensembles(study: Study, records: Records) -> pd.DataFrame:
             continue
         row: dict[str, str | float] = {"method": name, "title": study.row_method(name).title}
         for measure in ("accuracy", "loss"):
-            average, ensemble = (
-                [getattr(record.final(predictor, "test"), measure) for record in found.values()]
-                for predictor in PREDICTORS
-            )
-            gaps = [b - a for a, b in zip(average, ensemble, strict=True)]
+            average, ensemble = (records.final(name, measure, p) for p in PREDICTORS)
+            gaps = {seed: ensemble[seed] - average[seed] for seed in average}
             for label, values in (
                 (f"average_{measure}", average),
                 (f"ensemble_{measure}", ensemble),
                 (f"{measure}_difference", gaps),
             ):
-                row |= _columns(label, mean_interval(values, study.confidence) if values else None)
+                row |= _columns(label, values, study.confidence)
         rows.append({**row, "seeds": len(found)})
     return pd.DataFrame(rows)
 
@@ -216,51 +158,13 @@ def not_distinguished(study: Study, records: Records) -> list[str]:
     return lines
 
 
-def incompleteness(missing: Mapping[str, Sequence[int]]) -> str:
-    """What a table lacks, in one line; empty where it lacks nothing."""
-    if not missing:
-        return ""
-    parts = [f"{name} lacks seeds {', '.join(map(str, seeds))}" for name, seeds in missing.items()]
-    return f"INCOMPLETE: {'; '.join(parts)}."
-
-
-def measurements(records: Records) -> pd.DataFrame:
-    """Every measurement of every run, one a row: what the curves are drawn from."""
-    return pd.DataFrame(
-        [
-            {
-                "method": name,
-                "seed": seed,
-                "epoch": m.epoch,
-                "predictor": m.predictor,
-                "split": m.split,
-                "batchnorm": m.batchnorm,
-                "accuracy": m.accuracy,
-                "loss": m.loss,
-            }
-            for name, found in records.items()
-            for seed, record in found.items()
-            for m in record.history
-        ]
-    )
-
-
-def _finals(found: Mapping[int, Record], measure: str) -> dict[int, float]:
-    return {
-        seed: getattr(record.final(record.result, "test"), measure)
-        for seed, record in found.items()
-    }
-
-
-def _over_seeds(found: Mapping[int, Record], measure: str, confidence: float) -> Estimate | None:
-    values = list(_finals(found, measure).values())
-    return mean_interval(values, confidence) if values else None
-
-
-def _columns(name: str, estimate: Estimate | None) -> dict[str, float]:
-    if estimate is None:
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))
-    return {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+def _columns(name: str, values: Mapping[int, float], confidence: float) -> dict[str, float]:
+    """The mean over seeds with its interval, as three columns; NaN without any seed."""
+    columns = (name, f"{name}_low", f"{name}_high")
+    if not values:
+        return dict.fromkeys(columns, float("nan"))
+    found = mean_interval(list(values.values()), confidence)
+    return dict(zip(columns, (found.mean, found.low, found.high), strict=True))
 
 
 def _difference(name: str, reference: str, records: Records, confidence: float) -> dict[str, float]:
@@ -286,7 +190,7 @@ def _against_reference(study: Study, records: Records) -> dict[str, PairedCompar
 
 def _pairs(name: str, reference: str, records: Records) -> tuple[list[float], list[float]]:
     """Final accuracies of a row and of the reference, at the seeds that both have."""
-    own, other = _finals(records[name], "accuracy"), _finals(records[reference], "accuracy")
+    own, other = (records.final(run, "accuracy") for run in (name, reference))
     both = sorted(own.keys() & other.keys())
     return [own[seed] for seed in both], [other[seed] for seed in both]
 

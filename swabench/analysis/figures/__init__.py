@@ -1,0 +1,54 @@
+"""The figures of a study, drawn from records alone.
+
+Which methods a figure shows follows from what they are (the first that averages over a cyclical
+rate, the first with phases), never from their names. Colour, line and marker follow the table's
+order, so that a method looks the same in every figure, in colour and in grey.
+
+The same records give the same bytes: nothing here reads a clock or draws a random number.
+"""
+
+from collections.abc import Callable, Sequence
+
+import matplotlib as mpl
+
+from swabench.analysis.figures.curves import average, phases
+from swabench.analysis.figures.forest import forest
+from swabench.analysis.figures.landscape import flatness, line, plane
+from swabench.analysis.figures.picture import FORMATS, CannotDrawError, Drawn, Picture
+from swabench.analysis.figures.sources import Sources
+from swabench.analysis.figures.style import DPI, HEIGHT, STYLE, WIDTH, render
+from swabench.analysis.frame import collect
+from swabench.records import RecordStore
+from swabench.study.study import Study
+
+__all__ = ["DPI", "FORMATS", "HEIGHT", "WIDTH", "Picture", "draw", "render"]
+
+
+def draw(study: Study, store: RecordStore, seeds: Sequence[int]) -> list[Picture]:
+    """Draw every figure of a study.
+
+    Raises:
+        InputError: There are no records at all, or some cannot be read.
+    """
+    sources = Sources(study, store, seeds, collect(study, store, seeds))
+    drawers: dict[str, Callable[[Sources], Drawn]] = {
+        "figure1-average": average,
+        "figure2-line": line,
+        "figure3-phases": phases,
+        "figure4-forest": forest,
+        "figure5-plane": plane,
+        "figure6-flatness": flatness,
+    }
+    return [_picture(name, drawer, sources) for name, drawer in drawers.items()]
+
+
+def _picture(name: str, drawer: Callable[[Sources], Drawn], sources: Sources) -> Picture:
+    try:
+        with mpl.rc_context(STYLE):
+            figure, caption, note = drawer(sources)
+    except CannotDrawError as reason:
+        return Picture(name, "", {}, skipped=str(reason))
+    if note:
+        figure.supxlabel(note, fontsize=8, color="#a00000", wrap=True)
+    content = {f: render(figure, f, caption, note) for f in FORMATS}
+    return Picture(name, caption, content, note=note)

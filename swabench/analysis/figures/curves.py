@@ -1,0 +1,66 @@
+"""Figures 1 and 3: measurements over the epochs."""
+
+from swabench.analysis.figures.picture import Drawn
+from swabench.analysis.figures.pieces import legend, new_figure, spread, spread_words, whole_epochs
+from swabench.analysis.figures.sources import Sources
+from swabench.analysis.figures.style import ITERATE
+
+
+def average(sources: Sources) -> Drawn:
+    """Figure 1: the cyclical iterate and its average over the epochs."""
+    name = sources.averaging(cyclical=True)
+    figure, axes = new_figure(1, 2)
+    for ax, (measure, label) in zip(
+        axes, {"accuracy": "Test accuracy (%)", "loss": "Test loss (nats)"}.items(), strict=True
+    ):
+        iterate = sources.curves(name, "iterate", measure)
+        average = sources.curves(name, "average", measure)
+        spread(ax, iterate, ITERATE, f"{name}, iterate")
+        spread(ax, average, sources.style(name), f"{name}, average")
+        ax.set(ylabel=label, xlabel="Epoch of fine-tuning")
+        whole_epochs(ax)
+    legend(figure, axes[0], columns=2)
+    seeds = iterate.shape[1]
+    caption = (
+        f"Test accuracy and loss of the iterate of {name} and of its average after every epoch: "
+        f"{spread_words(seeds)}."
+    )
+    return figure, caption, sources.lacking([name])
+
+
+def phases(sources: Sources) -> Drawn:
+    """Figure 3: SWA, PSWA and its iterate over the epochs, phases marked."""
+    periodic, single = sources.periodic(), sources.averaging(cyclical=False)
+    methods = sources.study.methods
+    for name in sources.study.averaging_methods:
+        plan = methods[name].averaging
+        if plan and plan.phases == 1 and methods[name].rate == methods[periodic].rate:
+            single = name  # the same but for the phases
+    figure, (ax,) = new_figure(1, 1)
+    iterate = sources.curves(periodic, "iterate", "accuracy")
+    spread(ax, iterate, ITERATE, f"{periodic}, iterate")
+    for name in (single, periodic):
+        curves = sources.curves(name, "average", "accuracy")
+        spread(ax, curves, sources.style(name), f"{name}, average")
+    plan = methods[periodic].averaging
+    phases, epochs = plan.phases if plan else 1, sources.study.finetune.epochs
+    for k in range(phases):
+        if k:
+            ax.axvline(k * epochs / phases + 0.5, color="#444444", linewidth=0.8, linestyle=":")
+        ax.text(
+            (k + 0.5) * epochs / phases + 0.5,
+            1.0,
+            f"phase {k + 1}",
+            transform=ax.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+        )
+    ax.set(xlabel="Epoch of fine-tuning", ylabel="Test accuracy (%)", xlim=(0.5, epochs + 0.5))
+    whole_epochs(ax)
+    legend(figure, ax, columns=3)
+    caption = (
+        f"Test accuracy after every epoch of {single} and {periodic} (averages) and of the "
+        f"iterate of {periodic}, which starts again from the average at each dotted line: "
+        f"{spread_words(iterate.shape[1])}."
+    )
+    return figure, caption, sources.lacking([single, periodic])

@@ -1,0 +1,183 @@
+"""Figures 2, 5 and 6: the loss around the weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
+from numpy.typing import NDArray
+
+from swabench.analysis.figures.picture import Drawn
+from swabench.analysis.figures.pieces import (
+    legend,
+    log_scale,
+    mark,
+    new_figure,
+    spread,
+    spread_words,
+)
+from swabench.analysis.figures.sources import Sources, absent
+
+
+def line(sources: Sources) -> Drawn:
+    """Figure 2: the loss along the line from the pretrained to the fine-tuned weights."""
+    found = sources.landscape("lines")
+    lines = found.tables["lines"]
+    figure, axes = new_figure(1, 2, sharey=True)
+    for ax, (split, title) in zip(axes, sources.splits.items(), strict=True):
+        shown = lines[lines["split"] == split]
+        for name in dict.fromkeys(shown["end"]):
+            curves = shown[shown["end"] == name].pivot_table(
+                index="alpha", columns="seed", values="loss"
+            )
+            spread(ax, curves, sources.style(name), name, every=5)
+        mark(ax, 0, "before")
+        mark(ax, 1, "after")
+        ax.set(title=title, xlabel="α:  w = before + α (after − before)")
+        log_scale(ax)
+    axes[0].set_ylabel("Loss (nats, log scale)")
+    legend(figure, axes[0], columns=4)
+    caption = (
+        "Loss along the straight line through the weights before (α = 0) and after (α = 1) "
+        f"fine-tuning: {spread_words(len(found.seeds))}."
+    )
+    return figure, caption, absent(found)
+
+
+def plane(sources: Sources) -> Drawn:
+    """Figure 5: the loss on the plane through three weights."""
+    found = sources.landscape("plane")
+    seed = found.seeds[0]
+    grid, marks, paths = (
+        found.tables[name][found.tables[name]["seed"] == seed]
+        for name in ("grid", "marks", "paths")
+    )
+    figure, axes = new_figure(1, 2, sharey=True)
+    start, *ends = marks["method"]
+    for ax, (split, title) in zip(axes, sources.splits.items(), strict=True):
+        losses = grid[grid["split"] == split].pivot_table(index="y", columns="x", values="loss")
+        levels = _levels(losses.to_numpy())
+        norm = BoundaryNorm(levels, 256)
+        filled = ax.contourf(*_xyz(losses), levels=levels, norm=norm, cmap="cividis_r")
+        ax.contour(*_xyz(losses), levels=levels, colors="white", linewidths=0.4)
+        for name in ends:
+            way = paths[paths["method"] == name]
+            ax.plot(way["x"], way["y"], label=f"{name}, iterate", **_on_dark(sources.style(name)))
+        for x, y, name in marks[["x", "y", "method"]].itertuples(index=False, name=None):
+            ax.plot(x, y, marker="*", ms=11, color="white", mec="black", mew=0.8)
+            ax.annotate(
+                name,
+                (x, y),
+                xytext=(0, 7 if y > 0.5 * marks["y"].max() else -7),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if y > 0.5 * marks["y"].max() else "top",
+                # No stroke around the letters: with one, SVG draws them as paths.
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.85},
+            )
+        ax.grid(visible=False)
+        ax.set(title=title, xlabel=f"Along {start} → {ends[0]} (weight units)")
+        bar = figure.colorbar(filled, ax=ax, orientation="horizontal", format="%.2f", aspect=30)
+        bar.set_label("Loss (nats)")
+        bar.set_ticks(list(levels[::3]))
+        bar.ax.minorticks_off()
+    axes[0].set_ylabel("Across (weight units)")
+    legend(figure, axes[0], columns=2)
+    caption = (
+        f"Loss on the plane through the weights of {', '.join(marks['method'])} at seed {seed} "
+        "(stars), on an orthonormal basis; the two axes differ in scale. The iterates' ways, epoch "
+        "by epoch, are projected on the plane."
+    )
+    return figure, caption, absent(found)
+
+
+def flatness(sources: Sources) -> Drawn:
+    """Figure 6: the loss along random rays, and between SGD and the averages; sharpness."""
+    rays, sharp = sources.landscape("rays"), sources.landscape("sharpness")
+    segments = sources.landscape("segments")
+    figure, (left, middle, right) = new_figure(1, 3, width_ratios=[1, 1, 0.8])
+    drawn = _rays(left, rays.tables["rays"], sources)
+    start = _segments(middle, segments.tables["segments"], sources)
+    epsilon = _sharpness(right, sharp.tables["sharpness"], sources)
+    legend(figure, left, columns=4)
+    caption = (
+        f"Left: loss of {sources.splits['train']} along random directions of unit norm, the same "
+        f"for every method: mean, and each of {drawn} rays faint behind. Middle: test "
+        f"loss on the straight line from the weights of {start} to each average, and beyond both: "
+        f"mean, and each of {len(segments.seeds)} seeds. Right: how far the training loss rises "
+        f"within a box of ε = {epsilon:g} around the weights (Keskar et al.), "
+        f"mean and each of {len(sharp.seeds)} seeds."
+    )
+    notes = dict.fromkeys(absent(found) for found in (rays, segments, sharp))
+    return figure, caption, " ".join(filter(None, notes))
+
+
+def _rays(ax: Axes, table: pd.DataFrame, sources: Sources) -> int:
+    """The training loss along every ray; returns how many rays a method has."""
+    train = table[table["split"] == "train"]
+    for name in dict.fromkeys(train["method"]):
+        own = train[train["method"] == name].assign(
+            ray=lambda f: f["seed"].astype(str) + "/" + f["direction"].astype(str)
+        )
+        curves = own.pivot_table(index="distance", columns="ray", values="loss")
+        spread(ax, curves, sources.style(name), name, every=2, band=False)
+    ax.set(xlabel="Distance (weight units)", ylabel="Training loss (nats, log scale)")
+    ax.set_title("Along random rays")
+    log_scale(ax)
+    return int(curves.shape[1])
+
+
+def _segments(ax: Axes, table: pd.DataFrame, sources: Sources) -> str:
+    """The test loss between SGD and each average; returns the name of what they start from."""
+    test = table[table["split"] == "test"]
+    (start,) = test["start"].unique()
+    for name in dict.fromkeys(test["end"]):
+        between = test[test["end"] == name].pivot_table(
+            index="alpha", columns="seed", values="loss"
+        )
+        spread(ax, between, sources.style(name), name, every=5, band=False)
+    mark(ax, 0, start)
+    mark(ax, 1, "average")
+    ax.set(xlabel=f"α:  {start} + α (average − {start})", ylabel="Test loss (nats)")
+    ax.set_title(f"From {start} to the average")
+    return str(start)
+
+
+def _sharpness(ax: Axes, values: pd.DataFrame, sources: Sources) -> float:
+    """The sharpness of every row in the largest box; returns the box's ε."""
+    epsilon = values["epsilon"].max()
+    rows = list(dict.fromkeys(values["method"]))
+    for y, name in enumerate(rows):
+        own = values[(values["method"] == name) & (values["epsilon"] == epsilon)]["sharpness"]
+        style = {**sources.style(name), "linestyle": "none"}
+        ax.plot(own, [y] * len(own), "|", color=style["color"], alpha=0.5, ms=7)
+        ax.plot(own.mean(), y, ms=6, **style)
+    ax.set(
+        yticks=range(len(rows)),
+        yticklabels=rows,
+        ylim=(len(rows) - 0.5, -0.5),
+        xlabel="Sharpness (%)",
+        title="In a box",
+    )
+    ax.set_xlim(left=0)
+    ax.grid(axis="y", visible=False)
+    return float(epsilon)
+
+
+def _levels(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Contour levels, closer together near the minimum, where the weights lie."""
+    lowest, highest = losses.min(), losses.max()
+    return np.asarray(lowest + (highest - lowest) * np.linspace(0, 1, 13) ** 2)
+
+
+def _xyz(grid: pd.DataFrame) -> tuple[NDArray[np.float64], ...]:
+    return grid.columns.to_numpy(float), grid.index.to_numpy(float), grid.to_numpy()
+
+
+def _on_dark(style: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's style with a white edge, to be seen on a filled contour."""
+    halo = [patheffects.Stroke(linewidth=2.6, foreground="white"), patheffects.Normal()]
+    return {**style, "linewidth": 1.2, "ms": 3, "path_effects": halo}

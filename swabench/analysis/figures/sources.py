@@ -1,0 +1,97 @@
+"""What figures are drawn from: the study, its measurements and its landscape."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from swabench.analysis.figures.picture import CannotDrawError
+from swabench.analysis.figures.style import COLORS, LINES, MARKERS
+from swabench.analysis.frame import Records, incompleteness, missing_runs
+from swabench.analysis.surveys import Gathered, gather
+from swabench.records import RecordStore
+from swabench.study.landscape import Part
+from swabench.study.schedules import Constant
+from swabench.study.study import Study
+from swabench.training.measurement import Predictor
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What figures are drawn from."""
+
+    study: Study
+    store: RecordStore
+    seeds: Sequence[int]
+    records: Records
+
+    def averaging(self, cyclical: bool) -> str:
+        """The first method of one phase that averages, over a cyclical rate or over any."""
+        methods = self.study.methods
+        found = [
+            name
+            for name in self.study.averaging_methods
+            if (plan := methods[name].averaging)
+            and plan.phases == 1
+            and not (cyclical and isinstance(methods[name].rate, Constant))
+        ]
+        if not found:
+            kind = "averages over a cyclical rate" if cyclical else "averages"
+            raise CannotDrawError(f"no method of the study {kind} in one phase")
+        return found[0]
+
+    def periodic(self) -> str:
+        """The first method whose average restarts."""
+        for name in self.study.averaging_methods:
+            plan = self.study.methods[name].averaging
+            if plan and plan.phases > 1:
+                return name
+        raise CannotDrawError("no method of the study averages in phases")
+
+    def curves(self, name: str, predictor: Predictor, measure: str) -> pd.DataFrame:
+        """A measure on the test images over the epochs (rows), a column a seed."""
+        found = self.records.course(name, measure, predictor)
+        if found.empty:
+            raise CannotDrawError(f"there is no run of {name}")
+        return found
+
+    def landscape(self, part: Part) -> Gathered:
+        """A part of the landscape."""
+        found = gather(self.study, self.store, part, self.seeds)
+        if found is None:
+            raise CannotDrawError(
+                f"the landscape's {part} were not measured; run `swabench landscape`"
+            )
+        return found
+
+    @property
+    def splits(self) -> dict[str, str]:
+        """The images of the landscape, by split, in words."""
+        drawn, there = self.study.landscape.training_images, self.study.data.training_images
+        return {"train": f"{min(drawn, there or drawn):,} training images", "test": "Test images"}
+
+    def lacking(self, rows: Iterable[str]) -> str:
+        """Which runs of the rows are missing, in words."""
+        missing = missing_runs(self.records, self.seeds)
+        return incompleteness({name: missing[name] for name in rows if name in missing})
+
+    def number(self, name: str) -> int:
+        """A row's place in the table."""
+        return self.study.row_names.index(name)
+
+    def style(self, name: str) -> dict[str, Any]:
+        """Colour, line and marker of a row."""
+        k = self.number(name)
+        return {
+            "color": COLORS[k % len(COLORS)],
+            "linestyle": LINES[k % len(LINES)],
+            "marker": MARKERS[k % len(MARKERS)],
+        }
+
+
+def absent(found: Gathered) -> str:
+    """At which seeds a part of the landscape is missing, in words."""
+    if not found.missing:
+        return ""
+    return f"INCOMPLETE: not measured at seeds {', '.join(map(str, found.missing))}."

@@ -1,0 +1,112 @@
+"""The options that several commands share, and what they accept."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swabench.study.loading import bundled_studies, load_study
+from swabench.study.study import MOST_SEEDS, Study
+from swabench.system.errors import InputError
+
+DEFAULT_RESULTS = Path("results")
+
+
+def _studies(incomplete: str) -> list[str]:
+    """What a shell offers after `--config`: bundled studies, YAML files and folders."""
+    # Of the path begun: a shell that is offered words no longer offers files by itself.
+    typed = Path(incomplete)
+    folder = typed if incomplete.endswith("/") else typed.parent
+    paths = sorted(folder.glob("*")) if folder.is_dir() else []
+    files = [str(path) for path in paths if path.suffix in {".yaml", ".yml"}]
+    folders = [f"{path}/" for path in paths if path.is_dir()]
+    return [name for name in (*bundled_studies(), *files, *folders) if name.startswith(incomplete)]
+
+
+def _devices(incomplete: str) -> list[str]:
+    return [name for name in ("auto", "cpu", "cuda", "mps") if name.startswith(incomplete)]
+
+
+ConfigOption = Annotated[
+    str,
+    typer.Option(
+        "--config",
+        "-c",
+        help="A study: a YAML file, or the name of a bundled one.",
+        autocompletion=_studies,
+    ),
+]
+ResultsOption = Annotated[
+    Path, typer.Option("--results", "-r", help="Folder for records, tables and manifests.")
+]
+SeedsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--seeds",
+        "-s",
+        help="In place of the study's: a number of seeds (5), or a list (0,3,7-9).",
+    ),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        "-d",
+        help="auto, cpu, cuda or mps; auto takes a GPU if there is one.",
+        autocompletion=_devices,
+    ),
+]
+MethodOption = Annotated[
+    list[str], typer.Option("--method", "-m", help="A method of the study, or all; repeatable.")
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        "-t",
+        min=1,
+        help="CPU threads to compute with; all cores by default. Another number of threads "
+        "changes the last digits.",
+    ),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress; results and errors are still shown.")
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON object on standard output; notes go to standard error."
+    ),
+]
+
+
+def chosen_study(config: str, seeds: str | None) -> tuple[Study, list[int]]:
+    """The study that was asked for, and its seeds or those given instead.
+
+    Raises:
+        InputError: One of the two options is wrong.
+    """
+    study = load_study(config)
+    return study, list(study.seeds) if seeds is None else parse_seeds(seeds)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from `--seeds`: `5` means 0 to 4, `0,3,7-9` means these.
+
+    Raises:
+        InputError: It is neither, names a seed twice, or names too many.
+    """
+    try:
+        if text.strip().isdecimal():
+            spans = [range(int(text))]
+        else:
+            ends = [part.split("-") for part in text.split(",")]
+            spans = [range(int(span[0]), int(span[-1]) + 1) for span in ends if len(span) <= 2]
+            spans = spans if len(spans) == len(ends) else []
+    except ValueError:
+        spans = []
+    many = sum(len(span) for span in spans) > MOST_SEEDS
+    found = [] if many else [seed for span in spans for seed in span]
+    if not found or len(set(found)) < len(found):
+        raise InputError(f"--seeds: {text!r}; give a number of seeds (5) or seeds (0,3,7-9)")
+    return found

@@ -1,0 +1,116 @@
+"""What a study would run, and what to run next: for people and for programs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swabench.cli.printing import duration
+from swabench.study.loading import load_study
+from swabench.study.study import Study
+from swabench.study.trajectories import trajectories
+from swabench.system.errors import InputError, SwabenchError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none
+    import torch
+
+
+def planned(
+    study: Study, results: Path, seeds: Sequence[int], device: "torch.device"
+) -> dict[str, Any]:
+    """What a study would run, and about how long that takes, for `validate --json`.
+
+    Returns:
+        `runs.to_do` lists (method, seed); `time` is None where nothing is left to do, has an
+        `error` where it cannot be estimated, and is in seconds otherwise.
+    """
+    from swabench.records import RecordStore
+
+    runs = list(study.run_names)
+    missing = RecordStore(results, study).missing(runs, seeds)
+    return {
+        "study": study.name,
+        "title": study.title,
+        "valid": True,
+        "pretrain": _stage(study.pretrain, "name", "trainable", "epochs"),
+        "finetune": _stage(study.finetune, "trainable", "epochs", "batch_size"),
+        "rows": list(study.row_names),
+        "rate_sweep": runs[len(study.row_names) :],
+        "fine_tuned_per_seed": len(study.all_methods),
+        "trajectories": len(trajectories(study.all_methods)),
+        "seeds": list(seeds),
+        "runs": {"to_do": missing, "done": len(runs) * len(seeds) - len(missing)},
+        "time": _time(study, missing, device) if missing else None,
+    }
+
+
+def in_words(plan: dict[str, Any]) -> list[str]:
+    """The same in lines for a person."""
+    start, tuning, runs = plan["pretrain"], plan["finetune"], plan["runs"]
+    lines = [
+        f"{plan['study']}: {plan['title']}: the study is valid",
+        f"  trains      {start['trainable']} by {start['name']} ({start['epochs']} epochs), then "
+        f"{tuning['trainable']} ({tuning['epochs']} epochs, batch {tuning['batch_size']})",
+        f"  rows        {', '.join(plan['rows'])}",
+    ]
+    if plan["rate_sweep"]:
+        lines.append(f"  rate sweep  {', '.join(plan['rate_sweep'])}")
+    lines += [
+        f"  fine-tunes  {plan['fine_tuned_per_seed']} runs a seed, on {plan['trajectories']} "
+        "trajectories",
+        f"  seeds       {', '.join(map(str, plan['seeds']))}",
+        f"  runs        {len(runs['to_do'])} to do, {runs['done']} done",
+    ]
+    if plan["time"]:
+        lines.append(f"  time        {_time_in_words(plan['time'])}")
+    return lines
+
+
+def next_study(device: str) -> list[str]:
+    """What to run next, in a line: where there is a GPU, training the whole network."""
+    from swabench.runs.estimate import estimate
+    from swabench.system.device import choose_device
+
+    target = choose_device(device)
+    if target.type != "cuda":
+        return []
+    what = "next, on this GPU: `swabench reproduce --config network` fine-tunes all of ResNet-50"
+    try:
+        study = load_study("network")
+        cost = estimate(study, [(m, s) for m in study.run_names for s in study.seeds], target)
+    except Exception as error:  # the study is finished: a failing hint must not end the command
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return [f"{what}; the time cannot be estimated: {reason}"]
+    return [f"{what}, in about {duration(cost.training_seconds)} by a probe of a few steps"]
+
+
+def _stage(stage: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(stage, name) for name in names}
+
+
+def _time(
+    study: Study, missing: Sequence[tuple[str, int]], device: "torch.device"
+) -> dict[str, Any]:
+    from swabench.runs.estimate import estimate
+
+    try:
+        cost = estimate(study, missing, device)
+    except InputError:
+        raise
+    except SwabenchError as error:
+        return {"device": device.type, "error": str(error)}
+    return {
+        "device": device.type,
+        "features_seconds": cost.features_seconds,
+        "training_seconds": cost.training_seconds,
+    }
+
+
+def _time_in_words(time: dict[str, Any]) -> str:
+    if "error" in time:
+        return f"the time cannot be estimated: {time['error']}"
+    features = time["features_seconds"]
+    frozen = f"{duration(features)} for the frozen layers (nothing if cached) and "
+    return (
+        f"about {frozen if features else ''}{duration(time['training_seconds'])} of training on "
+        f"{time['device']}, from a probe of a few steps"
+    )

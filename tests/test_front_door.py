@@ -1,0 +1,318 @@
+"""How a user comes in: notebooks, programs, shells, narrow terminals, an installed wheel."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from rich.console import Console
+from typer.testing import CliRunner
+
+import swabench
+from swabench.cli import app
+from swabench.cli.printing import print_table
+from swabench.records import RecordStore
+from swabench.runs.estimate import Estimate
+from swabench.study.study import Study
+from swabench.system.errors import InputError
+from tests.made_up import outcome, small_study, write_study
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return small_study()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, study: Study) -> RecordStore:
+    """Every run of the study, with the documents that `table` writes."""
+    store = write_study(tmp_path_factory.mktemp("results"), study)
+    done = invoke(store, study, "table")
+    assert done.exit_code == 0, done.stderr
+    return store
+
+
+def as_yaml(study: Study, folder: Path) -> Path:
+    """A study as the file that a user would write."""
+    path = folder / f"{study.name}.yaml"
+    path.write_text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+    return path
+
+
+def invoke(store: RecordStore, study: Study, command: str, *options: str) -> Any:
+    """Run a command on made-up records; its exit code and streams."""
+    config = as_yaml(study, store.folder.parent)
+    where = ("--config", str(config), "--results", str(store.folder.parent))
+    return CliRunner().invoke(app, [command, *where, *options])
+
+
+def elsewhere(code: str, **options: Any) -> str:
+    """What a fresh process prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, **options
+    )
+    return str(done.stdout)
+
+
+# --- notebooks -----------------------------------------------------------------------------
+
+
+def test_load_gives_every_measurement_of_every_run(store: RecordStore, study: Study) -> None:
+    frame = swabench.load(store.folder)
+    expected = [
+        (name, seed, m.epoch, m.predictor, m.split, m.batchnorm, m.accuracy, m.loss)
+        for name in study.run_names
+        for seed in study.seeds
+        for m in outcome(study, name, seed).history
+    ]
+    assert list(frame.itertuples(index=False, name=None)) == expected
+    assert frame.attrs["source"] == "records"
+
+
+def test_load_without_records_reads_the_same_from_the_committed_file(
+    store: RecordStore, tmp_path: Path
+) -> None:
+    committed = tmp_path / "smoke"
+    committed.mkdir()
+    shutil.copy(store.folder / "metrics.csv", committed)
+    frame = swabench.load(str(committed))
+    assert frame.attrs["source"] == "metrics.csv"
+    whole = swabench.load(store.folder)
+    pd.testing.assert_frame_equal(frame, whole, atol=1e-6, rtol=0)
+    assert set(swabench.load(committed, seeds=[1])["seed"]) == {1}
+
+
+@pytest.mark.parametrize("name", ["mnist", "network-small"])
+def test_load_reads_what_is_committed(name: str) -> None:
+    frame = swabench.load(ROOT / "results" / name)
+    assert list(frame.columns) == [
+        "method", "seed", "epoch", "predictor", "split", "batchnorm", "accuracy", "loss",
+    ]  # fmt: skip
+    table = pd.read_csv(ROOT / "results" / name / "table.csv").set_index("method")
+    finals = frame[(frame["method"] == "sgd") & (frame["split"] == "test")]
+    finals = finals[(finals["epoch"] == finals["epoch"].max()) & (finals["predictor"] == "iterate")]
+    treated = finals[finals["batchnorm"] != "running"]
+    assert treated["accuracy"].mean() == pytest.approx(table.loc["sgd", "accuracy"], abs=1e-5)
+
+
+def test_load_knows_a_folder_that_was_renamed_and_one_without_a_manifest(
+    store: RecordStore, study: Study, tmp_path: Path
+) -> None:
+    whole = swabench.load(store.folder)
+    renamed = tmp_path / "yesterday"
+    shutil.copytree(store.folder, renamed)
+    pd.testing.assert_frame_equal(swabench.load(renamed), whole)
+    (renamed / "manifest.json").unlink()
+    (renamed / "metrics.csv").unlink()
+    with pytest.raises(InputError, match=r"neither records of runs nor metrics\.csv.*config="):
+        swabench.load(renamed)
+    config = str(as_yaml(study, tmp_path))
+    pd.testing.assert_frame_equal(swabench.load(renamed, config=config), whole)
+
+
+def test_load_of_changed_settings_does_not_pass_off_the_old_records(
+    store: RecordStore, study: Study, tmp_path: Path
+) -> None:
+    tuning = study.finetune.model_copy(update={"batch_size": 7})
+    config = as_yaml(study.model_copy(update={"finetune": tuning}), tmp_path)
+    frame = swabench.load(store.folder, config=str(config))
+    assert set(frame["method"]) == {study.pretrain.name}  # pretraining is as it was
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "neither records of runs nor metrics.csv"),
+        ("", "cannot be read"),
+        ("method,seed\nsgd,0\n", "no column epoch, predictor, split, accuracy, loss"),
+        ("method,seed,epoch,predictor,split,accuracy,loss\nsgd,zero,1,iterate,test,1,2\n", "zero"),
+    ],
+)
+def test_load_says_in_words_what_is_wrong(tmp_path: Path, content: str | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "metrics.csv").write_text(content)
+    with pytest.raises(InputError, match=words):
+        swabench.load(tmp_path)
+
+
+def test_load_of_no_folder_is_told() -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        swabench.load("results/mnits")
+
+
+def test_importing_swabench_imports_nothing_heavy() -> None:
+    code = "import swabench, sys; print({'pandas', 'numpy', 'torch'} & sys.modules.keys())"
+    assert elsewhere(code, cwd=ROOT).strip() == "set()"
+
+
+# --- programs ------------------------------------------------------------------------------
+
+
+def test_the_table_as_json_is_the_table_and_nothing_else(store: RecordStore, study: Study) -> None:
+    done = invoke(store, study, "table", "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    table = pd.read_csv(store.folder / "table.csv")
+    shown = pd.DataFrame(found["table"])
+    assert list(shown.columns) == list(table.columns)
+    for column in table.columns:
+        if table[column].dtype.kind == "f":
+            np.testing.assert_allclose(shown[column].astype(float), table[column], atol=1e-6)
+        else:
+            assert list(shown[column]) == list(table[column])
+    assert found["table"][1][f"difference_to_{study.reference}"] is None
+    assert [row["method"] for row in found["ensembles"]] == list(study.averaging_methods)
+    assert (found["study"], found["seeds"], found["missing"]) == ("smoke", [0, 1], {})
+    assert "written to" in done.stderr
+
+
+def test_claims_as_json_hold_verdicts_and_evidence(store: RecordStore, study: Study) -> None:
+    done = invoke(store, study, "claims", "--json")
+    assert done.exit_code == 0, done.stderr
+    claims = json.loads(done.stdout)["claims"]
+    written = pd.read_csv(store.folder / "claims.csv")
+    assert [c["key"] for c in claims] == list(dict.fromkeys(written["claim"]))
+    for claim in claims:
+        own = written[written["claim"] == claim["key"]]
+        assert set(own["verdict"]) == {claim["verdict"]}
+        means = [e["estimate"]["mean"] for e in claim["evidence"]]
+        np.testing.assert_allclose(own["difference"].dropna(), means, atol=1e-6)
+        assert [e["decides"] for e in claim["evidence"]] == list(own["decides"].dropna())
+
+
+def test_json_of_missing_runs_is_whole_and_the_command_fails(tmp_path: Path, study: Study) -> None:
+    store = write_study(tmp_path, study, without=[("pswa", 1)])
+    done = invoke(store, study, "table", "--json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["missing"] == {"pswa": [1]}
+    assert "INCOMPLETE: pswa lacks seeds 1" in done.stderr
+
+
+def test_validate_as_json_says_what_would_run(
+    tmp_path: Path, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_study(tmp_path, study, without=[("pswa", 1), ("swa", 0)])
+    monkeypatch.setattr("swabench.runs.estimate.estimate", lambda *_: Estimate(1.5, 20.0))
+    done = invoke(store, study, "validate", "--json", "--device", "cpu")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["valid"]
+    assert found["rows"] == list(study.row_names)
+    assert [*found["rows"], *found["rate_sweep"]] == list(study.run_names)
+    assert found["trajectories"] < found["fine_tuned_per_seed"] == len(study.all_methods)
+    total = 2 * len(study.run_names)
+    assert found["runs"] == {"to_do": [["swa", 0], ["pswa", 1]], "done": total - 2}
+    assert found["time"] == {"device": "cpu", "features_seconds": 1.5, "training_seconds": 20.0}
+
+
+def test_a_wrong_study_prints_no_json(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["validate", "--config", "mnits", "--json"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "mnits" in done.stderr
+
+
+# --- shells and terminals ------------------------------------------------------------------
+
+
+def test_the_version_is_printed_alone() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"{swabench.__version__}\n")
+
+
+def test_help_imports_no_pandas_and_no_torch() -> None:
+    code = (
+        "import sys\nfrom swabench.cli import app\n"
+        "app(['--help'], standalone_mode=False)\n"
+        "print({'pandas', 'torch', 'scipy', 'matplotlib'} & sys.modules.keys())"
+    )
+    assert elsewhere(code, cwd=ROOT).splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("repro", {"reproduce"}),
+        ("reproduce --config n", {"network", "network-small"}),
+        ("table --config configs/net", {"configs/network.yaml", "configs/network-small.yaml"}),
+        ("table --config conf", {"configs/"}),
+        ("reproduce --device c", {"cpu", "cuda"}),
+    ],
+)
+def test_a_shell_completes_commands_studies_and_devices(
+    monkeypatch: pytest.MonkeyPatch, typed: str, offered: set[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    words = f"swabench {typed}"
+    done = CliRunner().invoke(
+        app,
+        [],
+        prog_name="swabench",
+        env={
+            "_SWABENCH_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        },
+    )
+    assert set(done.stdout.split()) == offered
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_narrow_table_cuts_no_methods_name_and_no_number(width: int) -> None:
+    names = ["adam", "sgd-multiplicative", "a-method-with-a-long-name"]
+    columns = ("Test accuracy, % [95 %]", "Test loss [95 %]", "Paper, %", "Difference", "Seeds")
+    row = ("93.12 [93.01, 93.23]", "0.2512 [0.2486, 0.2538]", "92.31", "+0.15 [+0.1, +0.2]", "10")
+    cells = dict.fromkeys(names, row)
+    frame = pd.DataFrame.from_dict(cells, orient="index", columns=list(columns))
+    frame.insert(0, "Method", names)
+    text = io.StringIO()
+    print_table("A study", frame, Console(width=width, file=text))
+    assert all(name in text.getvalue() for name in names)
+    assert "…" not in text.getvalue()
+
+
+def test_words_of_a_study_are_printed_as_they_are(
+    tmp_path: Path, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = study.model_copy(update={"title": "[b]SWA[/b] :x: at 5e-3"})
+    store = write_study(tmp_path, named)
+    done = invoke(store, named, "validate", "--device", "cpu")
+    assert "[b]SWA[/b] :x: at 5e-3" in done.stdout
+
+
+# --- the wheel -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_wheel_works_from_any_folder(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    unpacked, away = tmp_path / "unpacked", tmp_path / "away"
+    away.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(unpacked)
+    bundled = {path.name for path in (unpacked / "swabench" / "configs").glob("*.yaml")}
+    assert bundled == {path.name for path in (ROOT / "configs").glob("*.yaml")}
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    code = "import swabench; print(swabench.__file__)"
+    assert str(unpacked) in elsewhere(code, cwd=away, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-m", "swabench", "methods", "--config", "mnist"],
+        cwd=away, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "swa-cyclical" in done.stdout
