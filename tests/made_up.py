@@ -25,10 +25,10 @@ from swabench.landscape.survey import Surveyor, missing_parts
 from swabench.records import Record, RecordStore
 from swabench.study.landscape import PARTS, Part
 from swabench.study.loading import load_study
-from swabench.study.study import Study
+from swabench.study.study import SplitName, Study
 from swabench.training.learner import Split
 from swabench.training.loop import Outcome
-from swabench.training.measurement import Measurement, Predictor, SplitName
+from swabench.training.measurement import Measurement, Predictor
 
 FEATURES, CLASSES = 5, 3
 WEIGHTS = CLASSES * (FEATURES + 1)  # of a linear head

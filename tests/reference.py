@@ -58,17 +58,20 @@ def one_at_a_time(
         if getattr(plan, "include_start", False):
             averaged.update_parameters(model)
         length = len(batches) // phases
+        every = round(plan.capture_every_epochs * len(batches[0])) if plan else 0
+        steps = 0
         for epoch in batches[phase * length : (phase + 1) * length]:
             for rows in epoch:
                 optimizer.zero_grad()
                 F.cross_entropy(model(inputs[rows]), labels[rows]).backward()
                 optimizer.step()
+                steps += 1
+                if plan and steps % every == 0:
+                    averaged.update_parameters(model)
                 if not per_epoch:
                     scheduler.step()
             if per_epoch:
                 scheduler.step()
-            if plan:
-                averaged.update_parameters(model)
     return flat(model), flat(averaged.module) if plan else flat(model)
 
 

@@ -31,7 +31,7 @@ from torchvision.models import resnet50
 
 from swabench.analysis import figures
 from swabench.cli import app, main
-from swabench.data.datasets import encode_idx
+from swabench.data.idx import encode_idx
 from swabench.training.backbone import Preprocess
 
 COMMANDS = [
@@ -56,8 +56,6 @@ finetune: {{batch_size: 16}}
 """  # noqa: E501
 TINY = ("--config", "tiny.yaml")
 METHODS = ["adam", "sgd", "sgd-multiplicative", "swa", "swa-cyclical", "pswa"]
-
-pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)
@@ -183,6 +181,7 @@ def _no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "FORMATS", ("svg",))
 
 
+@pytest.mark.slow
 def test_reproduce_ends_with_the_table(finished: Place) -> None:
     found = pd.read_csv(finished.documents / "table.csv")
     assert list(found["method"]) == METHODS
@@ -191,8 +190,10 @@ def test_reproduce_ends_with_the_table(finished: Place) -> None:
     assert found["accuracy"][1:].between(80, 100).all()
     for name in ("table.md", "table.tex", "manifest.json", "metrics.csv"):
         assert (finished.documents / name).stat().st_size > 0
+    assert not list(finished.results.rglob(".writing-*"))
 
 
+@pytest.mark.slow
 def test_a_second_reproduce_does_nothing_twice(recorded: Place, finished: Place) -> None:
     records = recorded.records()
     assert records == finished.records()
@@ -204,6 +205,7 @@ def test_a_second_reproduce_does_nothing_twice(recorded: Place, finished: Place)
     assert contents(recorded.documents) == contents(finished.documents)
 
 
+@pytest.mark.slow
 def test_command_by_command_gives_the_bytes_of_reproduce(finished: Place, fresh: Place) -> None:
     """Of another process, too."""
     for command, told in {
@@ -226,6 +228,7 @@ def test_command_by_command_gives_the_bytes_of_reproduce(finished: Place, fresh:
     assert ours == theirs
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_no_pixels")
 def test_each_document_needs_records_alone(recorded: Place, finished: Place) -> None:
     hidden = finished.images.rename(finished.images.with_name("hidden"))
@@ -253,6 +256,7 @@ def test_each_document_needs_records_alone(recorded: Place, finished: Place) -> 
     assert verdicts["C7"] == "not distinguished"
 
 
+@pytest.mark.slow
 def test_a_partial_table_says_so_and_fails(fresh: Place) -> None:
     done = fresh.run("finetune", "-m", "sgd", "-m", "swa", *TINY, "--seeds", "1")
     assert done.code == 0, done.errors
@@ -264,6 +268,7 @@ def test_a_partial_table_says_so_and_fails(fresh: Place) -> None:
     assert "pswa lacks seeds 0" in (fresh.documents / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_interrupted_work_goes_on_where_it_stopped(fresh: Place) -> None:
     fresh.study.write_text(fresh.study.read_text() + "seeds: 60\n")
     process = fresh.process("reproduce", *TINY)
@@ -283,9 +288,9 @@ def test_interrupted_work_goes_on_where_it_stopped(fresh: Place) -> None:
     assert kept.items() <= fresh.records().items()
     for method in METHODS[1:]:
         assert len(list(fresh.results.glob(f"tiny/runs/{method}/seed-*"))) == seeds
-    assert not list(fresh.results.rglob(".writing-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_no_pixels")
 def test_a_diverged_run_is_told_after_all_else_is_written(fresh: Place) -> None:
     wild = "{schedule: constant, learning_rate: 1.0e+38}"
@@ -299,6 +304,7 @@ def test_a_diverged_run_is_told_after_all_else_is_written(fresh: Place) -> None:
     assert (fresh.documents / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_diverged_pretraining_is_a_failure(fresh: Place) -> None:
     with fresh.study.open("a") as study:
         study.write("pretrain: {optimizer: {name: sgd}, rate: ")
@@ -317,6 +323,7 @@ def test_quiet_work_says_its_result_alone(fresh: Place) -> None:
     assert (done.code, "mnits" in done.errors) == (2, True)
 
 
+@pytest.mark.slow
 def test_the_command_starts_as_a_module_and_is_installed_as_a_script(fresh: Place) -> None:
     done = ended(fresh.process("--help"))
     assert (done.code, done.errors) == (0, "")
@@ -337,6 +344,7 @@ def test_every_command_has_help(fresh: Place, command: str) -> None:
     assert "--config" in done.out
 
 
+@pytest.mark.slow
 def test_claims_of_missing_runs_are_written_and_the_command_fails(recorded: Place) -> None:
     shutil.rmtree(next((recorded.documents / "runs" / "sgd-rate-0.05").glob("seed-1-*")))
     done = recorded.run("claims", *TINY)
@@ -345,6 +353,7 @@ def test_claims_of_missing_runs_are_written_and_the_command_fails(recorded: Plac
     assert "sgd-rate-0.05 lacks seeds 1" in (recorded.documents / "claims.md").read_text()
 
 
+@pytest.mark.slow
 def test_an_export_is_of_the_method_and_the_seed_asked_for(
     finished: Place, images: Path, tmp_path: Path
 ) -> None:
@@ -366,6 +375,7 @@ def test_an_export_is_of_the_method_and_the_seed_asked_for(
     torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_validate_says_what_it_would_run(finished: Place) -> None:
     done = finished.run("validate", *TINY, "--seeds", "0-2")
     assert done.code == 0, done.errors
@@ -433,6 +443,7 @@ def test_a_folder_without_write_permission_is_named(fresh: Place) -> None:
     assert str(fresh.results.name) in done.errors
 
 
+@pytest.mark.slow
 def test_no_network_and_no_data_says_what_to_do(images: Path, tmp_path: Path) -> None:
     away = "http://127.0.0.1:9"
     place = Place(tmp_path, images, tmp_path / "cache")

@@ -1,8 +1,12 @@
 """The feature cache and the frozen layers, on real ResNet-50 and few images."""
 
 import contextlib
+import copy
 import json
 import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +14,34 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
+from torchvision.models import ResNet50_Weights
+from torchvision.transforms.v2 import functional
 
 from swabench.runs import features
 from swabench.runs.features import batch_size, extract, frozen_features
 from swabench.study.study import BackboneSettings, Boundary
 from swabench.system.errors import InputError, SwabenchError
-from swabench.system.progress import SilentProgress
-from swabench.training.backbone import Preprocess, frozen_part, load_backbone, weights_digest
+from swabench.system.progress import Advance, SilentProgress
+from swabench.training.backbone import (
+    IMAGENET_NORMALIZATION,
+    Normalization,
+    Preprocess,
+    frozen_part,
+    load_backbone,
+    weights_digest,
+)
 
-NORMALIZATION = ((0.13,), (0.31,))
+CPU = torch.device("cpu")
+NORMALIZATION: Normalization = ((0.13,), (0.31,))
+COLOURED: Normalization = ((0.1, 0.2, 0.4), (0.2, 0.3, 0.5))
 SETTINGS = BackboneSettings()
 
 
-def images(count: int = 4) -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (count, 1, 28, 28), dtype=np.uint8)
+def images(count: int = 4, shape: tuple[int, ...] = (1, 28, 28)) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
 def compute(cache: Path, boundary: Boundary = "head", size: int = 28) -> torch.Tensor:
@@ -47,22 +63,97 @@ def entries(cache: Path) -> list[Path]:
     return [path for path in (cache / "features").iterdir() if path.is_dir()]
 
 
-@pytest.mark.parametrize("size", [28, 40])
+def as_published(pixels: NDArray[np.uint8], size: int, normalization: Normalization) -> Tensor:
+    """What a network takes, by Pillow and torchvision: resized, three channels, normalised."""
+    prepared = []
+    for image in pixels:
+        # Mode F holds floats, so that nothing is rounded to bytes; Pillow's filter is antialiased.
+        channels = [Image.fromarray(channel.astype(np.float32)) for channel in image]
+        resized = [np.array(c.resize((size, size), Image.Resampling.BILINEAR)) for c in channels]
+        colours = torch.from_numpy(np.stack(resized)) / 255
+        mean, deviation = (3 // len(v) * v for v in normalization)
+        prepared.append(functional.normalize(colours.expand(3, -1, -1), mean, deviation))
+    return torch.stack(prepared)
+
+
+@pytest.mark.parametrize("size", [28, 40, 20])
 def test_features_are_those_of_torchvisions_network(tmp_path: Path, size: int) -> None:
     network = load_backbone(SETTINGS)
     network.fc = nn.Identity()
     with torch.inference_mode():
-        expected = network(Preprocess(size, NORMALIZATION)(torch.from_numpy(images())))
+        expected = network(as_published(images(), size, NORMALIZATION))
     found = compute(tmp_path, size=size)
     assert found.shape == (4, 2048)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * expected.std().item())
 
 
-def test_preprocessing_scales_repeats_and_normalises() -> None:
-    found = Preprocess(28, NORMALIZATION)(torch.from_numpy(images()))
-    expected = (images().astype(np.float64) / 255 - 0.13) / 0.31
-    assert found.shape == (4, 3, 28, 28)
-    np.testing.assert_allclose(found.numpy(), np.repeat(expected, 3, axis=1), atol=1e-5)
+@pytest.mark.parametrize("size", [28, 40, 20, 8])
+@pytest.mark.parametrize(
+    ("channels", "normalization"), [(1, NORMALIZATION), (3, IMAGENET_NORMALIZATION), (1, COLOURED)]
+)
+def test_preprocessing_scales_resizes_repeats_and_normalises(
+    size: int, channels: int, normalization: Normalization
+) -> None:
+    pixels = images(3, (channels, 28, 28))
+    found = Preprocess(size, normalization)(torch.from_numpy(pixels))
+    assert found.shape == (3, 3, size, size)
+    expected = as_published(pixels, size, normalization)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_imagenets_normalisation_is_the_published_one() -> None:
+    for weights in ResNet50_Weights:
+        published = weights.transforms()
+        assert (tuple(published.mean), tuple(published.std)) == IMAGENET_NORMALIZATION
+
+
+# --- extraction ----------------------------------------------------------------------------
+
+
+def small_layers(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 5, stride=2), nn.BatchNorm2d(4), nn.Flatten())
+    layers[1].get_buffer("running_mean").uniform_()
+    return layers.eval()
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 9])
+def test_every_batch_is_extracted_in_its_place(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    layers = nn.Sequential(Preprocess(12, NORMALIZATION), *small_layers())
+    pixels = images(count)
+    found = features.extract(pixels, layers, CPU, "float32", SilentProgress(), "few", 3)
+    with torch.no_grad():
+        expected = small_layers()(as_published(pixels, 12, NORMALIZATION))
+    assert len(expected.unique(dim=0)) == count
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert found.is_contiguous()
+    assert not found.is_inference()
+
+
+def test_progress_counts_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[int] = []
+
+    class Counting(SilentProgress):
+        @contextmanager
+        def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+            assert total == 7
+            yield done.append
+
+    layers = nn.Sequential(Preprocess(12, NORMALIZATION), *small_layers())
+    features.extract(images(7), layers, CPU, "float32", Counting(), "few", 3)
+    assert done == [3, 3, 1]
+
+
+def test_bfloat16_features_are_computed_and_kept_in_bfloat16(few_layers: None) -> None:
+    exact, rough = (extracted(precision) for precision in ("float32", "bfloat16"))
+    assert (exact.dtype, rough.dtype) == (torch.float32, torch.bfloat16)
+    inputs = as_published(images(), 28, NORMALIZATION)
+    with torch.no_grad():
+        # Half a percent is what eight bits of a factor leave, summed up over a convolution.
+        torch.testing.assert_close(exact, small_layers()(inputs), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(rough.float(), exact, rtol=0.05, atol=0.05)
+    rounded = exact.bfloat16()
+    assert not torch.equal(rough, rounded)  # the arithmetic is rough too, not the result alone
 
 
 def test_features_are_computed_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,25 +234,109 @@ def test_random_weights_are_the_same_for_everyone_and_leave_torchs_generator_alo
     assert first != weights_digest(load_backbone(BackboneSettings(seed=1)))
 
 
+def test_the_weights_digest_is_of_every_tensor_but_the_final_layers() -> None:
+    def digest(edit: str | None = None) -> str:
+        network = small_layers()
+        network.add_module("fc", nn.Linear(2, 2))
+        state = network.state_dict()
+        for name, values in state.items():
+            values.copy_(torch.arange(values.numel()).view(values.shape))
+            if name == edit:
+                values.view(-1)[-1:].add_(1)
+        return weights_digest(network)
+
+    names = [*small_layers().state_dict(), "fc.weight", "fc.bias"]
+    found = {name: digest(name) for name in names}
+    assert {name for name in names if found[name] == digest()} == {"fc.weight", "fc.bias"}
+    assert len(set(found.values())) == len(names) - 1
+
+
 def test_nothing_is_frozen_below_all() -> None:
     with pytest.raises(ValueError, match="nothing is frozen"):
         frozen_part(load_backbone(SETTINGS), "all")
 
 
+Arguments = dict[str, Any]
+
+
+def arguments() -> Arguments:
+    return {
+        "images": images(),
+        "network": small_layers(),
+        "boundary": "head",
+        "image_size": 28,
+        "normalization": NORMALIZATION,
+        "precision": "float32",
+    }
+
+
+def another_pixel(base: Arguments) -> Arguments:
+    changed = base["images"].copy()
+    changed[-1, 0, 27, 27] ^= 1
+    return {"images": changed}
+
+
+def with_state(name: str) -> Callable[[Arguments], Arguments]:
+    def change(base: Arguments) -> Arguments:
+        network = small_layers()
+        with torch.no_grad():
+            network.state_dict()[name].view(-1)[-1:].add_(0.5)
+        return {"network": network}
+
+    return change
+
+
+CHANGES: dict[str, Callable[[Arguments], Arguments]] = {
+    "a pixel": another_pixel,
+    "the order of the images": lambda base: {"images": base["images"][::-1].copy()},
+    "the shape": lambda base: {"images": base["images"].reshape(4, 1, 14, 56)},
+    "a weight": with_state("0.weight"),
+    "a bias": with_state("0.bias"),
+    "BatchNorm's weight": with_state("1.weight"),
+    "BatchNorm's statistics": with_state("1.running_var"),
+    "the boundary": lambda _: {"boundary": "layer4"},
+    "the image size": lambda _: {"image_size": 20},
+    "the mean": lambda _: {"normalization": ((0.14,), (0.31,))},
+    "the deviation": lambda _: {"normalization": ((0.13,), (0.32,))},
+    "the precision": lambda _: {"precision": "bfloat16"},
+}
+
+
+def frozen(cache: Path, given: Arguments) -> Tensor:
+    given = {"name": "few", **given, "network": copy.deepcopy(given["network"])}
+    return frozen_features(**given, device=CPU, cache=cache, progress=SilentProgress()).values
+
+
+def extracted(precision: str) -> Tensor:
+    with tempfile.TemporaryDirectory() as cache:
+        return frozen(Path(cache), {**arguments(), "precision": precision})
+
+
+@pytest.fixture
+def few_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three small layers in place of ResNet-50's; one fewer below `layer4`."""
+
+    def frozen_part(network: nn.Sequential, boundary: Boundary) -> nn.Sequential:
+        return network if boundary == "head" else network[:-1]
+
+    monkeypatch.setattr(features, "frozen_part", frozen_part)
+
+
+@pytest.mark.usefixtures("few_layers")
 class TestCache:
     def test_a_second_read_gives_the_same_and_computes_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first = compute(tmp_path)
+        first = frozen(tmp_path, arguments())
         monkeypatch.setattr("swabench.runs.features.extract", None)
-        assert torch.equal(compute(tmp_path), first)
+        assert torch.equal(frozen(tmp_path, arguments()), first)
         assert len(entries(tmp_path)) == 1
 
     def test_the_slower_of_two_processes_uses_the_features_of_the_faster(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """On a shared disk whose locks do not hold, two may compute the same entry."""
-        compute(tmp_path / "faster")
+        frozen(tmp_path / "faster", arguments())
         (faster,) = entries(tmp_path / "faster")
         extract = features.extract
 
@@ -171,21 +346,36 @@ class TestCache:
 
         monkeypatch.setattr(features, "FileLock", lambda path: contextlib.nullcontext())
         monkeypatch.setattr(features, "extract", overtaken)
-        found = compute(tmp_path / "shared")
+        found = frozen(tmp_path / "shared", arguments())
         assert torch.equal(found, load_file(faster / "features.safetensors")["features"])
         assert len(entries(tmp_path / "shared")) == 1
 
-    def test_another_boundary_or_size_is_another_entry(self, tmp_path: Path) -> None:
-        compute(tmp_path)
-        compute(tmp_path, size=32)
-        compute(tmp_path, "layer4")
-        assert len(entries(tmp_path)) == 3
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_whatever_determines_features_is_part_of_their_key(
+        self, tmp_path: Path, change: str
+    ) -> None:
+        """Another entry, with the right content, and the old one is still there."""
+        base = arguments()
+        other = {**base, **CHANGES[change](base)}
+        first = frozen(tmp_path / "both", base)
+        second = frozen(tmp_path / "both", other)
+        assert len(entries(tmp_path / "both")) == 2
+        assert torch.equal(second, frozen(tmp_path / "alone", other))
+        assert torch.equal(first, frozen(tmp_path / "both", base))
+        assert len(entries(tmp_path / "both")) == 2
+
+    def test_what_does_not_determine_features_shares_an_entry(self, tmp_path: Path) -> None:
+        base = arguments()
+        first = frozen(tmp_path, base)
+        again = frozen(tmp_path, {**base, "images": base["images"].copy(), "name": "others"})
+        assert torch.equal(first, again)
+        assert len(entries(tmp_path)) == 1
 
     @pytest.mark.parametrize("damage", ["altered", "truncated", "another key", "no meta"])
     def test_what_is_not_as_written_is_refused_and_left_alone(
         self, tmp_path: Path, damage: str
     ) -> None:
-        compute(tmp_path)
+        frozen(tmp_path, arguments())
         [entry] = entries(tmp_path)
         array, meta = entry / "features.safetensors", entry / "features.json"
         if damage == "altered":
@@ -202,14 +392,14 @@ class TestCache:
             meta.unlink()
         before = array.read_bytes()
         with pytest.raises(InputError, match="delete") as error:
-            compute(tmp_path)
+            frozen(tmp_path, arguments())
         assert str(entry) in str(error.value)
         assert array.read_bytes() == before
 
     def test_a_cache_that_cannot_be_written_names_the_setting(self, tmp_path: Path) -> None:
         (tmp_path / "features").write_text("a file where the folder should be")
         with pytest.raises(InputError, match="SWABENCH_CACHE"):
-            compute(tmp_path)
+            frozen(tmp_path, arguments())
 
     def test_an_interrupted_write_leaves_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -220,6 +410,6 @@ class TestCache:
         with monkeypatch.context() as patch:
             patch.setattr("swabench.runs.features.save_file", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                compute(tmp_path)
+                frozen(tmp_path, arguments())
         assert entries(tmp_path) == []
-        assert compute(tmp_path).shape == (4, 2048)
+        assert len(frozen(tmp_path, arguments())) == 4

@@ -93,7 +93,10 @@ def test_load_without_records_reads_the_same_from_the_committed_file(
     assert set(swabench.load(committed, seeds=[1])["seed"]) == {1}
 
 
-@pytest.mark.parametrize("name", ["mnist", "network-small"])
+COMMITTED = sorted(path.parent.name for path in ROOT.glob("results/*/metrics.csv"))
+
+
+@pytest.mark.parametrize("name", COMMITTED)
 def test_load_reads_what_is_committed(name: str) -> None:
     frame = swabench.load(ROOT / "results" / name)
     assert list(frame.columns) == [

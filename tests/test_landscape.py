@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from swabench.analysis.surveys import gather, surveys, tables_by_seed
-from swabench.data.datasets import stratified_split
+from swabench.data.splits import stratified_split
 from swabench.landscape.geometry import (
     Loss,
     Slice,

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,6 +8,8 @@ from swabench.study.averaging import EqualMean
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant, Cyclical
+from swabench.study.study import SGD
+from tests.reference import torch_optimizer
 
 CONSTANT = Constant(schedule="constant", learning_rate=0.01)
 SAWTOOTH = Cyclical(schedule="cyclical", high=0.01, low=0.005)
@@ -66,9 +69,37 @@ def test_what_does_not_fit_is_named() -> None:
 
 
 @pytest.mark.parametrize("name", bundled_studies())
-def test_bundled_timelines_are_whole_and_positive(name: str) -> None:
-    study = load_study(name)
+def test_bundled_timelines_are_those_of_torchs_schedulers_and_of_their_plans(name: str) -> None:
+    study, steps = load_study(name), 8
+    epochs = study.finetune.epochs
     for method in study.methods.values():
-        timeline = method.timeline(study.finetune.epochs, 7)
-        assert len(timeline.rates) == 7 * study.finetune.epochs
-        assert (timeline.rates > 0).all()
+        plan, timeline = method.averaging, method.timeline(epochs, steps)
+        phases = plan.phases if plan else 1
+        np.testing.assert_allclose(
+            timeline.rates, phases * stepped(method, epochs // phases, steps)
+        )
+        captured = np.flatnonzero(timeline.captures) + 1
+        every = round(plan.capture_every_epochs * steps) if plan else epochs * steps + 1
+        length = epochs * steps // phases
+        whole = [k * length + i for k in range(phases) for i in range(every, length + 1, every)]
+        assert captured.tolist() == whole
+        starts = [k * length for k in range(1, phases)]
+        assert np.flatnonzero(timeline.restarts).tolist() == starts
+        if plan:  # nothing that was trained is left out of the average
+            assert captured[-1] == epochs * steps
+
+
+def stepped(method: Method, epochs: int, steps: int) -> list[float]:
+    """The rates of every iteration, as torch's scheduler sets them."""
+    parameter = torch.nn.Linear(1, 1)
+    optimizer, scheduler, per_epoch = torch_optimizer(parameter, method, SGD(name="sgd"), steps)
+    found = []
+    for _ in range(epochs):
+        for _ in range(steps):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if not per_epoch:
+                scheduler.step()
+        if per_epoch:
+            scheduler.step()
+    return found

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import ResNet, resnet50
 
-from swabench.data.datasets import encode_idx
+from swabench.data.idx import encode_idx
 from swabench.records import Record
 from swabench.runs import experiment as experiments
 from swabench.runs import features
@@ -25,7 +25,16 @@ from swabench.study.averaging import EqualMean, Newest
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant, Cyclical, Multiplicative
 from swabench.study.settings import Settings
-from swabench.study.study import BOUNDARIES, SGD, Adam, BackboneSettings, Boundary, Precision, Study
+from swabench.study.study import (
+    BOUNDARIES,
+    SGD,
+    Adam,
+    BackboneSettings,
+    Boundary,
+    Precision,
+    SplitName,
+    Study,
+)
 from swabench.system.device import exact_float32
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import SilentProgress
@@ -44,11 +53,11 @@ from swabench.training.flat import assign, batchnorm_layers, flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Split
 from swabench.training.loop import DataOrder, Outcome, RunPlan, train
-from swabench.training.measurement import SplitName
 from swabench.training.network import NetworkLearner
 from tests.reference import exact_batchnorm, network_one_at_a_time
 
-CLASSES, IMAGES, BATCH, EPOCHS, EVALUATION_BATCH = 4, 38, 12, 2, 15  # 38 = 3 × 12 + a ragged 2
+CLASSES, IMAGES, BATCH, EPOCHS = 4, 38, 12, 2  # 38 = 3 × 12 + a ragged 2
+EVALUATION_BATCH = 10  # less than any split has images
 CONSTANT = Constant(schedule="constant", learning_rate=0.05)
 CYCLICAL = Cyclical(schedule="cyclical", high=0.1, low=0.02)
 METHODS = {

@@ -168,4 +168,5 @@ def test_a_record_is_json_that_others_can_read(store: RecordStore, study: Study)
         "split": "validation",
         "accuracy": first.accuracy,
         "loss": first.loss,
+        "batchnorm": None,
     }

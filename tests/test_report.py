@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from swabench.analysis import claims_text, report
 from swabench.analysis import table as tables
@@ -255,6 +256,39 @@ def test_rows_are_told_apart_after_holms_correction(tmp_path: Path) -> None:
     )
     pair = records.of(("sgd", "adam"))
     assert standings(study, pair) == {"adam": "below"}
+
+
+def test_a_rows_standing_is_by_the_larger_of_both_two_sided_p_values(
+    study: Study, tmp_path: Path
+) -> None:
+    """At whatever level: every p-value is met from both sides."""
+    means = {"adam": 92.95, "sgd-multiplicative": 93.04, "swa": 93.2, "swa-cyclical": 92.9}
+    truths = {name: Truth(accuracy=mean, spread=0.1) for name, mean in means.items()}
+    store = write_study(tmp_path, study, {"sgd": Truth(spread=0.1), **truths})
+    rows = collect(study, store, range(8))
+    others = [name for name in study.row_names if name != "sgd"]
+    p_values, gains = [], []
+    for name in others:
+        d = np.subtract(results(store, name), results(store, "sgd"))
+        signs = np.array(list(itertools.product((1, -1), repeat=8)))
+        flips = np.mean(np.abs(signs @ d) >= abs(d.sum()) - 1e-9)
+        p_values.append(max(stats.ttest_1samp(d, 0).pvalue, flips))
+        gains.append(d.mean())
+    # Holm: the k-th smallest of m counts m − k times, and never less than one before it.
+    order = np.argsort(p_values)
+    adjusted = np.empty(len(others))
+    adjusted[order] = np.maximum.accumulate(np.sort(p_values) * np.arange(len(others), 0, -1))
+    levels = [p * side for p in np.unique(adjusted[adjusted < 0.4]) for side in (0.98, 1.02)]
+    assert len(levels) >= 4
+    for alpha in levels:
+        ruled = study.model_copy(
+            update={"claims": study.claims.model_copy(update={"alpha": alpha})}
+        )
+        expected = {
+            name: "not distinguished" if p > alpha else "above" if gain > 0 else "below"
+            for name, p, gain in zip(others, adjusted, gains, strict=True)
+        }
+        assert standings(ruled, rows) == expected
 
 
 def test_a_missing_run_is_told_first(tmp_path: Path, study: Study) -> None:

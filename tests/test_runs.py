@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from swabench.analysis.frame import collect
-from swabench.data.datasets import encode_idx
+from swabench.data.idx import encode_idx
 from swabench.landscape.survey import missing_parts
 from swabench.records import RecordStore
+from swabench.runs import experiment as experiments
 from swabench.runs import features as feature_cache
-from swabench.runs.experiment import Experiment, lockstep_groups
+from swabench.runs import learners
+from swabench.runs.experiment import Experiment
+from swabench.runs.groups import groups_of, lockstep_groups
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.device import use_threads
@@ -122,7 +125,7 @@ def test_what_a_changed_study_adds_trains_by_itself(copied: Path) -> None:
     study = small_study(copied)
     before = digests(RecordStore(copied / "results", study), study)
     added = {**study.model_dump()["methods"], "more": study.methods["swa"].model_dump()}
-    added["more"]["rate"]["learning_rate"] = 0.02
+    added["more"]["rate"]["learning_rate"] = 0.03
     changed = small_study(copied, methods=added)
     store = finetune(copied, changed)
     assert before.items() <= digests(store, changed).items()
@@ -156,7 +159,53 @@ def test_of_networks_those_on_one_trajectory_train_together(copied: Path) -> Non
         backbone={**study.backbone.model_dump(), "cache_features": False},
     )
     made = experiment(copied, network, "networks")
-    assert made._groups(["sgd", "swa"], 0) == [["sgd"], ["swa", "plain"]]
+    groups = groups_of(network, made.store, ["sgd", "swa"], 0)
+    assert [group.names for group in groups] == [["sgd"], ["swa", "plain"]]
+
+
+def test_a_further_average_of_a_recorded_trajectory_needs_no_training(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = small_study(copied)
+    rate = study.methods["swa"].model_dump()["rate"]
+    further = {
+        "last": {"title": "", "rate": rate, "averaging": {"plan": "last", "captures": 2}},
+        "plain": {"title": "", "rate": rate},
+        "often": {"title": "", "rate": rate, "averaging": {"capture_every_epochs": 0.5}},
+    }
+    changed = small_study(copied, methods={**study.model_dump()["methods"], **further})
+    made = experiment(copied, changed)
+    trained: list[int] = []
+    make = learners.make_learner
+
+    def noted(*given: Any) -> Any:
+        trained.append(given[-1])
+        return make(*given)
+
+    monkeypatch.setattr(experiments, "make_learner", noted)
+    assert made.finetune(["last", "plain"], [0]) == 2
+    assert trained == []
+    swa, last, plain = (made.store.find(name, 0) for name in ("swa", "last", "plain"))
+    assert swa is not None
+    assert last is not None
+    assert plain is not None
+    snapshots = swa.arrays()["trajectory"]
+    np.testing.assert_array_equal(last.arrays()["trajectory"], snapshots)
+    np.testing.assert_allclose(
+        last.arrays()["weights/average"], snapshots[-2:].mean(0), rtol=1e-5, atol=1e-7
+    )
+    np.testing.assert_array_equal(
+        plain.arrays()["weights/iterate"], swa.arrays()["weights/iterate"]
+    )
+    for split in ("validation", "test"):
+        own, its = plain.final("iterate", split), swa.final("iterate", split)
+        assert own.accuracy == its.accuracy
+        assert own.loss == pytest.approx(its.loss, rel=1e-5)
+    assert last.provenance["snapshots"] == swa.arrays_sha256
+    assert list(last.trained_with) == ["last", "plain"]
+    # What is captured within epochs is in no record, and is trained.
+    assert made.finetune(["often"], [0]) == 1
+    assert trained == [1]
 
 
 class TestGroups:

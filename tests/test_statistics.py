@@ -350,13 +350,25 @@ class TestSeedsNeeded:
         assert integrated_power(effect, n, alpha) > power - 1e-3
         assert n == 2 or integrated_power(effect, n - 1, alpha) < power + 1e-3
 
-    def test_power_in_simulation(self) -> None:
-        n = seeds_needed(0.05, 0.07)
+    @pytest.mark.parametrize(
+        ("difference", "deviation", "power", "alpha"),
+        [(0.05, 0.07, 0.8, 0.05), (-0.05, 0.07, 0.9, 0.05), (0.1, 0.1, 0.8, 0.01)],
+    )
+    def test_power_in_simulation(
+        self, difference: float, deviation: float, power: float, alpha: float
+    ) -> None:
+        """So many seeds tell the difference that often, and two fewer do not."""
+        n = seeds_needed(difference, deviation, power, alpha)
         assert n is not None
-        samples = generator().normal(0.05, 0.07, size=(4000, n))
-        told = np.count_nonzero(stats.ttest_1samp(samples, 0, axis=1).pvalue <= 0.05)
-        short = np.count_nonzero(stats.ttest_1samp(samples[:, :-2], 0, axis=1).pvalue <= 0.05)
-        assert told > 0.8 * 4000 > short
+        samples = generator().normal(difference, deviation, size=(20_000, n))
+
+        def told(seeds: int) -> float:
+            some = samples[:, :seeds]
+            significant = stats.ttest_1samp(some, 0, axis=1).pvalue <= alpha
+            return float((significant & (some.mean(axis=1) * difference > 0)).mean())
+
+        assert told(n) > power - 0.008  # three standard errors of 20,000 trials
+        assert told(n - 2) < power
 
     @given(st.floats(0.1, 10), st.floats(0.01, 10), st.integers(-10, 10))
     def test_depends_on_the_ratio_alone(self, difference: float, deviation: float, e: int) -> None:

@@ -8,11 +8,10 @@ from torch.nn import functional as F
 from swabench.study.averaging import EqualMean
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant, Cyclical, Multiplicative, Triangular
-from swabench.study.study import SGD, Adam
+from swabench.study.study import SGD, Adam, SplitName
 from swabench.training.heads import StackedHeads, initial_head, stacked_logits
 from swabench.training.learner import Split
 from swabench.training.loop import DataOrder, Outcome, RunPlan, train
-from swabench.training.measurement import SplitName
 from tests.reference import algorithm_1, algorithm_2, flat, linear, one_at_a_time, sawtooth
 
 FEATURES, CLASSES, IMAGES, BATCH, EPOCHS = 12, 5, 70, 16, 2  # 70 = 4 × 16 + a ragged 6
@@ -34,6 +33,14 @@ METHODS = {
     "swa-torch": Method(title="", rate=CONSTANT, averaging=EqualMean(include_start=False)),
     "swa-cyclical": Method(title="", rate=CYCLICAL, averaging=EqualMean()),
     "pswa": Method(title="", rate=CYCLICAL, averaging=EqualMean(phases=2)),
+    "pswa-torch": Method(
+        title="", rate=CYCLICAL, averaging=EqualMean(phases=2, include_start=False)
+    ),
+    "pswa-often": Method(
+        title="",
+        rate=CONSTANT,
+        averaging=EqualMean(phases=2, include_start=False, capture_every_epochs=0.4),
+    ),
 }
 
 
@@ -177,7 +184,7 @@ def test_measurements_are_those_of_the_final_weights() -> None:
         assert ("average" in outcome.weights) == (method.averaging is not None)
 
 
-@pytest.mark.parametrize("name", ["swa", "swa-torch", "pswa"])
+@pytest.mark.parametrize("name", ["swa", "swa-torch", "pswa", "pswa-torch"])
 def test_the_ensemble_is_the_mean_of_its_members_predictions(name: str) -> None:
     [outcome] = run([METHODS[name]], SGD(name="sgd"), keep_trajectory=True)
     assert outcome.trajectory is not None
@@ -187,6 +194,7 @@ def test_the_ensemble_is_the_mean_of_its_members_predictions(name: str) -> None:
         "swa": [begin, first, second],
         "swa-torch": [first, second],
         "pswa": [average_of_phase_1, second],
+        "pswa-torch": [second],
     }[name]
     logits = stacked_logits(splits()["test"].inputs, torch.stack(members), CLASSES)
     expected = logits.softmax(-1).mean(0)

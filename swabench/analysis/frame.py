@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from swabench.records import Record, RecordStore, agree, has_runs
 from swabench.study.loading import bundled_studies, load_study
-from swabench.study.study import Study
+from swabench.study.study import SplitName, Study
 from swabench.system.errors import InputError
-from swabench.training.measurement import Predictor, SplitName
+from swabench.training.measurement import Predictor
 
 COLUMNS = {
     "method": str,

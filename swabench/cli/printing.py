@@ -87,5 +87,5 @@ def numbers(values: Sequence[float]) -> str:
 def duration(seconds: float) -> str:
     """A time in seconds, minutes or hours."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{max(1, seconds):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,1 +1,1 @@
-"""Images: found, fetched, verified, split."""
+"""Images: found, fetched, verified, decoded, split."""

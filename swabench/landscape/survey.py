@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swabench.data.datasets import stratified_split
+from swabench.data.splits import stratified_split
 from swabench.landscape.geometry import (
     Floats,
     Score,

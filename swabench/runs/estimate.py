@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from swabench.data.datasets import Sizes, dataset_sizes
+from swabench.data.datasets import dataset_sizes
 from swabench.runs.learners import in_lockstep
 from swabench.runs.probes import Counts, LearnerCosts, Probes
 from swabench.study.averaging import NEEDS_SELECTION
 from swabench.study.methods import Method
+from swabench.study.published import Sizes
 from swabench.study.study import Boundary, DataSettings, Stage, Study
 from swabench.study.trajectories import trajectories
 from swabench.system.device import memory_for

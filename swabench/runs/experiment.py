@@ -5,7 +5,7 @@ is to be trained.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from swabench.landscape.survey import Surveyor, missing_parts, unsurveyable
 from swabench.records import RecordStore, agree
 from swabench.runs.export import plain_state
+from swabench.runs.groups import Group, groups_of
 from swabench.runs.learners import Start, complete, in_lockstep, make_learner
 from swabench.runs.materials import Materials
 from swabench.study.study import Stage, Study
@@ -26,7 +27,9 @@ from swabench.system.errors import DivergedError, InputError, SwabenchError
 from swabench.system.progress import Advance, Progress
 from swabench.training.backbone import FEATURES, Normalization
 from swabench.training.heads import initial_head
+from swabench.training.learner import Learner
 from swabench.training.loop import DataOrder, Outcome, run_plans, train
+from swabench.training.replay import ReplayedHead
 
 # Stages draw their data orders from different streams of the same seed.
 PRETRAINING, FINETUNING = 0, 1
@@ -70,7 +73,9 @@ class Experiment:
         with self._progress.task("pretraining", total, "epochs") as advance:
             for seed in missing:
                 start = Start(initial_head(FEATURES, self._materials.classes, seed))
-                diverged += self._run(study.pretrain, PRETRAINING, [[name]], seed, start, advance)
+                diverged += self._run(
+                    study.pretrain, PRETRAINING, [Group([name])], seed, start, advance
+                )
         _raise_if_any(diverged)
         return len(missing)
 
@@ -91,8 +96,8 @@ class Experiment:
         wanted = {seed: [name for name, at in missing if at == seed] for _, seed in missing}
         self.pretrain(list(wanted))
         self._materials.prepare(study.finetune.trainable)
-        groups = {seed: self._groups(names, seed) for seed, names in wanted.items()}
-        runs = sum(len(group) for of_seed in groups.values() for group in of_seed)
+        groups = {s: groups_of(study, self.store, names, s) for s, names in wanted.items()}
+        runs = sum(len(group.names) for of_seed in groups.values() for group in of_seed)
         before = self._recorded(list(wanted))
         diverged: list[str] = []
         with self._progress.task("fine-tuning", runs * study.finetune.epochs, "epochs") as advance:
@@ -173,7 +178,7 @@ class Experiment:
         self,
         stage: Stage,
         stage_number: int,
-        groups: Sequence[Sequence[str]],
+        groups: Sequence[Group],
         seed: int,
         trained: Start,
         advance: Advance,
@@ -183,7 +188,7 @@ class Experiment:
         Args:
             stage: What trains, and how.
             stage_number: Tells the stages' data orders apart.
-            groups: Names of runs that take every step together.
+            groups: Runs that take every step together.
             seed: The runs' seed.
             trained: What was trained before.
             advance: Told of every epoch done.
@@ -194,21 +199,6 @@ class Experiment:
             diverged += self._run_group(stage, stage_number, group, seed, start, advance)
         return diverged
 
-    def _groups(self, wanted: Sequence[str], seed: int) -> list[list[str]]:
-        """Which runs of a seed train together, so that all that are wanted are trained.
-
-        Heads all do; of networks, those that observe one trajectory.
-        """
-        methods = self.study.all_methods
-        lockstep = in_lockstep(self.study, self.study.finetune.trainable)
-        groups = []
-        for together in [list(methods)] if lockstep else trajectories(methods):
-            records = {name: self.store.find(name, seed) for name in together}
-            identities = {name: self.store.identity(name, seed) for name in together}
-            recorded = {name: record.trained_with for name, record in records.items() if record}
-            groups += lockstep_groups(identities, recorded)
-        return [group for group in groups if not set(wanted).isdisjoint(group)]
-
     def _recorded(self, seeds: Sequence[int]) -> int:
         names = list(self.study.all_methods)
         return len(names) * len(seeds) - len(self.store.missing(names, seeds))
@@ -217,37 +207,25 @@ class Experiment:
         self,
         stage: Stage,
         stage_number: int,
-        group: Sequence[str],
+        group: Group,
         seed: int,
         start: Start,
         advance: Advance,
     ) -> list[str]:
         """Run a group as one learner, and record the runs that have no record."""
-        materials = self._materials
         began = time.monotonic()
-        methods = {name: self.study.row_method(name) for name in group}
         try:
-            learner = make_learner(self.study, stage, materials, start, len(trajectories(methods)))
-            splits = materials.splits(stage.trainable)
-            order = DataOrder(len(splits["train"]), stage.batch_size, seed, stage_number)
-            outcomes = train(
-                learner,
-                run_plans(methods, stage.epochs, order.steps_per_epoch),
-                splits,
-                order,
-                stage.epochs,
-                score_every=stage.score_every_epochs,
-                # A whole network's weights of every epoch would fill a disk.
-                keep_trajectory=in_lockstep(self.study, stage.trainable),
-                after_epoch=lambda: advance(len(methods)),
-            )
+            outcomes = self._outcomes(stage, stage_number, group, seed, start, advance)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise SwabenchError(self._what_to_lower(stage)) from None
-        seconds = (time.monotonic() - began) / len(methods)
+        seconds = (time.monotonic() - began) / len(group.names)
+        provenance = dict(self._materials.provenance(stage.trainable))
+        if group.source:
+            provenance["snapshots"] = group.source.arrays_sha256
         diverged = []
-        for name, outcome in zip(group, outcomes, strict=True):
+        for name, outcome in zip(group.names, outcomes, strict=True):
             if outcome.diverged_epoch is not None:
                 diverged.append(_divergence(name, seed, outcome))
                 continue
@@ -255,12 +233,46 @@ class Experiment:
                 name,
                 seed,
                 outcome,
-                trained_with=group,
-                provenance=materials.provenance(stage.trainable),
+                trained_with=group.names,
+                provenance=provenance,
                 environment=self._environment,
                 seconds=seconds,
             )
         return diverged
+
+    def _outcomes(
+        self,
+        stage: Stage,
+        stage_number: int,
+        group: Group,
+        seed: int,
+        start: Start,
+        advance: Advance,
+    ) -> list[Outcome]:
+        """What a group's runs leave behind: trained, or made from a recorded trajectory."""
+        materials = self._materials
+        methods = {name: self.study.row_method(name) for name in group.names}
+        splits = materials.splits(stage.trainable)
+        learner: Learner
+        if group.source:
+            snapshots = torch.tensor(group.source.arrays()["trajectory"])
+            learner = ReplayedHead(splits, snapshots, materials.classes)
+            order = DataOrder(1, 1, seed, stage_number)  # a step an epoch
+        else:
+            paths = len(trajectories(methods))
+            learner = make_learner(self.study, stage, materials, start, paths)
+            order = DataOrder(len(splits["train"]), stage.batch_size, seed, stage_number)
+        return train(
+            learner,
+            run_plans(methods, stage.epochs, order.steps_per_epoch),
+            splits,
+            order,
+            stage.epochs,
+            score_every=stage.score_every_epochs,
+            # A whole network's weights of every epoch would fill a disk.
+            keep_trajectory=in_lockstep(self.study, stage.trainable),
+            after_epoch=lambda: advance(len(methods)),
+        )
 
     def _what_to_lower(self, stage: Stage) -> str:
         key = "pretrain" if stage is self.study.pretrain else "finetune"
@@ -278,30 +290,6 @@ class Experiment:
     def _materials(self) -> Materials:
         """Loaded when first needed, so that a finished study loads nothing."""
         return Materials(self.study, self._device, self._cache, self._progress)
-
-
-def lockstep_groups(
-    identities: Mapping[str, str], recorded: Mapping[str, Mapping[str, str]]
-) -> list[list[str]]:
-    """Which runs of a seed must train together so that those without a record get theirs.
-
-    What a run records depends, in its last digits, on the composition of its group. So a run
-    that was once trained in a group is trained in that group again, and an interrupted study
-    gives what an uninterrupted one does. What a changed study adds is a group of its own.
-
-    Args:
-        identities: Of all runs of the seed that can train together, by name, in order.
-        recorded: For each run that has a record, by name, the group it was trained in.
-    """
-    missing = set(identities) - set(recorded)
-    groups = []
-    for trained_with in recorded.values():
-        if missing & set(trained_with) and trained_with.items() <= identities.items():
-            groups.append(list(trained_with))
-            missing -= set(trained_with)
-    if missing:
-        groups.append([name for name in identities if name in missing])
-    return groups
 
 
 def _raise_if_any(diverged: list[str]) -> None:

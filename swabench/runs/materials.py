@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from swabench.data.datasets import Dataset, load_dataset, stratified_split
+from swabench.data.datasets import load_dataset
+from swabench.data.splits import choose_rows
 from swabench.records import Provenance
 from swabench.runs.features import frozen_features
-from swabench.study.study import Boundary, DataSettings, Study
+from swabench.study.study import Boundary, SplitName, Study
 from swabench.system.device import memory_for
 from swabench.system.progress import Progress
 from swabench.training.backbone import (
@@ -30,9 +31,6 @@ from swabench.training.backbone import (
     weights_digest,
 )
 from swabench.training.learner import Split, Splits
-from swabench.training.measurement import SplitName
-
-Rows = Mapping[SplitName, NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -223,39 +221,3 @@ class Materials:
         )
         self._features_sha256.setdefault(boundary, {})[name] = features.sha256
         return features.values.float()
-
-
-def choose_rows(settings: DataSettings, dataset: Dataset) -> Rows:
-    """Rows of each split: of the training arrays for two, of the test arrays for the third.
-
-    Images are held out first, so that they are the same whatever `training_images` says.
-
-    Raises:
-        InputError: More images are asked for than there are.
-    """
-    train, held_out = stratified_split(
-        dataset.train_labels, settings.validation_images, settings.split_seed
-    )
-    validation, selection = stratified_split(
-        dataset.train_labels[held_out],
-        settings.selection_images,
-        settings.split_seed,
-        "data.selection_images",
-    )
-    test = np.arange(len(dataset.test_labels))
-    return {
-        "train": _draw(dataset.train_labels, train, settings, "training_images"),
-        "selection": held_out[selection],
-        "validation": held_out[validation],
-        "test": _draw(dataset.test_labels, test, settings, "test_images"),
-    }
-
-
-def _draw(
-    labels: NDArray[np.int64], rows: NDArray[np.int64], settings: DataSettings, key: str
-) -> NDArray[np.int64]:
-    count = getattr(settings, key)
-    if count is None or count == len(rows):
-        return rows
-    _, drawn = stratified_split(labels[rows], count, settings.split_seed, f"data.{key}")
-    return rows[drawn]

@@ -1,13 +1,13 @@
 """What a study's parts cost on a device, measured on made-up images in little time.
 
 A probe is limited in time, whatever the study: it begins with a few images at the study's own
-size and doubles them until its time is up, or they are as many as the study takes at once. What
-the most of them took is scaled by images.
+size and takes more of them until that takes long enough to be measured, or they are as many as the
+study takes at once. What each of them took is scaled by images.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from swabench.data.datasets import Sizes
 from swabench.runs.features import batch_size, extract
 from swabench.runs.learners import in_lockstep
-from swabench.study.study import BackboneSettings, Boundary, Stage, Study
+from swabench.study.published import Sizes
+from swabench.study.study import BackboneSettings, Boundary, SplitName, Stage, Study
 from swabench.system.device import synchronize
 from swabench.system.progress import SilentProgress
 from swabench.training.backbone import (
@@ -32,15 +32,16 @@ from swabench.training.backbone import (
 from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Learner, Split, accuracy_and_loss, log_probabilities
-from swabench.training.measurement import SplitName
 from swabench.training.network import NetworkLearner
 
 Work = Callable[[int], None]
 
-ENOUGH = 0.4  # seconds; more images are tried only if they should take no longer
+ENOUGH = 0.4  # seconds; still more images are tried only if they should take no longer
 SHORT = 0.2  # seconds in which a number of images is tried again and again
 TOO_LONG = 2.0  # seconds; what is longer is not tried twice
+SLOW = 0.25  # seconds; where predicting one image takes longer, nothing else is tried
 HEAD_ROWS = 4096  # features at a time where heads are probed: more than a processor caches
+SOME = 16  # images of 28 pixels whose passes take longer than the update of all weights
 DIFFERENT = 16  # made-up images that differ; more would take time to make
 
 
@@ -81,6 +82,8 @@ class LearnerCosts:
     @cached_property
     def step(self) -> float:
         """Seconds of a step of all runs."""
+        if self._slow:  # backward is twice forward's arithmetic
+            return 3 * self.score * self._learner.runs * self._batch
         self._splits["train"] = self._made_up
         rates = torch.full((self._learner.runs,), 1e-6, device=self._made_up.labels.device)
         seen = 0
@@ -106,6 +109,8 @@ class LearnerCosts:
     @cached_property
     def reestimate(self) -> float:
         """Seconds of passing one training image through for BatchNorm's statistics."""
+        if self._slow:
+            return self.score
         weights = self._learner.weights()
 
         def work(images: int) -> None:
@@ -113,6 +118,11 @@ class LearnerCosts:
             self._learner.predict([], weights)
 
         return self._seconds(work, self._evaluation) / self._evaluation
+
+    @property
+    def _slow(self) -> bool:
+        """Whether a step could take many seconds, as bfloat16 does on processors without it."""
+        return self.score * self._learner.runs > SLOW
 
 
 class Probes:
@@ -204,12 +214,14 @@ class Probes:
 
     def _seconds(self, kind: str, work: Work, most: int) -> float:
         """Seconds of some work for `most` images."""
+        size = self._study.data.image_size
         # BatchNorm wants several values of each channel: more than a pixel, or an image.
-        fewest = 1 if self._study.data.image_size > 32 else 2
+        fewest = 1 if size > 32 else 2
+        some = max(2 * fewest, SOME * 28**2 // size**2)
         if self._device.type == "cuda":
             # A CUDA graph is made for one size; and a GPU is soon done with the most there are.
-            fewest = most
-        trial = try_out(work, fewest, most, self._device)
+            fewest = some = most
+        trial = try_out(work, fewest, some, most, self._device)
         if kind not in self._gains:
             self._gains[kind] = gain_by_threads(work, trial, self._device)
         return trial.of(most) / self._gains[kind]
@@ -254,7 +266,7 @@ class Trial:
         return self.seconds + (images - self.images) * self.each
 
 
-def try_out(work: Work, fewest: int, most: int, device: torch.device) -> Trial:
+def try_out(work: Work, fewest: int, some: int, most: int, device: torch.device) -> Trial:
     """Time some work for as many images as can be tried in little time.
 
     By one thread: where other processes keep the cores busy, several wait for each other many
@@ -263,24 +275,26 @@ def try_out(work: Work, fewest: int, most: int, device: torch.device) -> Trial:
     Args:
         work: Does the work for a number of images.
         fewest: Images to begin with.
+        some: Images to go on with: so many that they count beside what is done once.
         most: Images that are not exceeded.
         device: Where the work is done.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        few = many = min(fewest, most)
-        at_few = at_many = _second(work, few, device)
-        while many < most and 2 * at_many <= ENOUGH:
-            many = min(most, many * (4 if 4 * at_many <= ENOUGH else 2))
-            at_many = _once(work, many, device)
-        at_many = _again(work, many, device, at_many)
+        few, more = min(fewest, most), min(some, most)
+        at_few = _second(work, few, device)
+        trial, due = Trial(few, at_few, at_few / few), at_few <= 2 * ENOUGH
+        while trial.images < more and due:
+            at_more = _once(work, more, device)
+            # What does not grow with the images, such as the weights' update, counts once.
+            each = max((at_more - at_few) / (more - few), at_more / more / 4)
+            trial = Trial(more, at_more, each)
+            more = min(most, more * (4 if trial.of(4 * more) <= ENOUGH else 2))
+            due = trial.of(more) <= ENOUGH
+        return replace(trial, seconds=_again(work, trial.images, device, trial.seconds))
     finally:
         torch.set_num_threads(threads)
-    each = at_many / many
-    if many > few:  # what does not grow with the images, such as an update, counts once
-        each = max((at_many - at_few) / (many - few), each / 4)
-    return Trial(many, at_many, each)
 
 
 def gain_by_threads(work: Work, trial: Trial, device: torch.device) -> float:

@@ -116,9 +116,15 @@ def _with_own_paths(own: dict[str, Any], path: Path) -> dict[str, Any]:
         values = result.get(section)
         if not isinstance(values, dict) or not isinstance(values.get(key), str):
             continue
-        found = path.parent / Path(values[key]).expanduser()
-        if key == "folder" or found.is_file():
-            result[section] = {**values, key: str(found.resolve())}
+        try:
+            found = (path.parent / Path(values[key]).expanduser()).resolve()
+            is_path = key == "folder" or found.is_file()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"{path}: {section}.{key}: {values[key]!r} cannot be a path ({error})"
+            ) from None
+        if is_path:
+            result[section] = {**values, key: str(found)}
     return result
 
 

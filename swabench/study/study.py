@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from swabench.study.averaging import NEEDS_SELECTION
 from swabench.study.landscape import LandscapeSettings, Part
 from swabench.study.methods import Method
+from swabench.study.published import DatasetName
 from swabench.study.rules import ClaimRules
 from swabench.study.schedules import Schedule
 from swabench.study.settings import (
@@ -27,7 +28,7 @@ from swabench.study.settings import (
 from swabench.study.sweep import RateSweep
 from swabench.system.errors import InputError
 
-DatasetName = Literal["mnist", "fashion-mnist", "cifar10", "folder"]
+SplitName = Literal["train", "selection", "validation", "test"]
 Boundary = Literal["head", "layer4", "all"]
 BOUNDARIES: tuple[Boundary, ...] = ("head", "layer4", "all")
 Precision = Literal["float32", "bfloat16"]

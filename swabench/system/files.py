@@ -60,8 +60,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path.parent)
-    temporary.mkdir()
     try:
+        temporary.mkdir()
         yield temporary
         try:
             os.replace(temporary, path)

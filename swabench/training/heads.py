@@ -12,46 +12,55 @@ import torch
 from torch import Tensor, nn
 
 from swabench.study.settings import Settings
-from swabench.study.study import SGD, Adam, Optimizer
+from swabench.study.study import SGD, Adam, Optimizer, SplitName
 from swabench.system.device import exact_float32
 from swabench.training.learner import Splits, implementation
-from swabench.training.measurement import SplitName
 
 
 class StackedOptimizer(Protocol):
-    """An update rule for stacked runs, each with a rate of its own."""
+    """An update rule for stacked heads, each with a rate of its own.
 
-    def step(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
-        """Update all runs; parameters and gradients are of shape (R, …), rates of shape (R,)."""
+    Gradients come as the two factors of their product, so that a rule can take it where it needs
+    it: of the matrices errorᵀ·inputs, of the biases the error's sum over the minibatch.
+    """
+
+    def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
+        """Update all runs.
+
+        Args:
+            error: Gradient by the scores, shape (B, R·C).
+            inputs: Features, shape (B, D).
+            rates: Learning rates, shape (R,).
+        """
 
     def restart(self, run: int) -> None:
         """Forget what was gathered over one run's steps."""
 
 
 class StackedSGD:
-    """torch.optim.SGD for stacked runs, each with a rate of its own.
+    """torch.optim.SGD for stacked heads, each with a rate of its own.
 
     torch's own takes one rate for a tensor; here the rates are a column that multiplies the
-    rows of each run. Momentum, weight decay and Nesterov are as in torch.optim.SGD.
+    rows of each run. Momentum, weight decay and Nesterov are as in torch.optim.SGD. The momentum
+    is what the gradient's product is added to: no large tensor is made in a step.
+
+    Args:
+        settings: The update rule.
+        matrix: Stacked matrices, shape (R, C, D), updated in place.
+        bias: Stacked biases, shape (R, C), updated in place.
     """
 
-    def __init__(self, settings: SGD, parameters: Sequence[Tensor]) -> None:
+    def __init__(self, settings: SGD, matrix: Tensor, bias: Tensor) -> None:
         self._settings = settings
-        self._parameters = parameters
-        self._momentum = [torch.zeros_like(parameter) for parameter in parameters]
+        self._parameters = (matrix, bias)
+        self._momentum = (torch.zeros_like(matrix), torch.zeros_like(bias))
+        self._gradient = torch.empty_like(matrix) if settings.nesterov else None
 
-    def step(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
-        """Update all runs; parameters and gradients are of shape (R, …), rates of shape (R,)."""
-        settings = self._settings
-        for parameter, momentum, gradient in zip(
-            self._parameters, self._momentum, gradients, strict=True
+    def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
+        """Update all runs."""
+        for parameter, direction in zip(
+            self._parameters, self._directions(error, inputs), strict=True
         ):
-            if settings.weight_decay:
-                gradient = gradient.add(parameter, alpha=settings.weight_decay)
-            momentum.mul_(settings.momentum).add_(gradient)
-            direction = momentum
-            if settings.nesterov:
-                direction = gradient.add(momentum, alpha=settings.momentum)
             column = rates.view(-1, *[1] * (parameter.dim() - 1))
             parameter.addcmul_(column, direction, value=-1)
 
@@ -60,29 +69,64 @@ class StackedSGD:
         for momentum in self._momentum:
             momentum[run] = 0
 
+    def _directions(self, error: Tensor, inputs: Tensor) -> Sequence[Tensor]:
+        """What the rates multiply, of the shapes of the parameters."""
+        settings, (matrix, bias) = self._settings, self._momentum
+        if self._gradient is not None:
+            return self._nesterov(error, inputs, self._gradient)
+        matrix.flatten(0, 1).addmm_(error.t(), inputs, beta=settings.momentum)
+        bias.mul_(settings.momentum).add_(error.sum(0).view_as(bias))
+        if settings.weight_decay:
+            for momentum, parameter in zip(self._momentum, self._parameters, strict=True):
+                momentum.add_(parameter, alpha=settings.weight_decay)
+        return self._momentum
+
+    def _nesterov(self, error: Tensor, inputs: Tensor, matrix_gradient: Tensor) -> Sequence[Tensor]:
+        settings = self._settings
+        torch.mm(error.t(), inputs, out=matrix_gradient.flatten(0, 1))
+        gradients = (matrix_gradient, error.sum(0).view_as(self._momentum[1]))
+        for gradient, momentum, parameter in zip(
+            gradients, self._momentum, self._parameters, strict=True
+        ):
+            if settings.weight_decay:
+                gradient.add_(parameter, alpha=settings.weight_decay)
+            momentum.mul_(settings.momentum).add_(gradient)
+            gradient.add_(momentum, alpha=settings.momentum)
+        return gradients
+
 
 class StackedAdam:
-    """torch.optim.Adam for stacked runs: every run is a parameter group, with a rate of its own.
+    """torch.optim.Adam for stacked heads: every run is a parameter group, with its own rate.
 
     The groups' parameters are views into the stacked ones. That is a call a run, where
     `StackedSGD` makes one for all.
+
+    Args:
+        settings: The update rule.
+        matrix: Stacked matrices, shape (R, C, D), updated in place.
+        bias: Stacked biases, shape (R, C), updated in place.
     """
 
-    def __init__(self, settings: Adam, parameters: Sequence[Tensor]) -> None:
-        self._rows = [list(run) for run in zip(*parameters, strict=True)]
+    def __init__(self, settings: Adam, matrix: Tensor, bias: Tensor) -> None:
+        self._matrix_gradient, self._bias_gradient = map(torch.empty_like, (matrix, bias))
+        self._rows = [list(run) for run in zip(matrix, bias, strict=True)]
+        for rows, *gradients in zip(
+            self._rows, self._matrix_gradient, self._bias_gradient, strict=True
+        ):
+            for row, gradient in zip(rows, gradients, strict=True):
+                row.grad = gradient
         self._optimizer = torch.optim.Adam(
             [{"params": rows} for rows in self._rows],
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
         )
 
-    def step(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
-        """Update all runs; parameters and gradients are of shape (R, …), rates of shape (R,)."""
+    def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
+        """Update all runs."""
+        torch.mm(error.t(), inputs, out=self._matrix_gradient.flatten(0, 1))
+        torch.sum(error, 0, out=self._bias_gradient.flatten())
         for group, rate in zip(self._optimizer.param_groups, rates.tolist(), strict=True):
             group["lr"] = rate
-        for rows, *gradient in zip(self._rows, *gradients, strict=True):
-            for row, own in zip(rows, gradient, strict=True):
-                row.grad = own
         self._optimizer.step()
 
     def restart(self, run: int) -> None:
@@ -91,7 +135,7 @@ class StackedAdam:
             self._optimizer.state.pop(row, None)
 
 
-_OPTIMIZERS: Mapping[type[Settings], Callable[[Any, Sequence[Tensor]], StackedOptimizer]] = {
+_OPTIMIZERS: Mapping[type[Settings], Callable[[Any, Tensor, Tensor], StackedOptimizer]] = {
     SGD: StackedSGD,
     Adam: StackedAdam,
 }
@@ -117,10 +161,9 @@ class StackedHeads:
         matrix, bias = start.split([classes * features, classes], dim=1)
         self._matrix = matrix.reshape(-1, classes, features).clone()  # (R, C, D)
         self._bias = bias.clone()  # (R, C)
-        parameters = [self._matrix, self._bias]
-        self._optimizer = implementation(optimizer, _OPTIMIZERS, "stacked heads")(
-            optimizer, parameters
-        )
+        make = implementation(optimizer, _OPTIMIZERS, "stacked heads")
+        self._optimizer = make(optimizer, self._matrix, self._bias)
+        self._buffers: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     @property
     def runs(self) -> int:
@@ -139,14 +182,29 @@ class StackedHeads:
     def step(self, rows: Tensor, rates: Tensor) -> None:
         """Take one step of every run on training rows (B,) at rates (R,)."""
         train = self._splits["train"]
-        inputs, labels = train.inputs[rows], train.labels[rows]
-        logits = torch.addmm(self._bias.view(-1), inputs, self._matrix.flatten(0, 1).t())
-        # The gradient of the mean cross-entropy by the logits: (softmax − one-hot) / B.
-        error = logits.view(len(rows), self.runs, self._classes).softmax(-1)
-        error[torch.arange(len(rows), device=rows.device), :, labels] -= 1
+        inputs, scores, error = self._kept(len(rows))
+        torch.index_select(train.inputs, 0, rows, out=inputs)
+        torch.addmm(self._bias.view(-1), inputs, self._matrix.flatten(0, 1).t(), out=scores)
+        # The gradient of the mean cross-entropy by the scores: (softmax − one-hot) / B.
+        torch.softmax(scores.view_as(error), -1, out=error)
+        error[torch.arange(len(rows), device=rows.device), :, train.labels[rows]] -= 1
         error /= len(rows)
-        matrix_gradient = (error.flatten(1).t() @ inputs).view_as(self._matrix)
-        self._optimizer.step([matrix_gradient, error.sum(0)], rates)
+        self._optimizer.step(error.flatten(1), inputs, rates)
+
+    def _kept(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Tensors that every step writes anew: inputs (B, D), scores (B, R·C), error (B, R, C).
+
+        Large fresh ones would cost more in page faults than the arithmetic on them.
+        """
+        if batch not in self._buffers:
+            runs, classes, features = self._matrix.shape
+            new = self._matrix.new_empty
+            self._buffers[batch] = (
+                new(batch, features),
+                new(batch, runs * classes),
+                new(batch, runs, classes),
+            )
+        return self._buffers[batch]
 
     def restart(self, run: int, weights: Tensor) -> None:
         """Put `weights`, shape (P,), in place of a run's iterate, with momentum zero."""

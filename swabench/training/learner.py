@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from swabench.study.settings import Settings
+from swabench.study.study import SplitName
 from swabench.system.errors import InputError
-from swabench.training.measurement import SplitName
 
 Make = TypeVar("Make", bound=Callable[..., Any])
 

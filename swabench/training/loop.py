@@ -15,10 +15,11 @@ from torch import Tensor
 
 from swabench.study.averaging import NEEDS_SELECTION, AveragingPlan, GreedySoup
 from swabench.study.methods import Method, Timeline
+from swabench.study.study import SplitName
 from swabench.study.trajectories import trajectories
 from swabench.training.averages import Average, Member, average_of
 from swabench.training.learner import Learner, Splits, accuracy_and_loss, log_probabilities
-from swabench.training.measurement import Measurement, Predictor, SplitName, Statistics
+from swabench.training.measurement import Measurement, Predictor, Statistics
 
 SCORED: list[SplitName] = ["validation", "test"]
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-SplitName = Literal["train", "selection", "validation", "test"]
+from swabench.study.study import SplitName
+
 Predictor = Literal["iterate", "average", "ensemble"]
 Statistics = Literal["re-estimated", "running"]
 

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swabench.study.settings import Settings
-from swabench.study.study import SGD, Adam, Optimizer, Precision
+from swabench.study.study import SGD, Adam, Optimizer, Precision, SplitName
 from swabench.system.device import exact_float32
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.convolution import lay_out, memory_format
 from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
 from swabench.training.graph import CudaGraph
 from swabench.training.learner import Splits, implementation
-from swabench.training.measurement import SplitName
 
 Mode = Literal["training", "training, BatchNorm fixed", "evaluation"]
 
