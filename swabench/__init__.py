@@ -4,17 +4,15 @@ In a notebook, `swabench.load("results/mnist")` gives every measurement of a stu
 """
 
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from swabench.system.version import __version__
 
 if TYPE_CHECKING:  # pandas takes long to import; `load` alone needs it
     import pandas as pd
 
-try:
-    __version__ = version("swabench")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
+__all__ = ["__version__", "load"]
 
 
 def load(

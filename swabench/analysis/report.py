@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-import swabench
 from swabench.analysis import claims_text
 from swabench.analysis import table as tables
 from swabench.analysis.claims import Claim
@@ -21,6 +20,7 @@ from swabench.analysis.evidence import Verdict
 from swabench.analysis.figures import Picture
 from swabench.analysis.frame import Records, incompleteness, missing_runs
 from swabench.study.study import Study
+from swabench.system.version import __version__
 
 NO_BREAK = "\u00a0"
 
@@ -68,7 +68,7 @@ def render_report(
     return environment.get_template("report.html.j2").render(
         study=study,
         seeds=seeds,
-        version=swabench.__version__,
+        version=__version__,
         note=incompleteness(missing_runs(records, seeds)),
         findings=findings(study, rows, claims),
         comparison=tables.presentable(tables.comparison(study, rows), study),

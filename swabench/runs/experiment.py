@@ -73,9 +73,7 @@ class Experiment:
         with self._progress.task("pretraining", total, "epochs") as advance:
             for seed in missing:
                 start = Start(initial_head(FEATURES, self._materials.classes, seed))
-                diverged += self._run(
-                    study.pretrain, PRETRAINING, [Group([name])], seed, start, advance
-                )
+                diverged += self._run(study.pretrain, seed, start, [Group([name])], advance)
         _raise_if_any(diverged)
         return len(missing)
 
@@ -103,7 +101,7 @@ class Experiment:
         with self._progress.task("fine-tuning", runs * study.finetune.epochs, "epochs") as advance:
             for seed, of_seed in groups.items():
                 start = self._trained(study.pretrain.name, seed)
-                diverged += self._run(study.finetune, FINETUNING, of_seed, seed, start, advance)
+                diverged += self._run(study.finetune, seed, start, of_seed, advance)
         _raise_if_any(diverged)
         return self._recorded(list(wanted)) - before
 
@@ -174,94 +172,53 @@ class Experiment:
         weights = torch.tensor(arrays[f"weights/{record.result}"])
         return Start(weights, torch.tensor(arrays.get(f"statistics/{record.result}", [])))
 
-    def _run(
-        self,
-        stage: Stage,
-        stage_number: int,
-        groups: Sequence[Group],
-        seed: int,
-        trained: Start,
-        advance: Advance,
-    ) -> list[str]:
-        """Run groups of one seed from one start and record them; returns which diverged.
-
-        Args:
-            stage: What trains, and how.
-            stage_number: Tells the stages' data orders apart.
-            groups: Runs that take every step together.
-            seed: The runs' seed.
-            trained: What was trained before.
-            advance: Told of every epoch done.
-        """
-        start = complete(trained, stage.trainable, self._materials)
-        diverged: list[str] = []
-        for group in groups:
-            diverged += self._run_group(stage, stage_number, group, seed, start, advance)
-        return diverged
-
     def _recorded(self, seeds: Sequence[int]) -> int:
         names = list(self.study.all_methods)
         return len(names) * len(seeds) - len(self.store.missing(names, seeds))
 
-    def _run_group(
-        self,
-        stage: Stage,
-        stage_number: int,
-        group: Group,
-        seed: int,
-        start: Start,
-        advance: Advance,
+    def _run(
+        self, stage: Stage, seed: int, trained: Start, groups: Sequence[Group], advance: Advance
     ) -> list[str]:
-        """Run a group as one learner, and record the runs that have no record."""
-        began = time.monotonic()
-        try:
-            outcomes = self._outcomes(stage, stage_number, group, seed, start, advance)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise SwabenchError(self._what_to_lower(stage)) from None
-        seconds = (time.monotonic() - began) / len(group.names)
-        provenance = dict(self._materials.provenance(stage.trainable))
-        if group.source:
-            provenance["snapshots"] = group.source.arrays_sha256
-        diverged = []
-        for name, outcome in zip(group.names, outcomes, strict=True):
-            if outcome.diverged_epoch is not None:
-                diverged.append(_divergence(name, seed, outcome))
-                continue
-            self.store.write(
-                name,
-                seed,
-                outcome,
-                trained_with=group.names,
-                provenance=provenance,
-                environment=self._environment,
-                seconds=seconds,
-            )
+        """Run groups of one seed from one start, and record the runs that have no record.
+
+        Returns:
+            Which diverged, in words.
+        """
+        start = complete(trained, stage.trainable, self._materials)
+        diverged: list[str] = []
+        for group in groups:
+            began = time.monotonic()
+            try:
+                outcomes = self._outcomes(stage, seed, start, group, advance)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise SwabenchError(self._what_to_lower(stage)) from None
+            seconds = (time.monotonic() - began) / len(group.names)
+            for name, outcome in zip(group.names, outcomes, strict=True):
+                if outcome.diverged_epoch is None:
+                    self._record(stage, name, seed, outcome, group, seconds)
+                else:
+                    diverged.append(_divergence(name, seed, outcome))
         return diverged
 
     def _outcomes(
-        self,
-        stage: Stage,
-        stage_number: int,
-        group: Group,
-        seed: int,
-        start: Start,
-        advance: Advance,
+        self, stage: Stage, seed: int, start: Start, group: Group, advance: Advance
     ) -> list[Outcome]:
         """What a group's runs leave behind: trained, or made from a recorded trajectory."""
         materials = self._materials
         methods = {name: self.study.row_method(name) for name in group.names}
         splits = materials.splits(stage.trainable)
+        number = PRETRAINING if stage is self.study.pretrain else FINETUNING
         learner: Learner
         if group.source:
             snapshots = torch.tensor(group.source.arrays()["trajectory"])
             learner = ReplayedHead(splits, snapshots, materials.classes)
-            order = DataOrder(1, 1, seed, stage_number)  # a step an epoch
+            order = DataOrder(1, 1, seed, number)  # a step an epoch
         else:
             paths = len(trajectories(methods))
             learner = make_learner(self.study, stage, materials, start, paths)
-            order = DataOrder(len(splits["train"]), stage.batch_size, seed, stage_number)
+            order = DataOrder(len(splits["train"]), stage.batch_size, seed, number)
         return train(
             learner,
             run_plans(methods, stage.epochs, order.steps_per_epoch),
@@ -272,6 +229,22 @@ class Experiment:
             # A whole network's weights of every epoch would fill a disk.
             keep_trajectory=in_lockstep(self.study, stage.trainable),
             after_epoch=lambda: advance(len(methods)),
+        )
+
+    def _record(
+        self, stage: Stage, name: str, seed: int, outcome: Outcome, group: Group, seconds: float
+    ) -> None:
+        provenance = dict(self._materials.provenance(stage.trainable))
+        if group.source:
+            provenance["snapshots"] = group.source.arrays_sha256
+        self.store.write(
+            name,
+            seed,
+            outcome,
+            trained_with=group.names,
+            provenance=provenance,
+            environment=self._environment,
+            seconds=seconds,
         )
 
     def _what_to_lower(self, stage: Stage) -> str:

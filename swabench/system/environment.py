@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-import swabench
 from swabench.system.device import describe_device
+from swabench.system.version import __version__
 
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, device, threads and commit of this process."""
     return {
-        "swabench": swabench.__version__,
+        "swabench": __version__,
         "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),

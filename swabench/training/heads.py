@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from swabench.study.settings import Settings
 from swabench.study.study import SGD, Adam, Optimizer, SplitName
 from swabench.system.device import exact_float32
-from swabench.training.learner import Splits, implementation
+from swabench.training.learner import Split, Splits, implementation
 
 
 class StackedOptimizer(Protocol):
@@ -213,15 +213,21 @@ class StackedHeads:
         self._bias[run] = weights[size:]
         self._optimizer.restart(run)
 
-    @exact_float32()
     def predict(
         self, splits: Sequence[SplitName], weights: Tensor | None = None, *, running: bool = False
     ) -> tuple[list[Tensor], Tensor]:
         """Class scores of whole splits, (K, N, C) each, and no statistics, shape (K, 0)."""
         flat = self.weights() if weights is None else weights
-        inputs = [self._splits[name].inputs for name in splits]
-        scores = [stacked_logits(each, flat, self._classes) for each in inputs]
-        return scores, flat.new_empty(len(flat), 0)
+        return predict_by_heads(flat, [self._splits[name] for name in splits], self._classes)
+
+
+@exact_float32()
+def predict_by_heads(
+    weights: Tensor, splits: Sequence[Split], classes: int
+) -> tuple[list[Tensor], Tensor]:
+    """What `Learner.predict` gives for heads with flat weights (K, P): no statistics, (K, 0)."""
+    scores = [stacked_logits(split.inputs, weights, classes) for split in splits]
+    return scores, weights.new_empty(len(weights), 0)
 
 
 def stacked_logits(inputs: Tensor, weights: Tensor, classes: int) -> Tensor:

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from swabench.study.averaging import AveragingPlan
 from swabench.study.study import SplitName
-from swabench.training.heads import stacked_logits
+from swabench.training.heads import predict_by_heads
 from swabench.training.learner import Splits
 
 
@@ -50,9 +49,7 @@ class ReplayedHead:
     ) -> tuple[list[Tensor], Tensor]:
         """Class scores of whole splits, (K, N, C) each, and no statistics, shape (K, 0)."""
         flat = self.weights() if weights is None else weights
-        inputs = [self._splits[name].inputs for name in splits]
-        scores = [stacked_logits(each, flat, self._classes) for each in inputs]
-        return scores, torch.empty(len(flat), 0)
+        return predict_by_heads(flat, [self._splits[name] for name in splits], self._classes)
 
 
 def is_of_epochs(plan: AveragingPlan | None) -> bool:
