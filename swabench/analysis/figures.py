@@ -8,7 +8,8 @@ The same records give the same bytes: nothing here reads a clock or draws a rand
 """
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -125,7 +126,7 @@ def render(figure: Figure, format_: Format, caption: str, note: str = "") -> byt
         "svg": {"Date": None, "Creator": None, **words},
     }
     buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with _style():
         figure.savefig(buffer, format=format_, dpi=DPI, metadata=metadata[format_])
     return buffer.getvalue()
 
@@ -214,7 +215,7 @@ def _picture(
     name: str, drawer: Callable[[_Sources], tuple[Figure, str, str]], sources: _Sources
 ) -> Picture:
     try:
-        with mpl.rc_context(_STYLE):
+        with _style():
             figure, caption, note = drawer(sources)
     except _CannotDrawError as reason:
         return Picture(name, "", {}, skipped=str(reason))
@@ -492,6 +493,16 @@ def _flatness(sources: _Sources) -> tuple[Figure, str, str]:
 
 
 # --- pieces --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """The style above and matplotlib's own defaults: a user's matplotlibrc changes no figure."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
+
 
 _ALPHA = "α:  w = before + α (after − before)"
 _PAPER: dict[str, Any] = {
