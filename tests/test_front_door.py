@@ -149,6 +149,13 @@ def test_load_says_in_words_what_is_wrong(tmp_path: Path, content: str | None, w
         swabench.load(tmp_path)
 
 
+@pytest.mark.parametrize("seeds", [[], [7]])
+def test_load_of_seeds_that_are_not_there_is_an_error(store: RecordStore, seeds: list[int]) -> None:
+    with pytest.raises(InputError, match="no measurements at the seeds asked for"):
+        swabench.load(store.folder, seeds=seeds)
+    assert set(swabench.load(store.folder, seeds=[1])["seed"]) == {1}
+
+
 def test_load_of_no_folder_is_told() -> None:
     with pytest.raises(InputError, match="no such folder"):
         swabench.load("results/mnits")
@@ -310,6 +317,7 @@ def test_the_wheel_works_from_any_folder(tmp_path: Path) -> None:
         archive.extractall(unpacked)
     bundled = {path.name for path in (unpacked / "swabench" / "configs").glob("*.yaml")}
     assert bundled == {path.name for path in (ROOT / "configs").glob("*.yaml")}
+    assert (unpacked / "swabench" / "analysis" / "report.html.j2").is_file()
     environment = {**os.environ, "PYTHONPATH": str(unpacked)}
     code = "import swabench; print(swabench.__file__)"
     assert str(unpacked) in elsewhere(code, cwd=away, env=environment)

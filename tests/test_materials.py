@@ -136,6 +136,18 @@ def test_no_image_is_in_two_splits_and_none_is_lost(
     assert sorted([*validation, *selection]) == held_out
 
 
+def test_the_split_seed_draws_every_split(dataset: Dataset) -> None:
+    drawn = [
+        choose_rows(
+            DataSettings(validation_images=15, training_images=20, test_images=10, split_seed=seed),
+            dataset,
+        )
+        for seed in (0, 1, 2)
+    ]
+    for name in SPLITS:
+        assert len({tuple(rows[name].tolist()) for rows in drawn}) == 3
+
+
 @given(
     st.lists(st.integers(0, CLASSES - 1), min_size=8, max_size=40),
     st.integers(1, 4),
@@ -285,18 +297,22 @@ def test_images_are_normalised_by_this_data_set_or_by_imagenets_published_number
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_frozen_layers_without_a_cache_work_in_the_studys_precision(
+def test_frozen_layers_without_a_cache_see_the_studys_size_and_precision(
     monkeypatch: pytest.MonkeyPatch, precision: Precision
 ) -> None:
     def frozen_part(_: nn.Module, boundary: Boundary) -> nn.Sequential:
         assert boundary == "layer4"
-        return nn.Sequential(nn.Conv2d(3, 2, 3))
+        return nn.Sequential(nn.Conv2d(3, 2, 3, stride=2))
 
     monkeypatch.setattr(module, "frozen_part", frozen_part)
-    layers = materials(precision=precision, cache_features=False).frozen_layers("layer4")
-    assert layers is not None
-    output = layers(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
-    assert output.dtype == getattr(torch, precision)
+    found = materials({"image_size": 11}, precision=precision, cache_features=False)
+    images = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    whole, below = found.frozen_layers("all"), found.frozen_layers("layer4")
+    assert whole is not None
+    assert below is not None
+    assert whole(images).shape == (1, 3, 11, 11)
+    assert below(images).shape == (1, 2, 5, 5)
+    assert below(images).dtype == getattr(torch, precision)
 
 
 def test_cached_layers_are_not_run_again() -> None:

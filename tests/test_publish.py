@@ -138,8 +138,9 @@ print(json.dumps({name: hashlib.sha256(content).hexdigest() for name, content in
 def test_the_same_records_give_the_same_bytes_elsewhere(
     store: RecordStore, published: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """In a process whose clock, random numbers, order of sets, place and locale are others."""
+    """With other clock, random numbers, order of sets, place, locale and matplotlibrc."""
     target = tmp_path / "moved"
+    (tmp_path / "matplotlibrc").write_text("axes.facecolor: yellow\nlines.linestyle: --\n")
     for name in ("runs", "landscape"):
         source = store.folder / name
         for path in sorted(source.rglob("*"), reverse=True):  # listed in another order
@@ -147,7 +148,13 @@ def test_the_same_records_give_the_same_bytes_elsewhere(
                 copy = target / "smoke" / path.relative_to(store.folder)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(path.read_bytes())
-    other = {"PYTHONHASHSEED": "1", "SOURCE_DATE_EPOCH": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    other = {
+        "PYTHONHASHSEED": "1",
+        "SOURCE_DATE_EPOCH": "1",
+        "TZ": "Asia/Tokyo",
+        "LC_ALL": "C",
+        "MATPLOTLIBRC": str(tmp_path),
+    }
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, str(target)],
         env={**os.environ, **other}, capture_output=True, text=True, check=False,

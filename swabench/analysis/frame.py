@@ -110,7 +110,8 @@ def load_folder(folder: Path, config: str | None, seeds: Sequence[int] | None) -
     if has_runs(folder):
         manifest = _manifest(folder)
         for study in _candidates(folder, config, manifest):
-            there = seeds or sorted({*study.seeds, *manifest.get("seeds", [])})
+            known = sorted({*study.seeds, *manifest.get("seeds", [])})
+            there = known if seeds is None else list(seeds)
             # A record's name does not depend on the study's, so the folder may be renamed.
             store = RecordStore.to_read(
                 folder.parent, study.model_copy(update={"name": folder.name})

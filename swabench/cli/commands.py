@@ -11,15 +11,16 @@ from swabench import __version__
 from swabench.cli import plan
 from swabench.cli.options import (
     DEFAULT_RESULTS,
+    Asked,
+    AskedWork,
     ConfigOption,
     DeviceOption,
     JsonOption,
     MethodOption,
     QuietOption,
     ResultsOption,
-    SeedsOption,
     ThreadsOption,
-    chosen_study,
+    with_options,
 )
 from swabench.cli.printing import (
     err,
@@ -41,7 +42,6 @@ from swabench.system.errors import DivergedError, SwabenchError
 if TYPE_CHECKING:
     from swabench.analysis.publish import Publication, Published
     from swabench.records import RecordStore
-    from swabench.runs.experiment import Experiment
 
 INTERRUPTED = 130
 
@@ -101,30 +101,17 @@ def data(config: ConfigOption = "mnist", quiet: QuietOption = False) -> None:
 
 
 @app.command()
-def pretrain(
-    config: ConfigOption = "mnist",
-    results: ResultsOption = DEFAULT_RESULTS,
-    seeds: SeedsOption = None,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    quiet: QuietOption = False,
-) -> None:
+@with_options
+def pretrain(asked: AskedWork) -> None:
     """Pretrain the weights that every method starts from (the paper: Adam), once per seed."""
-    study, chosen = chosen_study(config, seeds)
-    done = _experiment(study, results, device, threads, quiet).pretrain(chosen)
+    study, chosen = asked.study()
+    done = asked.experiment(study).pretrain(chosen)
     say(f"pretraining: {done} seeds trained, {len(chosen) - done} already done")
 
 
 @app.command()
-def finetune(
-    method: MethodOption,
-    config: ConfigOption = "mnist",
-    results: ResultsOption = DEFAULT_RESULTS,
-    seeds: SeedsOption = None,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    quiet: QuietOption = False,
-) -> None:
+@with_options
+def finetune(asked: AskedWork, method: MethodOption) -> None:
     """Fine-tune by one or several methods; pretraining runs first if it is missing.
 
     Final layers of one seed train together at little more than the cost of one, so all of that
@@ -132,92 +119,66 @@ def finetune(
 
     Example: swabench finetune --method swa --method sgd --seeds 3
     """
-    study, chosen = chosen_study(config, seeds)
+    study, chosen = asked.study()
     methods = study.select_methods(method)
-    experiment = _experiment(study, results, device, threads, quiet)
-    asked = len(methods) * len(chosen)
+    experiment = asked.experiment(study)
+    wanted = len(methods) * len(chosen)
     missing = len(experiment.store.missing(methods, chosen))
     done = experiment.finetune(methods, chosen)
     beside = f" (and {done - missing} that train together with them)" if done > missing else ""
-    say(f"fine-tuning: {missing} runs done{beside}, {asked - missing} already done")
+    say(f"fine-tuning: {missing} runs done{beside}, {wanted - missing} already done")
 
 
 @app.command()
-def landscape(
-    config: ConfigOption = "mnist",
-    results: ResultsOption = DEFAULT_RESULTS,
-    seeds: SeedsOption = None,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    quiet: QuietOption = False,
-) -> None:
+@with_options
+def landscape(asked: AskedWork) -> None:
     """Measure the loss around the final weights: lines, plane, rays, sharpness, Hessian."""
-    study, chosen = chosen_study(config, seeds)
-    experiment = _experiment(study, results, device, threads, quiet)
+    study, chosen = asked.study()
+    experiment = asked.experiment(study)
     done = experiment.survey(chosen)
     say(f"landscape: {done} parts measured, the others already done")
     _print(_publication(study, experiment.store, chosen).landscape(), experiment.store)
 
 
 @app.command()
-def table(
-    config: ConfigOption = "mnist",
-    results: ResultsOption = DEFAULT_RESULTS,
-    seeds: SeedsOption = None,
-    json: JsonOption = False,
-) -> None:
+@with_options
+def table(asked: Asked, json: JsonOption = False) -> None:
     """Write the comparison table (CSV, Markdown, LaTeX) and the manifest, from records alone."""
-    _publish(lambda publication: publication.table(), config, results, seeds, json)
+    _publish(lambda publication: publication.table(), asked, json)
 
 
 @app.command()
-def figures(
-    config: ConfigOption = "mnist",
-    results: ResultsOption = DEFAULT_RESULTS,
-    seeds: SeedsOption = None,
-) -> None:
+@with_options
+def figures(asked: Asked) -> None:
     """Draw the figures (PNG and SVG), from records alone."""
-    _publish(lambda publication: publication.figures(), config, results, seeds)
+    _publish(lambda publication: publication.figures(), asked)
 
 
 @app.command()
-def claims(
-    config: ConfigOption = "mnist",
-    results: ResultsOption = DEFAULT_RESULTS,
-    seeds: SeedsOption = None,
-    json: JsonOption = False,
-) -> None:
+@with_options
+def claims(asked: Asked, json: JsonOption = False) -> None:
     """Decide the paper's claims by the study's rules, from records alone."""
-    _publish(lambda publication: publication.claims(), config, results, seeds, json)
+    _publish(lambda publication: publication.claims(), asked, json)
 
 
 @app.command()
-def report(
-    config: ConfigOption = "mnist",
-    results: ResultsOption = DEFAULT_RESULTS,
-    seeds: SeedsOption = None,
-) -> None:
+@with_options
+def report(asked: Asked) -> None:
     """Write report.html: table, figures, claims, settings and manifest on one page."""
-    _publish(lambda publication: publication.report(), config, results, seeds)
+    _publish(lambda publication: publication.report(), asked)
 
 
 @app.command()
-def reproduce(
-    config: ConfigOption = "mnist",
-    results: ResultsOption = DEFAULT_RESULTS,
-    seeds: SeedsOption = None,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    quiet: QuietOption = False,
-) -> None:
+@with_options
+def reproduce(asked: AskedWork) -> None:
     """Run everything: data, all runs, landscape, table, figures, claims, report.
 
     Finished runs are skipped, so interrupted studies resume.
     """
     from swabench.landscape.survey import unsurveyable
 
-    study, chosen = chosen_study(config, seeds)
-    experiment = _experiment(study, results, device, threads, quiet)
+    study, chosen = asked.study()
+    experiment = asked.experiment(study)
     experiment.pretrain(chosen)
     problems = []
     try:
@@ -241,7 +202,7 @@ def reproduce(
     if found := dict.fromkeys(problem for problem in problems if problem):
         raise SwabenchError("\n".join(found))
     if study.finetune.trainable == "head":
-        for line in plan.next_study(device):
+        for line in plan.next_study(asked.device):
             say(line)
 
 
@@ -266,7 +227,7 @@ def export(
 
     study = load_study(config)
     check_output(output)
-    experiment = _experiment(study, results, device, threads, quiet)
+    experiment = AskedWork(config, results, None, device, threads, quiet).experiment(study)
     state = experiment.export(method, seed)
     write_state(state, output)
     mean, deviation = experiment.normalization()
@@ -293,18 +254,17 @@ def methods(config: ConfigOption = "mnist") -> None:
     say(f"{len(study.methods)} rows on {len(paths)} trajectories, each trained once per seed.")
     width = max(1, min(4, (out.width - 2) // epochs))
     for name, method in study.methods.items():
-        plan = method.averaging.describe() if method.averaging else "no averaging"
-        say(f"\n{name} ({method.title})\n  rate {method.rate.describe()}; {plan}")
+        averaging = method.averaging.describe() if method.averaging else "no averaging"
+        say(f"\n{name} ({method.title})\n  rate {method.rate.describe()}; {averaging}")
         for line in draw_rate(timelines[name], highest, epochs, width):
             if line.strip():
                 say(f"  {line}")
 
 
 @app.command()
+@with_options
 def validate(
-    config: ConfigOption = "mnist",
-    results: ResultsOption = DEFAULT_RESULTS,
-    seeds: SeedsOption = None,
+    asked: Asked,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     json: JsonOption = False,
@@ -312,26 +272,15 @@ def validate(
     """Check a study without running it: what it would run, and about how long that takes."""
     from swabench.system.device import choose_device, use_threads
 
-    study, chosen = chosen_study(config, seeds)
+    study, chosen = asked.study()
     target = choose_device(device)
     use_threads(threads)
-    planned = plan.planned(study, results, chosen, target)
+    planned = plan.planned(study, asked.results, chosen, target)
     if json:
         say_json(planned)
         return
     for line in plan.in_words(planned):
         say(line)
-
-
-def _experiment(
-    study: Study, results: Path, device: str, threads: int | None, quiet: bool
-) -> "Experiment":
-    from swabench.data.datasets import user_cache
-    from swabench.runs.experiment import Experiment
-    from swabench.system.device import choose_device, use_threads
-
-    use_threads(threads)
-    return Experiment(study, results, choose_device(device), user_cache(), progress(quiet))
 
 
 def _publication(study: Study, store: "RecordStore", seeds: list[int]) -> "Publication":
@@ -341,17 +290,13 @@ def _publication(study: Study, store: "RecordStore", seeds: list[int]) -> "Publi
 
 
 def _publish(
-    document: "Callable[[Publication], Published]",
-    config: str,
-    results: Path,
-    seeds: str | None,
-    json: bool = False,
+    document: "Callable[[Publication], Published]", asked: Asked, json: bool = False
 ) -> None:
     """Write one document; what is missing ends in an error, after everything else was printed."""
     from swabench.records import RecordStore
 
-    study, chosen = chosen_study(config, seeds)
-    store = RecordStore.to_read(results, study)
+    study, chosen = asked.study()
+    store = RecordStore.to_read(asked.results, study)
     published = document(_publication(study, store, chosen))
     if json:
         say_json(published.content)

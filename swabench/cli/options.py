@@ -1,13 +1,21 @@
 """The options that several commands share, and what they accept."""
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from swabench.cli.printing import progress
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.study import MOST_SEEDS, Study
 from swabench.system.errors import InputError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none
+    from swabench.runs.experiment import Experiment
 
 DEFAULT_RESULTS = Path("results")
 
@@ -80,14 +88,67 @@ JsonOption = Annotated[
 ]
 
 
-def chosen_study(config: str, seeds: str | None) -> tuple[Study, list[int]]:
-    """The study that was asked for, and its seeds or those given instead.
+@dataclass(frozen=True)
+class Asked:
+    """The options of every command that reads records."""
 
-    Raises:
-        InputError: One of the two options is wrong.
+    config: ConfigOption = "mnist"
+    results: ResultsOption = DEFAULT_RESULTS
+    seeds: SeedsOption = None
+
+    def study(self) -> tuple[Study, list[int]]:
+        """The study that was asked for, and its seeds or those given instead.
+
+        Raises:
+            InputError: One of the two options is wrong.
+        """
+        study = load_study(self.config)
+        return study, list(study.seeds) if self.seeds is None else parse_seeds(self.seeds)
+
+
+@dataclass(frozen=True)
+class AskedWork(Asked):
+    """The options of every command that computes."""
+
+    device: DeviceOption = "auto"
+    threads: ThreadsOption = None
+    quiet: QuietOption = False
+
+    def experiment(self, study: Study) -> "Experiment":
+        """What does the work, on the device and with the threads that were asked for."""
+        from swabench.data.datasets import user_cache
+        from swabench.runs.experiment import Experiment
+        from swabench.system.device import choose_device, use_threads
+
+        use_threads(self.threads)
+        device = choose_device(self.device)
+        return Experiment(study, self.results, device, user_cache(), progress(self.quiet))
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the fields of its parameter `asked` as options, as typer needs them.
+
+    An option that many commands share is written once, as a field of `Asked` or `AskedWork`.
     """
-    study = load_study(config)
-    return study, list(study.seeds) if seeds is None else parse_seeds(seeds)
+    signature = inspect.signature(command)
+    own = dict(signature.parameters)
+    kind = own.pop("asked").annotation
+    shared = inspect.signature(kind).parameters
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        asked = kind(**{name: given.pop(name) for name in shared})
+        command(asked=asked, **given)
+
+    required = [p for p in own.values() if p.default is p.empty]
+    optional = [p for p in own.values() if p.default is not p.empty]
+    parameters = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for p in (*required, *shared.values(), *optional)
+    ]
+    vars(run)["__signature__"] = signature.replace(parameters=parameters)
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
 
 
 def parse_seeds(text: str) -> list[int]:

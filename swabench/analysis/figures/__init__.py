@@ -9,14 +9,12 @@ The same records give the same bytes: nothing here reads a clock or draws a rand
 
 from collections.abc import Callable, Sequence
 
-import matplotlib as mpl
-
 from swabench.analysis.figures.curves import average, phases
 from swabench.analysis.figures.forest import forest
 from swabench.analysis.figures.landscape import flatness, line, plane
 from swabench.analysis.figures.picture import FORMATS, CannotDrawError, Drawn, Picture
 from swabench.analysis.figures.sources import Sources
-from swabench.analysis.figures.style import DPI, HEIGHT, STYLE, WIDTH, render
+from swabench.analysis.figures.style import DPI, HEIGHT, WIDTH, plain_style, render
 from swabench.analysis.frame import collect
 from swabench.records import RecordStore
 from swabench.study.study import Study
@@ -44,7 +42,7 @@ def draw(study: Study, store: RecordStore, seeds: Sequence[int]) -> list[Picture
 
 def _picture(name: str, drawer: Callable[[Sources], Drawn], sources: Sources) -> Picture:
     try:
-        with mpl.rc_context(STYLE):
+        with plain_style():
             figure, caption, note = drawer(sources)
     except CannotDrawError as reason:
         return Picture(name, "", {}, skipped=str(reason))

@@ -1,7 +1,8 @@
 """How figures look, and how they become bytes."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
@@ -51,6 +52,15 @@ STYLE: dict[Any, Any] = {
 }
 
 
+@contextmanager
+def plain_style() -> Iterator[None]:
+    """The style above and matplotlib's own defaults: a user's matplotlibrc changes no figure."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
 def render(figure: Figure, format_: Format, caption: str, note: str = "") -> bytes:
     """A figure as bytes, the same every time; an SVG carries its caption as metadata."""
     words = {"Title": caption, "Description": f"{caption} {note}".strip()}
@@ -59,6 +69,6 @@ def render(figure: Figure, format_: Format, caption: str, note: str = "") -> byt
         "svg": {"Date": None, "Creator": None, **words},
     }
     buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with plain_style():
         figure.savefig(buffer, format=format_, dpi=DPI, metadata=metadata[format_])
     return buffer.getvalue()
