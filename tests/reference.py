@@ -11,8 +11,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from swabench.study.averaging import Newest
 from swabench.study.methods import Method
+from swabench.study.optimizers import SGD
 from swabench.study.schedules import Constant, Cyclical, Multiplicative, Triangular
-from swabench.study.study import SGD
 
 Batches = Sequence[Sequence[Tensor]]
 

@@ -27,9 +27,10 @@ from swabench.runs.probes import Counts, LearnerCosts, Probes, try_out
 from swabench.study.averaging import EqualMean
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method
+from swabench.study.optimizers import SGD
 from swabench.study.published import PUBLISHED_SIZES, Sizes
 from swabench.study.schedules import Constant
-from swabench.study.study import SGD, DataSettings, SplitName, Stage, Study
+from swabench.study.study import DataSettings, SplitName, Stage, Study
 from swabench.study.trajectories import trajectories
 from swabench.system.errors import InputError, SwabenchError
 from swabench.training.backbone import frozen_part

@@ -19,11 +19,10 @@ from swabench.study.averaging import (
 from swabench.study.identity import Identities, NamedFiles
 from swabench.study.loading import load_study
 from swabench.study.methods import Method
+from swabench.study.optimizers import SGD, Adam, Lookahead, ScheduleFreeSGD
 from swabench.study.schedules import Schedule
 from swabench.study.settings import AddedLater, Settings, what_results_depend_on
 from swabench.study.study import (
-    SGD,
-    Adam,
     BackboneSettings,
     DataSettings,
     Pretraining,
@@ -170,6 +169,18 @@ CHANGES: dict[str, Any] = {
     "pretrain.trainable": "head",
 }
 
+for kind, changes in {
+    "schedule-free-sgd": {"momentum": 0.8, "weight_decay": 0.1},
+    "lookahead": {"momentum": 0.8, "weight_decay": 0.1, "nesterov": True, "steps": 7, "alpha": 0.3},
+}.items():
+    WHOLE["methods"][kind] = {
+        "title": kind,
+        "rate": {"schedule": "constant", "learning_rate": 0.01},
+        "optimizer": {"name": kind},
+    }
+    CHANGES |= {f"methods.{kind}.optimizer.{key}": value for key, value in changes.items()}
+CHANGES["methods.constant.optimizer"] = {"name": "lookahead"}
+
 CHANGES_NOTHING: dict[str, Any] = {
     "data.folder": "/somewhere/else",
     "backbone.cache_features": False,
@@ -254,12 +265,15 @@ def test_every_setting_has_a_case() -> None:
         *(key for name, p in plans.items() for key in fields(p, f"methods.{name}.averaging")),
         *fields(Adam, "pretrain.optimizer"),
         *fields(SGD, "finetune.optimizer"),
+        *fields(ScheduleFreeSGD, "methods.schedule-free-sgd.optimizer"),
+        *fields(Lookahead, "methods.lookahead.optimizer"),
         *(key for name, s in schedules.items() for key in fields(s, f"methods.{name}.rate")),
     }
     # What is a section, or a word that says which kind of section follows.
     sections = {
         *(f"{stage}.{part}" for stage in ("pretrain", "finetune") for part in ("optimizer",)),
         *(f"{stage}.optimizer.name" for stage in ("pretrain", "finetune")),
+        *(f"methods.{kind}.optimizer.name" for kind in ("schedule-free-sgd", "lookahead")),
         *(f"methods.{name}.rate.schedule" for name in schedules),
         *(f"methods.{name}.averaging.plan" for name in plans),
         "methods.greedy-soup.averaging.phases",  # always 1

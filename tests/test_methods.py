@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from swabench.study.averaging import EqualMean
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method
+from swabench.study.optimizers import SGD
 from swabench.study.schedules import Constant, Cyclical
-from swabench.study.study import SGD
 from tests.reference import torch_optimizer
 
 CONSTANT = Constant(schedule="constant", learning_rate=0.01)

@@ -6,8 +6,8 @@ import torch
 from swabench.study.averaging import EqualMean
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method
+from swabench.study.optimizers import SGD
 from swabench.study.schedules import Constant, Cyclical
-from swabench.study.study import SGD
 from swabench.study.trajectories import trajectories
 from swabench.training.heads import StackedHeads
 from swabench.training.loop import DataOrder, Outcome, RunPlan, train

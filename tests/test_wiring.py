@@ -32,7 +32,8 @@ from swabench.runs.features import Features
 from swabench.runs.learners import Start, make_learner
 from swabench.runs.materials import Materials
 from swabench.study.loading import load_study
-from swabench.study.study import SGD, Boundary, SplitName, Study
+from swabench.study.optimizers import SGD
+from swabench.study.study import Boundary, SplitName, Study
 from swabench.system.errors import InputError
 from swabench.system.progress import SilentProgress
 from swabench.training.learner import Split

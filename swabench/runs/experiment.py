@@ -217,7 +217,9 @@ class Experiment:
             order = DataOrder(1, 1, seed, number)  # a step an epoch
         else:
             paths = len(trajectories(methods))
-            learner = make_learner(self.study, stage, materials, start, paths)
+            own = next(iter(methods.values())).optimizer  # a group shares one
+            optimized = stage.model_copy(update={"optimizer": own}) if own else stage
+            learner = make_learner(self.study, optimized, materials, start, paths)
             order = DataOrder(len(splits["train"]), stage.batch_size, seed, number)
         return train(
             learner,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from swabench.records import Record, RecordStore
 from swabench.runs.learners import in_lockstep
 from swabench.study.study import Study
-from swabench.study.trajectories import trajectories
+from swabench.study.trajectories import by_optimizer, trajectories
 from swabench.training.replay import is_of_epochs
 
 
@@ -33,13 +33,13 @@ class Group:
 def groups_of(study: Study, store: RecordStore, wanted: Sequence[str], seed: int) -> list[Group]:
     """The groups that give all wanted runs of a seed their records.
 
-    Heads all train together; of networks, those that observe one trajectory.
+    Heads train together where they share an optimizer; of networks, those on one trajectory.
     """
     methods = study.all_methods
     lockstep = in_lockstep(study, study.finetune.trainable)
     records = {name: store.find(name, seed) for name in methods}
     found: list[Group] = []
-    for together in [list(methods)] if lockstep else trajectories(methods):
+    for together in by_optimizer(methods) if lockstep else trajectories(methods):
         identities = {name: store.identity(name, seed) for name in together}
         recorded = {name: record for name in together if (record := records[name])}
         groups = lockstep_groups(identities, {n: r.trained_with for n, r in recorded.items()})

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swabench.study.averaging import AveragingPlan, BasePlan, GreedySoup
-from swabench.study.schedules import Cyclical, Schedule, iterations
-from swabench.study.settings import CHANGES_NO_RESULT, Settings
+from swabench.study.optimizers import Optimizer, ScheduleFreeSGD
+from swabench.study.schedules import Constant, Cyclical, Schedule, iterations
+from swabench.study.settings import CHANGES_NO_RESULT, AddedLater, Settings
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class Method(Settings):
         title: The row's name in words, for tables and figures.
         rate: The learning-rate schedule.
         averaging: The averaging plan; without one the iterate itself is the result.
+        optimizer: An optimizer of its own, in place of the stage's.
         paper_accuracy: The paper's number for this row, in percent, where it has one.
     """
 
     title: Annotated[str, CHANGES_NO_RESULT]
     rate: Schedule
     averaging: AveragingPlan | None = None
+    optimizer: Annotated[Optimizer | None, AddedLater(neutral=None)] = None
     paper_accuracy: Annotated[float | None, CHANGES_NO_RESULT] = None
 
     def check(self, epochs: int) -> None:
@@ -53,6 +56,8 @@ class Method(Settings):
             ValueError: Names the key that does not fit and the nearest mend.
         """
         plan = self.averaging
+        if isinstance(self.optimizer, ScheduleFreeSGD):
+            self._check_schedule_free()
         ramps = self.rate.warmup_epochs + self.rate.cooldown_epochs
         if ramps > epochs / (plan.phases if plan else 1):
             raise ValueError(
@@ -87,6 +92,15 @@ class Method(Settings):
                     f"of rate.cycle_epochs ({self.rate.cycle_epochs:g}), so captures would miss "
                     "the rate's minimum"
                 )
+
+    def _check_schedule_free(self) -> None:
+        """It averages by itself, and its rate is constant after a warm-up."""
+        if self.averaging:
+            raise ValueError("averaging: schedule-free-sgd averages by itself; take it out")
+        if not isinstance(self.rate, Constant) or self.rate.cooldown_epochs:
+            raise ValueError(
+                "rate: schedule-free-sgd wants a constant rate, with a warm-up or without"
+            )
 
     def timeline(self, epochs: int, steps_per_epoch: int) -> Timeline:
         """Compile to what happens at each of `epochs * steps_per_epoch` iterations."""

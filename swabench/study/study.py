@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from swabench.study.averaging import NEEDS_SELECTION
 from swabench.study.landscape import LandscapeSettings, Part
 from swabench.study.methods import Method
+from swabench.study.optimizers import Optimizer, ScheduleFreeSGD
 from swabench.study.published import DatasetName
 from swabench.study.rules import ClaimRules
 from swabench.study.schedules import Schedule
@@ -20,7 +21,6 @@ from swabench.study.settings import (
     CHANGES_NO_RESULT,
     AddedLater,
     Count,
-    Fraction,
     Name,
     SeedNumber,
     Settings,
@@ -99,33 +99,6 @@ class BackboneSettings(Settings):
     standardize_features: bool = Field(default=True, strict=True)
     precision: Precision = "float32"
     cache_features: Annotated[bool, CHANGES_NO_RESULT] = Field(default=True, strict=True)
-
-
-class SGD(Settings):
-    """Stochastic gradient descent, as `torch.optim.SGD`."""
-
-    name: Literal["sgd"]
-    momentum: Fraction = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 0
-    nesterov: bool = Field(default=False, strict=True)
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> "SGD":
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov: true needs a momentum above 0")
-        return self
-
-
-class Adam(Settings):
-    """Adam, as `torch.optim.Adam`."""
-
-    name: Literal["adam"]
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.999
-    weight_decay: Annotated[float, Field(ge=0)] = 0
-
-
-Optimizer = Annotated[SGD | Adam, Field(discriminator="name")]
 
 
 class Stage(Settings):
@@ -247,6 +220,12 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Study":
+        for stage in ("pretrain", "finetune"):
+            if isinstance(getattr(self, stage).optimizer, ScheduleFreeSGD):
+                raise ValueError(
+                    f"{stage}.optimizer: 'schedule-free-sgd' is for single methods; set it as "
+                    "a method's optimizer"
+                )
         for name, method in self.methods.items():
             try:
                 method.check(self.finetune.epochs)

@@ -22,5 +22,13 @@ def trajectories(methods: Mapping[str, Method]) -> list[list[str]]:
 def _path(method: Method) -> str:
     """A text that is the same for methods on one trajectory."""
     plan = method.averaging
-    restarting = what_results_depend_on(plan) if plan and plan.phases > 1 else None
-    return repr((what_results_depend_on(method.rate), restarting))
+    parts = [method.rate, method.optimizer, plan if plan and plan.phases > 1 else None]
+    return repr([part and what_results_depend_on(part) for part in parts])
+
+
+def by_optimizer(methods: Mapping[str, Method]) -> list[list[str]]:
+    """Names of the methods that share an optimizer: only those can be rows of one tensor."""
+    found: dict[str, list[str]] = {}
+    for name, method in methods.items():
+        found.setdefault(repr(method.optimizer), []).append(name)
+    return list(found.values())

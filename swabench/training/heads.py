@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from swabench.study.optimizers import SGD, Adam, BaseSGD, Lookahead, Optimizer, ScheduleFreeSGD
 from swabench.study.settings import Settings
-from swabench.study.study import SGD, Adam, Optimizer, SplitName
+from swabench.study.study import SplitName
 from swabench.system.device import exact_float32
 from swabench.training.learner import Split, Splits, implementation
 
@@ -34,7 +35,10 @@ class StackedOptimizer(Protocol):
         """
 
     def restart(self, run: int) -> None:
-        """Forget what was gathered over one run's steps."""
+        """Forget what was gathered over one run's steps, whose weights are new."""
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """The weights that are measured and kept: matrices (R, C, D) and biases (R, C)."""
 
 
 class StackedSGD:
@@ -50,7 +54,7 @@ class StackedSGD:
         bias: Stacked biases, shape (R, C), updated in place.
     """
 
-    def __init__(self, settings: SGD, matrix: Tensor, bias: Tensor) -> None:
+    def __init__(self, settings: BaseSGD, matrix: Tensor, bias: Tensor) -> None:
         self._settings = settings
         self._parameters = (matrix, bias)
         self._momentum = (torch.zeros_like(matrix), torch.zeros_like(bias))
@@ -61,13 +65,16 @@ class StackedSGD:
         for parameter, direction in zip(
             self._parameters, self._directions(error, inputs), strict=True
         ):
-            column = rates.view(-1, *[1] * (parameter.dim() - 1))
-            parameter.addcmul_(column, direction, value=-1)
+            parameter.addcmul_(_column(rates, parameter), direction, value=-1)
 
     def restart(self, run: int) -> None:
         """Forget the momentum of one run."""
         for momentum in self._momentum:
             momentum[run] = 0
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """The weights that steps are taken of."""
+        return self._parameters
 
     def _directions(self, error: Tensor, inputs: Tensor) -> Sequence[Tensor]:
         """What the rates multiply, of the shapes of the parameters."""
@@ -108,6 +115,7 @@ class StackedAdam:
     """
 
     def __init__(self, settings: Adam, matrix: Tensor, bias: Tensor) -> None:
+        self._parameters = (matrix, bias)
         self._matrix_gradient, self._bias_gradient = map(torch.empty_like, (matrix, bias))
         self._rows = [list(run) for run in zip(matrix, bias, strict=True)]
         for rows, *gradients in zip(
@@ -134,10 +142,98 @@ class StackedAdam:
         for row in self._rows[run]:
             self._optimizer.state.pop(row, None)
 
+    def result(self) -> tuple[Tensor, Tensor]:
+        """The weights that steps are taken of."""
+        return self._parameters
+
+
+class StackedLookahead(StackedSGD):
+    """Lookahead over stacked SGD: slow weights that the fast ones are drawn back to.
+
+    Args:
+        settings: The update rule.
+        matrix: Stacked matrices, shape (R, C, D), updated in place.
+        bias: Stacked biases, shape (R, C), updated in place.
+    """
+
+    def __init__(self, settings: Lookahead, matrix: Tensor, bias: Tensor) -> None:
+        super().__init__(settings, matrix, bias)
+        self._lookahead = settings
+        self._slow = (matrix.clone(), bias.clone())
+        self._steps = 0
+
+    def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
+        """Update all runs; after every k steps fast and slow weights meet."""
+        super().step(error, inputs, rates)
+        self._steps += 1
+        if self._steps % self._lookahead.steps == 0:
+            for slow, fast in zip(self._slow, self._parameters, strict=True):
+                fast.copy_(slow.lerp_(fast, self._lookahead.alpha))
+
+    def restart(self, run: int) -> None:
+        """Begin the slow weights of one run where its weights are now."""
+        super().restart(run)
+        for slow, fast in zip(self._slow, self._parameters, strict=True):
+            slow[run] = fast[run]
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """The slow weights."""
+        return self._slow
+
+
+class StackedScheduleFree:
+    """Schedule-Free SGD for stacked heads, each with a rate of its own.
+
+    Args:
+        settings: The update rule.
+        matrix: Stacked matrices, shape (R, C, D); y, where gradients are taken, in place.
+        bias: Stacked biases, shape (R, C); likewise.
+    """
+
+    def __init__(self, settings: ScheduleFreeSGD, matrix: Tensor, bias: Tensor) -> None:
+        self._settings = settings
+        self._y = (matrix, bias)
+        self._z = (matrix.clone(), bias.clone())
+        self._x = (matrix.clone(), bias.clone())
+        self._highest = matrix.new_zeros(len(matrix))  # rates so far, and their squares' sum
+        self._total = matrix.new_zeros(len(matrix))
+
+    def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
+        """Update all runs."""
+        gradients = ((error.t() @ inputs).view_as(self._y[0]), error.sum(0).view_as(self._y[1]))
+        self._highest = torch.maximum(self._highest, rates)
+        self._total += self._highest**2
+        share = self._highest**2 / self._total
+        for y, z, x, gradient in zip(self._y, self._z, self._x, gradients, strict=True):
+            if self._settings.weight_decay:
+                gradient.add_(y, alpha=self._settings.weight_decay)
+            z.addcmul_(_column(rates, z), gradient, value=-1)
+            x.lerp_(z, _column(share, x))
+            y.copy_(torch.lerp(z, x, self._settings.momentum))
+
+    def restart(self, run: int) -> None:
+        """It averages by itself, so no average ever takes its weights' place.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("schedule-free-sgd cannot start again from an average")
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """x, the mean of z."""
+        return self._x
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    """One value a run, shape (R,), to multiply a tensor (R, …)."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
 
 _OPTIMIZERS: Mapping[type[Settings], Callable[[Any, Tensor, Tensor], StackedOptimizer]] = {
     SGD: StackedSGD,
     Adam: StackedAdam,
+    ScheduleFreeSGD: StackedScheduleFree,
+    Lookahead: StackedLookahead,
 }
 
 
@@ -172,7 +268,8 @@ class StackedHeads:
 
     def weights(self) -> Tensor:
         """The iterates' weights now, shape (R, P); a copy."""
-        return torch.cat([self._matrix.flatten(1), self._bias], dim=1)
+        matrix, bias = self._optimizer.result()
+        return torch.cat([matrix.flatten(1), bias], dim=1)
 
     @property
     def reestimates(self) -> bool:

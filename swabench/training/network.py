@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from swabench.study.optimizers import SGD, Adam, BaseSGD, Lookahead, Optimizer, ScheduleFreeSGD
 from swabench.study.settings import Settings
-from swabench.study.study import SGD, Adam, Optimizer, Precision, SplitName
+from swabench.study.study import Precision, SplitName
 from swabench.system.device import exact_float32
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.convolution import lay_out, memory_format
 from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
 from swabench.training.graph import CudaGraph
 from swabench.training.learner import Splits, implementation
+from swabench.training.slow_weights import HasResult, LookaheadSGD, ScheduleFree
 
 Mode = Literal["training", "training, BatchNorm fixed", "evaluation"]
 
@@ -83,7 +85,7 @@ class NetworkLearner:
 
     def weights(self) -> Tensor:
         """The iterate's weights now, shape (1, P); a copy."""
-        return self._weights.clone().unsqueeze(0)
+        return self._result().clone().unsqueeze(0)
 
     @property
     def reestimates(self) -> bool:
@@ -110,6 +112,8 @@ class NetworkLearner:
             for value in state.values():  # Adam's count of steps, too
                 if torch.is_tensor(value):
                     value.zero_()
+        if isinstance(self._optimizer, HasResult):
+            self._optimizer.begin_anew()
 
     def predict(
         self, splits: Sequence[SplitName], weights: Tensor | None = None, *, running: bool = False
@@ -130,7 +134,12 @@ class NetworkLearner:
     def _set_rate(self, rate: Tensor) -> None:
         group = self._optimizer.param_groups[0]
         # A fused step takes a tensor: a number would make a GPU wait for it.
-        group["lr"] = rate if group["fused"] else rate.item()
+        group["lr"] = rate if group.get("fused") else rate.item()
+
+    def _result(self) -> Tensor:
+        """The weights that are measured and kept, shape (P,)."""
+        optimizer = self._optimizer
+        return optimizer.result() if isinstance(optimizer, HasResult) else self._weights
 
     def _adopt_vectors(self) -> None:
         """Make the network's parameters, gradients and statistics views into the vectors."""
@@ -189,6 +198,8 @@ class NetworkLearner:
         self, splits: Sequence[SplitName], weights: Tensor | None, running: bool
     ) -> tuple[list[Tensor], Tensor]:
         """Scores (N, C) of splits, and the statistics (S,) that they were made with."""
+        if weights is None and isinstance(self._optimizer, HasResult):
+            weights = self._optimizer.result()
         kept = self._weights.clone() if weights is not None else None
         tracked = self._statistics.clone()
         if weights is not None:
@@ -233,13 +244,25 @@ class NetworkLearner:
 
 
 def _sgd(settings: SGD, weights: Tensor) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
-        [weights],
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.nesterov,
-        fused=_fuses(weights),
-    )
+    return torch.optim.SGD([weights], **_sgd_options(settings, weights))
+
+
+def _lookahead(settings: Lookahead, weights: Tensor) -> torch.optim.Optimizer:
+    options = _sgd_options(settings, weights)
+    return LookaheadSGD(weights, settings.steps, settings.alpha, **options)
+
+
+def _sgd_options(settings: BaseSGD, weights: Tensor) -> dict[str, Any]:
+    return {
+        "momentum": settings.momentum,
+        "weight_decay": settings.weight_decay,
+        "nesterov": settings.nesterov,
+        "fused": _fuses(weights),
+    }
+
+
+def _schedule_free(settings: ScheduleFreeSGD, weights: Tensor) -> torch.optim.Optimizer:
+    return ScheduleFree(weights, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
 def _adam(settings: Adam, weights: Tensor) -> torch.optim.Optimizer:
@@ -251,10 +274,12 @@ def _adam(settings: Adam, weights: Tensor) -> torch.optim.Optimizer:
     )
 
 
-# PyTorch's own, on one vector (P,); rates are set step by step.
+# PyTorch's own, or of its kind, on one vector (P,); rates are set step by step.
 _OPTIMIZERS: Mapping[type[Settings], Callable[[Any, Tensor], torch.optim.Optimizer]] = {
     SGD: _sgd,
     Adam: _adam,
+    ScheduleFreeSGD: _schedule_free,
+    Lookahead: _lookahead,
 }
 
 

@@ -32,7 +32,8 @@ from swabench.data.datasets import load_dataset, user_cache
 from swabench.runs.experiment import Experiment
 from swabench.runs.features import batch_size, extract
 from swabench.study.loading import load_study
-from swabench.study.study import SGD, BackboneSettings
+from swabench.study.optimizers import SGD
+from swabench.study.study import BackboneSettings
 from swabench.system.device import choose_device
 from swabench.system.environment import environment
 from swabench.system.progress import SilentProgress
