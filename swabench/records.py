@@ -247,7 +247,7 @@ class RecordStore:
             "seed": seed,
             "identity": self.identity(method, seed),
             "trained_with": {name: self.identity(name, seed) for name in trained_with or (method,)},
-            "averages": "average" in outcome.weights,
+            "averages": any(m.predictor == "average" for m in outcome.history),
             "provenance": dict(provenance),
             "environment": dict(environment),
             "seconds": round(seconds, 3),

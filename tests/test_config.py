@@ -63,7 +63,7 @@ def test_the_default_study_is_the_papers_protocol() -> None:
         ("seeds: 2", "seeds: 0", "seeds", ""),
         ("seeds: 2", "seeds: [1, 1]", "seeds", "twice"),
         ("seeds: 2", "seeds: [-1]", "seeds", "-1"),
-        ("seeds: 2", "seeds: 2\nreference: sdg", "reference: 'sdg'", "pswa"),
+        ("seeds: 2", "seeds: 2\nreference: sdg", "reference: unknown method 'sdg'", "pswa"),
         ("seeds: 2", "seeds: 2\nconfidence: 95", "confidence", "95"),
         ("seeds: 2", "seeds: 2\nseeds: 3", "'seeds' is given twice", "line"),
         ("seeds: 2", "seeds: 2\ndata: {dataset: svhn}", "data.dataset", "svhn"),

@@ -159,8 +159,8 @@ def test_how_to_prepare_images_is_told(place: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--method", "swaa"], "'swaa' is no row of study 'few'"),
-        (["--method", "sgd-rate-0.05"], "'sgd-rate-0.05' is no row"),
+        (["--method", "swaa"], "'swaa' is not a row of study 'few'"),
+        (["--method", "sgd-rate-0.05"], "'sgd-rate-0.05' is not a row"),
         (["--method", "swa", "--seed", "1"], "holds no record of swa at seed 1"),
         (["--method", "swa-cyclical"], "holds no record of swa-cyclical at seed 0"),
     ],
@@ -177,7 +177,7 @@ def test_what_is_not_there_is_named_and_nothing_is_written(
 def test_where_nothing_can_be_written_is_said_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ends in '\.onnx'"):
         check_output(tmp_path / "a.onnx")
-    with pytest.raises(InputError, match="no folder that can be written"):
+    with pytest.raises(InputError, match="is not a writable folder"):
         check_output(tmp_path / "nowhere" / "a.pth")
 
 

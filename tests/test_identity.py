@@ -184,6 +184,8 @@ CHANGES["methods.constant.optimizer"] = {"name": "lookahead"}
 CHANGES_NOTHING: dict[str, Any] = {
     "data.folder": "/somewhere/else",
     "backbone.cache_features": False,
+    "pretrain.keep_weights": "none",
+    "finetune.keep_weights": "none",
     "pretrain.name": "start",
     "pretrain.title": "Another title",
     "pretrain.paper_accuracy": 1.0,

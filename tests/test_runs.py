@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from swabench.analysis.frame import collect
+from swabench.analysis.publish import Publication
 from swabench.data.idx import encode_idx
 from swabench.landscape.survey import missing_parts
-from swabench.records import RecordStore
+from swabench.records import Record, RecordStore
 from swabench.runs import experiment as experiments
 from swabench.runs import features as feature_cache
 from swabench.runs import learners
@@ -229,6 +231,76 @@ class TestGroups:
     def test_a_group_whose_member_has_changed_cannot_train_again(self) -> None:
         old = {"a": "1", "b": "another"}
         assert lockstep_groups(self.ALL, {"a": old}) == [["b", "c"]]
+
+
+# --- every kind of method, through every document -----------------------------------------------
+
+EVERY_KIND: dict[str, dict[str, Any]] = {
+    "linear": {"rate": {"schedule": "linear", "learning_rate": 0.01}},
+    "cosine": {"rate": {"schedule": "cosine", "learning_rate": 0.01, "warmup_epochs": 1}},
+    "exponential": {"averaging": {"plan": "exponential", "half_life_epochs": 1}},
+    "last": {"averaging": {"plan": "last", "captures": 2}},
+    "scored": {"averaging": {"plan": "score-weighted", "power": 100}},
+    "soup": {"averaging": {"plan": "greedy-soup"}},
+    "newest": {"averaging": {"plan": "newest"}},
+    "free": {"optimizer": {"name": "schedule-free-sgd"}},
+    "ahead": {"optimizer": {"name": "lookahead"}},
+    "ahead-swa": {"optimizer": {"name": "lookahead"}, "averaging": {}},
+}
+
+
+def every_kind(folder: Path, **finetune: Any) -> Study:
+    whole = small_study(folder).model_dump()
+    rate = {"schedule": "constant", "learning_rate": 0.01}
+    methods = {name: {"title": name, "rate": rate, **own} for name, own in EVERY_KIND.items()}
+    return small_study(
+        folder,
+        methods={**whole["methods"], **methods},
+        data={**whole["data"], "selection_images": 6},
+        finetune={**whole["finetune"], **finetune},
+    )
+
+
+def test_every_kind_of_method_goes_through_every_document(copied: Path) -> None:
+    study = every_kind(copied)
+    made = experiment(copied, study)
+    assert made.finetune(list(study.all_methods), [0]) == len(study.all_methods)
+    groups = {tuple(record.trained_with) for record in found_records(made.store, study)}
+    assert len(groups) == 3  # one an optimizer
+    made.survey([0])
+    publication = Publication(study, made.store, [0])
+    for document in (publication.table, publication.figures, publication.claims):
+        assert document().lacking == ""
+    table = pd.read_csv(made.store.folder / "table.csv").set_index("method")
+    assert table["accuracy"].notna().all()
+    ensembles = pd.read_csv(made.store.folder / "ensemble.csv")
+    assert "soup" not in set(ensembles["method"])
+    assert {"swa", "last", "exponential", "ahead-swa"} <= set(ensembles["method"])
+
+
+def test_curves_of_some_epochs_leave_claims_about_curves_open(copied: Path) -> None:
+    study = every_kind(copied, score_every_epochs=2, keep_weights="none")
+    made = experiment(copied, study)
+    made.finetune(list(study.all_methods), [0])
+    publication = Publication(study, made.store, [0])
+    for document in (publication.table, publication.figures, publication.claims):
+        document()
+    verdicts = pd.read_csv(made.store.folder / "claims.csv").groupby("claim")["verdict"].first()
+    assert verdicts[["C3", "C6"]].tolist() == ["not measured", "not measured"]
+    assert "a point every 2 epochs" in (made.store.folder / "claims.md").read_text()
+    record = made.store.find("swa", 0)
+    assert record is not None
+    assert record.result == "average"
+    assert not [name for name in record.arrays() if name.startswith(("weights", "trajectory"))]
+    with pytest.raises(InputError, match="keep_weights"):
+        made.export("swa", 0)
+    with pytest.raises(InputError, match="keep_weights"):
+        made.survey([0])
+
+
+def found_records(store: RecordStore, study: Study) -> list[Record]:
+    records = [store.find(name, 0) for name in study.all_methods]
+    return [record for record in records if record]
 
 
 # --- which bytes a run was made from -----------------------------------------------------------

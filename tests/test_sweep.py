@@ -49,7 +49,7 @@ def test_all_names_the_sweeps_runs_too() -> None:
 @pytest.mark.parametrize(
     ("sweep", "words"),
     [
-        ({"methods": ["sga"], "rates": [0.1]}, "rate_sweep.methods: 'sga' is no method"),
+        ({"methods": ["sga"], "rates": [0.1]}, "rate_sweep.methods: unknown method 'sga'"),
         ({"methods": ["pswa"], "rates": [0.1]}, "'pswa' has no constant rate"),
         ({"methods": ["sgd"], "rates": [0.1, 0.1]}, "names something twice"),
         ({"methods": ["sgd"], "rates": [0.1, 0.10000000001]}, "too near each other"),
@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_named(sweep: dict[str, object], words: str) -> Non
 @pytest.mark.parametrize(
     ("rules", "words"),
     [
-        ({"pswa": "psva"}, "claims.pswa: 'psva' is no method"),
+        ({"pswa": "psva"}, "claims.pswa: unknown method 'psva'"),
         ({"margin_points": 0}, "margin_points"),
         ({"alpha": 1.5}, "alpha"),
         ({"magrin": 1}, "Extra inputs"),

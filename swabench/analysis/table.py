@@ -73,7 +73,7 @@ def presentable(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 
 def ensembles(study: Study, records: Records) -> pd.DataFrame:
-    """One row a method that averages: its average beside the ensemble of the same snapshots.
+    """One row a method with an ensemble: its average beside that of the same snapshots.
 
     Returns:
         Final test accuracies in percent and losses in nats of both, and the paired differences
@@ -81,12 +81,12 @@ def ensembles(study: Study, records: Records) -> pd.DataFrame:
     """
     rows = []
     for name, found in records.items():
-        if study.row_method(name).averaging is None:
+        if not records.final(name, "accuracy", "ensemble"):
             continue
         row: dict[str, str | float] = {"method": name, "title": study.row_method(name).title}
         for measure in ("accuracy", "loss"):
             average, ensemble = (records.final(name, measure, p) for p in PREDICTORS)
-            gaps = {seed: ensemble[seed] - average[seed] for seed in average}
+            gaps = {seed: ensemble[seed] - average[seed] for seed in ensemble}
             for label, values in (
                 (f"average_{measure}", average),
                 (f"ensemble_{measure}", ensemble),

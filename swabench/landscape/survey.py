@@ -54,6 +54,8 @@ def unsurveyable(study: Study, store: RecordStore, seeds: Sequence[int]) -> str:
         )
     if not study.averaging_methods:
         return f"study {study.name!r} has no averaging method to look at"
+    if study.finetune.keep_weights == "none":
+        return f"study {study.name!r} keeps no weights (finetune.keep_weights: none)"
     parts = missing_parts(study, store, seeds)
     runs = {(name, seed) for part, seed in parts for name in study.landscape_rows(part)}
     missing = sorted(f"{name} at seed {seed}" for name, seed in runs if not store.find(name, seed))

@@ -6,6 +6,7 @@ is to be trained.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Experiment:
         results: The results folder.
         device: Where to run it.
         cache: The user's cache folder, for data and features.
-        progress: Told how far things are.
+        progress: Takes notes and counts of what is done.
     """
 
     def __init__(
@@ -137,15 +138,15 @@ class Experiment:
         return len(missing)
 
     def export(self, method: str, seed: int) -> dict[str, Tensor]:
-        """What a run handed over, under the names of a plain torchvision `resnet50`.
+        """A run's result, under the names of a plain torchvision `resnet50`.
 
         Raises:
             InputError: There is no record of that run.
         """
         if method not in self.study.row_names:
             raise InputError(
-                f"--method: {method!r} is no row of study {self.study.name!r}; "
-                f"there are {', '.join(self.study.row_names)}"
+                f"--method: {method!r} is not a row of study {self.study.name!r}; "
+                f"choose from {', '.join(self.study.row_names)}"
             )
         _ = self._materials.standardization  # so that its features are compared with the record's
         trained = self._trained(method, seed)
@@ -156,7 +157,7 @@ class Experiment:
         return self._materials.normalization
 
     def _trained(self, name: str, seed: int) -> Start:
-        """What a recorded run handed over."""
+        """A recorded run's result."""
         record = self.store.find(name, seed)
         if record is None:
             raise InputError(
@@ -169,6 +170,11 @@ class Experiment:
                 "those at hand; choose another folder with --results, or delete it and run again"
             )
         arrays = record.arrays()
+        if f"weights/{record.result}" not in arrays:
+            raise InputError(
+                f"{record.folder}: holds no weights; set finetune.keep_weights to result, delete "
+                "it and run again"
+            )
         weights = torch.tensor(arrays[f"weights/{record.result}"])
         return Start(weights, torch.tensor(arrays.get(f"statistics/{record.result}", [])))
 
@@ -236,6 +242,9 @@ class Experiment:
     def _record(
         self, stage: Stage, name: str, seed: int, outcome: Outcome, group: Group, seconds: float
     ) -> None:
+        """Write a run's record, with its weights where the stage keeps them."""
+        if stage is self.study.finetune and stage.keep_weights == "none":
+            outcome = replace(outcome, weights={}, statistics={}, trajectory=None)
         provenance = dict(self._materials.provenance(stage.trainable))
         if group.source:
             provenance["snapshots"] = group.source.arrays_sha256

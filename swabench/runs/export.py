@@ -56,7 +56,7 @@ def check_output(path: Path) -> None:
     if path.suffix not in SUFFIXES:
         raise InputError(f"--output: {path} ends in {path.suffix!r}; use {' or '.join(SUFFIXES)}")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"--output: {path.parent} is no folder that can be written")
+        raise InputError(f"--output: {path.parent} is not a writable folder; choose another")
 
 
 def write_state(state: dict[str, Tensor], path: Path) -> None:

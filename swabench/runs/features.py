@@ -75,14 +75,14 @@ def frozen_features(
 
     Args:
         images: Shape (N, C, H, W), uint8.
-        network: ResNet-50; the layers below the boundary are taken apart, so hand in a copy.
+        network: ResNet-50; the layers below the boundary are taken apart, so pass a copy.
         boundary: `head` or `layer4`.
         image_size: Side in pixels at which the network sees the images.
         normalization: Mean and deviation of each channel.
         precision: Number format of the computation and of the result.
         device: Where to compute.
         cache: The user's cache folder.
-        progress: Told how far it is.
+        progress: Takes notes and counts of what is done.
         name: What the images are, for messages.
 
     Raises:

@@ -59,7 +59,7 @@ class Materials:
         study: The study.
         device: Where splits lie.
         cache: The user's cache folder.
-        progress: Told how far things are.
+        progress: Takes notes and counts of what is done.
 
     Attributes:
         classes: Number of classes.

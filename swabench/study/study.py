@@ -120,6 +120,9 @@ class Stage(Settings):
             BatchNorm's re-estimation and all scores are in full float32 there too.
         evaluation_batch_size: Images at a time where nothing trains. BatchNorm is re-estimated
             in such batches too.
+        keep_weights: Whether final weights, and the epochs' of a head, stay in the records
+            (`result`) or only what was measured and predicted (`none`): a network's take room.
+            Pretraining's stay in any case.
         score_every_epochs: Epochs between measurements; the last epoch is always measured. A
             measurement of a network costs a pass over the training images, for BatchNorm.
     """
@@ -131,6 +134,7 @@ class Stage(Settings):
     batchnorm: BatchNormMode = "train"
     precision: Precision = "float32"
     evaluation_batch_size: Annotated[int, Field(strict=True, ge=2)] = 1000
+    keep_weights: Annotated[Literal["none", "result"], CHANGES_NO_RESULT] = "result"
     score_every_epochs: Annotated[Count, AddedLater(neutral=1)] = 1
 
     def batchnorm_steps(self, steps_per_epoch: int) -> int | None:
@@ -240,7 +244,8 @@ class Study(Settings):
             raise ValueError(f"pretrain.name: {self.pretrain.name!r} is also a method's name")
         if self.reference not in self.row_names:
             raise ValueError(
-                f"reference: {self.reference!r} is no method; there are {', '.join(self.row_names)}"
+                f"reference: unknown method {self.reference!r}; "
+                f"choose from {', '.join(self.row_names)}"
             )
         if BOUNDARIES.index(self.pretrain.trainable) > BOUNDARIES.index(self.finetune.trainable):
             raise ValueError(
@@ -257,13 +262,13 @@ class Study(Settings):
         for part, name in self.claims.named_methods.items():
             if name not in self.methods:
                 raise ValueError(
-                    f"claims.{part}: {name!r} is no method; there are {', '.join(self.methods)}"
+                    f"claims.{part}: unknown method {name!r}; choose from {', '.join(self.methods)}"
                 )
         shown = self.landscape.plane.method
         if shown is not None and shown not in self.averaging_methods:
             raise ValueError(
-                f"landscape.plane.method: {shown!r} is no averaging method; "
-                f"there are {', '.join(self.averaging_methods) or 'none'}"
+                f"landscape.plane.method: unknown averaging method {shown!r}; "
+                f"choose from {', '.join(self.averaging_methods) or 'none'}"
             )
         return self
 
@@ -360,7 +365,7 @@ class Study(Settings):
         for name in names:
             if name != "all" and name not in self.all_methods:
                 raise InputError(
-                    f"--method: {name!r} is no method of study {self.name!r}; "
-                    f"there are {', '.join(self.all_methods)}, or all"
+                    f"--method: unknown method {name!r} in study {self.name!r}; "
+                    f"choose from {', '.join(self.all_methods)}, or all"
                 )
         return [name for name in self.all_methods if name in names or "all" in names]

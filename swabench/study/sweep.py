@@ -45,7 +45,9 @@ class RateSweep(Settings):
         """
         for name in self.methods:
             if name not in methods:
-                raise ValueError(f"methods: {name!r} is no method; there are {', '.join(methods)}")
+                raise ValueError(
+                    f"methods: unknown method {name!r}; choose from {', '.join(methods)}"
+                )
             if not isinstance(methods[name].rate, Constant):
                 raise ValueError(f"methods: {name!r} has no constant rate that could be replaced")
         further = {

@@ -22,7 +22,7 @@ Advance = Callable[[int], None]
 
 
 class Progress(Protocol):
-    """Tells a user how far things are."""
+    """Shows a user what is done and what is left."""
 
     def say(self, line: str) -> None:
         """Tell one line."""
@@ -39,7 +39,7 @@ class SilentProgress:
 
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
-        """A task nobody watches."""
+        """A task without output."""
         yield lambda done: None
 
 

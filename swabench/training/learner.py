@@ -96,7 +96,9 @@ def implementation(settings: Settings, known: Mapping[type[Settings], Make], wha
     if make is None:
         name = getattr(settings, "name", type(settings).__name__)
         choices = ", ".join(repr(each.__name__.lower()) for each in known)
-        raise InputError(f"optimizer: {name!r} is not implemented for {what}; there are {choices}")
+        raise InputError(
+            f"optimizer: {name!r} is not implemented for {what}; choose from {choices}"
+        )
     return make
 
 

@@ -40,6 +40,17 @@ def average_is_like_ensemble(context: ClaimContext) -> list[Evidence]:
     return found
 
 
+def ensembles_lack(context: ClaimContext) -> str:
+    """Which ensembles were not kept; empty where none lacks."""
+    names = (context.rules.swa, context.rules.swa_cyclical)
+    absent = {
+        name: [s for s in context.seeds if s not in context.records.final(name, "loss", "ensemble")]
+        for name in names
+    }
+    parts = [f"{name} at seeds {', '.join(map(str, s))}" for name, s in absent.items() if s]
+    return f"No ensemble was kept of {'; '.join(parts)}" if parts else ""
+
+
 def _distance_from_others(context: ClaimContext, name: str, predictor: Predictor) -> Values:
     """Per seed, the mean squared distance of its probabilities from the other seeds' mean.
 

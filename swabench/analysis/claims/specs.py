@@ -36,6 +36,7 @@ SPECS = (
         "the average swings less in both, contradicted if more in either.",
         lambda study: (study.claims.swa_cyclical,),
         stability.average_is_steadier,
+        lacks=stability.curves_lack,
     ),
     ClaimSpec(
         "C4",
@@ -74,6 +75,7 @@ SPECS = (
         "contradicted if any opposite does.",
         lambda study: (study.claims.swa, study.claims.swa_cyclical),
         ensembles.average_is_like_ensemble,
+        lacks=ensembles.ensembles_lack,
     ),
     ClaimSpec(
         "C7",

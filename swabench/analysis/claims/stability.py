@@ -30,6 +30,12 @@ def average_is_steadier(context: ClaimContext) -> list[Evidence]:
     ]
 
 
+def curves_lack(context: ClaimContext) -> str:
+    """Whether epochs are missing in the curves; empty where none is."""
+    every = context.study.finetune.score_every_epochs
+    return f"Curves have a point every {every} epochs; the swing needs each" if every > 1 else ""
+
+
 def swing(course: Sequence[float]) -> float:
     """Standard deviation of the changes from one epoch to the next: 0 for a steady trend."""
     changes = np.diff(course)

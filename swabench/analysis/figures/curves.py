@@ -22,8 +22,8 @@ def average(sources: Sources) -> Drawn:
     legend(figure, axes[0], columns=2)
     seeds = iterate.shape[1]
     caption = (
-        f"Test accuracy and loss of the iterate of {name} and of its average after every epoch: "
-        f"{spread_words(seeds)}."
+        f"Test accuracy and loss of the iterate of {name} and of its average after "
+        f"{_spacing(sources)}: {spread_words(seeds)}."
     )
     return figure, caption, sources.lacking([name])
 
@@ -59,8 +59,14 @@ def phases(sources: Sources) -> Drawn:
     whole_epochs(ax)
     legend(figure, ax, columns=3)
     caption = (
-        f"Test accuracy after every epoch of {single} and {periodic} (averages) and of the "
+        f"Test accuracy after {_spacing(sources)} of {single} and {periodic} (averages) and of the "
         f"iterate of {periodic}, which restarts from the average at each dotted line: "
         f"{spread_words(iterate.shape[1])}."
     )
     return figure, caption, sources.lacking([single, periodic])
+
+
+def _spacing(sources: Sources) -> str:
+    """After which epochs the curves have a point, in words."""
+    every = sources.study.finetune.score_every_epochs
+    return "every epoch" if every == 1 else f"every {every} epochs"
