@@ -1,6 +1,6 @@
 """What is written for people, from records alone: table, figures, claims, report, manifest.
 
-`analysis/` makes the contents, `records.py` knows where files lie; here the two meet. Every
+`analysis/` makes the contents, `records/` knows where files lie; here the two meet. Every
 method writes one kind of document and returns what a command would show of it.
 """
 

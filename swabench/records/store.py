@@ -15,153 +15,34 @@ landscape of other weights than those that are there is not found.
 """
 
 import dataclasses
-import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from swabench.data.inputs import named_files
+from swabench.records.record import ARRAYS, LandscapeRecord, Provenance, Record
+from swabench.records.sealing import read_sealed, sealed
 from swabench.study.identity import Identities, NamedFiles
 from swabench.study.landscape import Part
 from swabench.study.study import Study
 from swabench.system.errors import InputError
-from swabench.system.files import (
-    new_folder,
-    remove_leftovers,
-    sha256,
-    sha256_of_json,
-    write_file,
-)
-from swabench.training.measurement import Measurement, Predictor
+from swabench.system.files import new_folder, remove_leftovers, sha256, write_file
+from swabench.training.measurement import Measurement
 
 if TYPE_CHECKING:  # tables are made from records in moments, and torch takes seconds to import
     from swabench.training.loop import Outcome
 
-T = TypeVar("T")
-
-Provenance = Mapping[str, Any]
-"""SHA-256 of what went in: `data` (by file), `backbone`, and `features` by boundary and images."""
 
 _RECORD = "record.json"
-_ARRAYS = "arrays.safetensors"
 _RUNS, _LANDSCAPE, _FIGURES = "runs", "landscape", "figures"
 _FILES = f"{_RUNS}/files.json"
-
-
-@dataclass(frozen=True)
-class Record:
-    """One finished run.
-
-    Attributes:
-        method: Name of the table's row.
-        seed: The run's seed.
-        identity: Digest of everything that the run depends on.
-        trained_with: The runs that took every step together with it, itself included: their
-            identities by name, in their order. Another composition rounds otherwise.
-        averages: Whether the method's result is its average (else the iterate).
-        history: Measurements after every epoch.
-        provenance: Digests of the data, the backbone and the features that went in.
-        environment: Versions, device and commit it ran on.
-        seconds: Wall time of the training it was part of, divided by the runs in lockstep.
-        folder: Where it lies.
-        arrays_sha256: Digest of its file of arrays.
-    """
-
-    method: str
-    seed: int
-    identity: str
-    trained_with: Mapping[str, str]
-    averages: bool
-    history: tuple[Measurement, ...]
-    provenance: Provenance
-    environment: Mapping[str, Any]
-    seconds: float
-    folder: Path
-    arrays_sha256: str
-
-    @property
-    def result(self) -> Predictor:
-        """The predictor that the method hands over at the end."""
-        return "average" if self.averages else "iterate"
-
-    def course(
-        self, predictor: Predictor, split: str, *, running: bool = False
-    ) -> list[Measurement]:
-        """The measurements of a predictor on a split, epoch by epoch.
-
-        Args:
-            predictor: Which predictor.
-            split: Which images.
-            running: Those with BatchNorm's running statistics, in place of the table's.
-        """
-        return [
-            m
-            for m in self.history
-            if m.predictor == predictor
-            and m.split == split
-            and (m.batchnorm == "running") == running
-        ]
-
-    def final(self, predictor: Predictor, split: str, *, running: bool = False) -> Measurement:
-        """The last measurement of a predictor on a split, as `course`."""
-        return self.course(predictor, split, running=running)[-1]
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Weights, predictions and trajectory, verified.
-
-        Keys: `weights/<predictor>` (P,), `log_probabilities/<predictor>/<split>` (N, C),
-        `labels/<split>` (N,) and, where there is BatchNorm, `statistics/<predictor>` (S,); where
-        it was kept, `trajectory` (epochs + 1, P).
-
-        Raises:
-            InputError: The file is missing or not as it was written.
-        """
-        path = self.folder / _ARRAYS
-        remedy = f"delete {self.folder} and run again"
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-        found = sha256(content)
-        if found != self.arrays_sha256:
-            raise InputError(
-                f"{path}: altered or truncated, sha256 {found[:12]}… where "
-                f"{self.arrays_sha256[:12]}… was written; {remedy}"
-            )
-        return load(content)
-
-
-@dataclass(frozen=True)
-class LandscapeRecord:
-    """One part of the loss landscape at one seed.
-
-    Attributes:
-        part: Which part.
-        seed: The runs' seed.
-        identity: Digest of everything that it depends on.
-        weights: The runs that it looked at: digests of their arrays, by name.
-        tables: What was measured, in long form, by name.
-        provenance: Digests of the data, the backbone and the features that went in.
-        environment: Versions, device and commit it was measured with.
-        seconds: Wall time.
-    """
-
-    part: Part
-    seed: int
-    identity: str
-    weights: Mapping[str, str]
-    tables: Mapping[str, pd.DataFrame]
-    provenance: Provenance
-    environment: Mapping[str, Any]
-    seconds: float
 
 
 class RecordStore:
@@ -194,7 +75,7 @@ class RecordStore:
             path = results / study.name / _FILES
             if not path.is_file():
                 raise
-            return cls(results, study, _read(path, path, lambda found: NamedFiles(**found)))
+            return cls(results, study, read_sealed(path, path, lambda found: NamedFiles(**found)))
 
     def identity(self, method: str, seed: int) -> str:
         """A digest of everything that a run depends on."""
@@ -210,7 +91,7 @@ class RecordStore:
         if not folder.is_dir():
             return None
         expected = {"method": method, "seed": seed, "identity": self.identity(method, seed)}
-        return _read(folder / _RECORD, folder, lambda found: _record(found, folder, expected))
+        return read_sealed(folder / _RECORD, folder, lambda found: _record(found, folder, expected))
 
     def missing(self, methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
         """Runs that have no record, as (method, seed)."""
@@ -255,10 +136,10 @@ class RecordStore:
             "arrays_sha256": sha256(arrays),
         }
         with self._told_if_unwritable(), new_folder(self._run_folder(method, seed)) as folder:
-            (folder / _ARRAYS).write_bytes(arrays)
-            (folder / _RECORD).write_bytes(_sealed(content))
+            (folder / ARRAYS).write_bytes(arrays)
+            (folder / _RECORD).write_bytes(sealed(content))
         if self._files != NamedFiles():
-            self._write_file(self.folder / _FILES, _sealed(dataclasses.asdict(self._files)))
+            self._write_file(self.folder / _FILES, sealed(dataclasses.asdict(self._files)))
 
     def find_landscape(self, part: Part, seed: int) -> LandscapeRecord | None:
         """What was measured around the weights of a seed's runs; None where nothing was.
@@ -274,7 +155,7 @@ class RecordStore:
             return None
         identity = self._identities.landscape(part, seed, weights)
         expected = {"part": part, "seed": seed, "identity": identity}
-        return _read(path, path, lambda found: _landscape_record(found, expected))
+        return read_sealed(path, path, lambda found: _landscape_record(found, expected))
 
     def write_landscape(
         self,
@@ -304,7 +185,7 @@ class RecordStore:
             "environment": dict(environment),
             "seconds": round(seconds, 3),
         }
-        self._write_file(self._landscape_path(part, seed, weights), _sealed(content))
+        self._write_file(self._landscape_path(part, seed, weights), sealed(content))
 
     def prepare(self) -> None:
         """Find out before any work is done whether results can be written, and tidy up.
@@ -371,42 +252,6 @@ class RecordStore:
 def has_runs(folder: Path) -> bool:
     """Whether a study's results folder holds any run, of whatever settings."""
     return (folder / _RUNS).is_dir()
-
-
-def agree(
-    one: Provenance,
-    other: Provenance,
-    parts: Sequence[str] = ("data", "backbone", "features"),
-) -> bool:
-    """Whether two records were made from the same: of features, those that both have count."""
-    for part in parts:
-        a, b = one.get(part, {}), other.get(part, {})
-        if part == "features":
-            both = a.keys() & b.keys()
-            a, b = ({name: found[name] for name in both} for found in (a, b))
-        if a != b:
-            return False
-    return True
-
-
-def _sealed(content: Mapping[str, Any]) -> bytes:
-    """A record as JSON that carries its own digest."""
-    return json.dumps({**content, "sha256": sha256_of_json(content)}, indent=1).encode()
-
-
-def _read(path: Path, whole: Path, make: Callable[[dict[str, Any]], T]) -> T:
-    """Read a sealed record and make something of it; `whole` is what to delete if it is bad."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it is no mapping of keys")
-        if content.pop("sha256", None) != sha256_of_json(content):
-            raise ValueError("altered since it was written")
-        return make(content)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{path}: no readable record ({error}); delete {whole} and run again"
-        ) from None
 
 
 def _check_place(content: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -1,0 +1,145 @@
+"""One record: what a run, or a look at the landscape, left behind."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors.numpy import load
+
+from swabench.study.landscape import Part
+from swabench.system.errors import InputError
+from swabench.system.files import sha256
+from swabench.training.measurement import Measurement, Predictor
+
+Provenance = Mapping[str, Any]
+"""SHA-256 of what went in: `data` (by file), `backbone`, and `features` by boundary and images."""
+
+ARRAYS = "arrays.safetensors"
+"""A run's file of weights and predictions, in its folder."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished run.
+
+    Attributes:
+        method: Name of the table's row.
+        seed: The run's seed.
+        identity: Digest of everything that the run depends on.
+        trained_with: The runs that took every step together with it, itself included: their
+            identities by name, in their order. Another composition rounds otherwise.
+        averages: Whether the method's result is its average (else the iterate).
+        history: Measurements after every epoch.
+        provenance: Digests of the data, the backbone and the features that went in.
+        environment: Versions, device and commit it ran on.
+        seconds: Wall time of the training it was part of, divided by the runs in lockstep.
+        folder: Where it lies.
+        arrays_sha256: Digest of its file of arrays.
+    """
+
+    method: str
+    seed: int
+    identity: str
+    trained_with: Mapping[str, str]
+    averages: bool
+    history: tuple[Measurement, ...]
+    provenance: Provenance
+    environment: Mapping[str, Any]
+    seconds: float
+    folder: Path
+    arrays_sha256: str
+
+    @property
+    def result(self) -> Predictor:
+        """The predictor that the method hands over at the end."""
+        return "average" if self.averages else "iterate"
+
+    def course(
+        self, predictor: Predictor, split: str, *, running: bool = False
+    ) -> list[Measurement]:
+        """The measurements of a predictor on a split, epoch by epoch.
+
+        Args:
+            predictor: Which predictor.
+            split: Which images.
+            running: Those with BatchNorm's running statistics, in place of the table's.
+        """
+        return [
+            m
+            for m in self.history
+            if m.predictor == predictor
+            and m.split == split
+            and (m.batchnorm == "running") == running
+        ]
+
+    def final(self, predictor: Predictor, split: str, *, running: bool = False) -> Measurement:
+        """The last measurement of a predictor on a split, as `course`."""
+        return self.course(predictor, split, running=running)[-1]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Weights, predictions and trajectory, verified.
+
+        Keys: `weights/<predictor>` (P,), `log_probabilities/<predictor>/<split>` (N, C),
+        `labels/<split>` (N,) and, where there is BatchNorm, `statistics/<predictor>` (S,); where
+        it was kept, `trajectory` (epochs + 1, P).
+
+        Raises:
+            InputError: The file is missing or not as it was written.
+        """
+        path = self.folder / ARRAYS
+        remedy = f"delete {self.folder} and run again"
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+        found = sha256(content)
+        if found != self.arrays_sha256:
+            raise InputError(
+                f"{path}: altered or truncated, sha256 {found[:12]}… where "
+                f"{self.arrays_sha256[:12]}… was written; {remedy}"
+            )
+        return load(content)
+
+
+@dataclass(frozen=True)
+class LandscapeRecord:
+    """One part of the loss landscape at one seed.
+
+    Attributes:
+        part: Which part.
+        seed: The runs' seed.
+        identity: Digest of everything that it depends on.
+        weights: The runs that it looked at: digests of their arrays, by name.
+        tables: What was measured, in long form, by name.
+        provenance: Digests of the data, the backbone and the features that went in.
+        environment: Versions, device and commit it was measured with.
+        seconds: Wall time.
+    """
+
+    part: Part
+    seed: int
+    identity: str
+    weights: Mapping[str, str]
+    tables: Mapping[str, pd.DataFrame]
+    provenance: Provenance
+    environment: Mapping[str, Any]
+    seconds: float
+
+
+def agree(
+    one: Provenance,
+    other: Provenance,
+    parts: Sequence[str] = ("data", "backbone", "features"),
+) -> bool:
+    """Whether two records were made from the same: of features, those that both have count."""
+    for part in parts:
+        a, b = one.get(part, {}), other.get(part, {})
+        if part == "features":
+            both = a.keys() & b.keys()
+            a, b = ({name: found[name] for name in both} for found in (a, b))
+        if a != b:
+            return False
+    return True
