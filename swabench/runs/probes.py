@@ -36,8 +36,8 @@ from swabench.training.network import NetworkLearner
 
 Work = Callable[[int], None]
 
-ENOUGH = 0.4  # seconds; still more images are tried only if they should take no longer
-SHORT = 0.2  # seconds in which a number of images is tried again and again
+ENOUGH = 0.3  # seconds; still more images are tried only if they should take no longer
+SHORT = 0.1  # seconds in which a number of images is tried again and again
 TOO_LONG = 2.0  # seconds; what is longer is not tried twice
 SLOW = 0.25  # seconds; where predicting one image takes longer, nothing else is tried
 HEAD_ROWS = 4096  # features at a time where heads are probed: more than a processor caches
