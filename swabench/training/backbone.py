@@ -50,13 +50,15 @@ class Preprocess(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 (N, C, H, W), C = 1 or 3, to (N, 3, size, size), laid out for convolutions."""
-        scaled = images.to(self.mean.dtype) / 255
+        # In float32, whatever the layers after it compute in: bfloat16 holds no more than eight
+        # bits of a pixel, and torch does not resize it everywhere.
+        scaled = images.float() / 255
         if scaled.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
             scaled = F.interpolate(
                 scaled, size, mode="bilinear", align_corners=False, antialias=True
             )
-        normalized = (scaled - self.mean) / self.deviation
+        normalized = ((scaled - self.mean) / self.deviation).to(self.mean.dtype)
         layout = memory_format(images.device)
         return normalized.expand(-1, 3, -1, -1).contiguous(memory_format=layout)
 
