@@ -22,9 +22,9 @@ from swabench.runs.learners import Start, complete, in_lockstep, make_learner
 from swabench.runs.materials import Materials
 from swabench.study.study import Stage, Study
 from swabench.study.trajectories import trajectories
-from swabench.system.device import is_out_of_memory
+from swabench.system.device import memory_for
 from swabench.system.environment import environment
-from swabench.system.errors import DivergedError, InputError, SwabenchError
+from swabench.system.errors import DivergedError, InputError
 from swabench.system.progress import Advance, Progress
 from swabench.training.backbone import FEATURES, Normalization
 from swabench.training.heads import initial_head
@@ -194,12 +194,8 @@ class Experiment:
         diverged: list[str] = []
         for group in groups:
             began = time.monotonic()
-            try:
+            with memory_for(self._what_to_lower(stage)):
                 outcomes = self._outcomes(stage, seed, start, group, advance)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise SwabenchError(self._what_to_lower(stage)) from None
             seconds = (time.monotonic() - began) / len(group.names)
             for name, outcome in zip(group.names, outcomes, strict=True):
                 if outcome.diverged_epoch is None:
@@ -261,7 +257,7 @@ class Experiment:
     def _what_to_lower(self, stage: Stage) -> str:
         key = "pretrain" if stage is self.study.pretrain else "finetune"
         return (
-            f"{self._device.type}: out of memory while training {stage.trainable!r}; lower "
+            f"training {stage.trainable!r} on {self._device.type}; lower "
             f"{key}.batch_size ({stage.batch_size}), {key}.evaluation_batch_size "
             f"({stage.evaluation_batch_size}) or data.image_size"
         )
