@@ -9,6 +9,7 @@ from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method
 from swabench.study.optimizers import SGD
 from swabench.study.schedules import Constant, Cyclical
+from swabench.system.errors import InputError
 from tests.reference import torch_optimizer
 
 CONSTANT = Constant(schedule="constant", learning_rate=0.01)
@@ -103,3 +104,19 @@ def stepped(method: Method, epochs: int, steps: int) -> list[float]:
         if per_epoch:
             scheduler.step()
     return found
+
+
+def test_a_plan_that_captures_nothing_in_whole_iterations_is_refused() -> None:
+    plan = EqualMean(capture_every_epochs=0.5, start_at_epoch=2.5)
+    method = Method(title="m", rate=CONSTANT, averaging=plan)
+    method.check(3)
+    with pytest.raises(InputError, match="no capture"):
+        method.timeline(3, 3)
+    assert method.timeline(3, 10).captures.sum() == 1
+
+
+def test_the_interval_between_captures_is_of_whole_iterations() -> None:
+    plan = EqualMean(capture_every_epochs=0.1)
+    timeline = Method(title="m", rate=CONSTANT, averaging=plan).timeline(4, 24)
+    assert timeline.interval_epochs == pytest.approx(2 / 24)
+    assert np.diff(np.flatnonzero(timeline.captures)).tolist() == [2] * 47

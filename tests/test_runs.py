@@ -19,7 +19,7 @@ from swabench.runs import experiment as experiments
 from swabench.runs import features as feature_cache
 from swabench.runs import learners
 from swabench.runs.experiment import Experiment
-from swabench.runs.groups import groups_of, lockstep_groups
+from swabench.runs.groups import groups_of, missing_groups
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.device import use_threads
@@ -161,7 +161,7 @@ def test_of_networks_those_on_one_trajectory_train_together(copied: Path) -> Non
         backbone={**study.backbone.model_dump(), "cache_features": False},
     )
     made = experiment(copied, network, "networks")
-    groups = groups_of(network, made.store, ["sgd", "swa"], 0)
+    groups = groups_of(network, made.store, ["sgd", "swa"], 0, 3)
     assert [group.names for group in groups] == [["sgd"], ["swa", "plain"]]
 
 
@@ -210,27 +210,92 @@ def test_a_further_average_of_a_recorded_trajectory_needs_no_training(
     assert trained == [1]
 
 
+def with_methods(folder: Path, **further: dict[str, Any]) -> Study:
+    whole = small_study(folder).model_dump()
+    rate = whole["methods"]["swa"]["rate"]
+    added = {name: {"title": name, "rate": rate, **own} for name, own in further.items()}
+    return small_study(folder, methods={**whole["methods"], **added})
+
+
+def test_a_replay_that_was_interrupted_goes_on_as_a_replay(copied: Path) -> None:
+    study = with_methods(copied, one={"averaging": {"plan": "newest"}}, two={})
+    store = finetune(copied, study)
+    expected = digests(store, study)
+    shutil.rmtree(store.folder / "runs" / "two")
+    assert digests(finetune(copied, study), study) == expected
+
+
+def test_a_replay_is_of_what_training_would_have_captured(copied: Path) -> None:
+    """Half an epoch is a whole number of iterations, and no number of epochs."""
+    late = {"averaging": {"capture_every_epochs": 1, "start_at_epoch": 1.5}}
+    half = {"averaging": {"plan": "exponential", "half_life_epochs": 2, "start_at_epoch": 0.5}}
+    study = with_methods(copied, late=late, half=half)
+    replayed = finetune(copied, study)
+    trained = finetune(copied, study, results="elsewhere")
+    for name in ("late", "half"):
+        found, expected = replayed.find(name, 0), trained.find(name, 0)
+        assert found is not None
+        assert expected is not None
+        assert "snapshots" in found.provenance
+        assert "snapshots" not in expected.provenance
+        np.testing.assert_allclose(
+            found.arrays()["weights/average"],
+            expected.arrays()["weights/average"],
+            rtol=1e-4,
+            atol=1e-6,
+        )
+
+
+def test_a_changed_method_does_not_make_a_new_one_train(copied: Path) -> None:
+    changed = with_methods(copied, new={"averaging": {"plan": "newest"}}).model_dump()
+    changed["methods"]["sgd"]["rate"]["learning_rate"] = 0.007
+    store = finetune(copied, small_study(copied, methods=changed["methods"], rate_sweep=None))
+    record = store.find("new", 0)
+    assert record is not None
+    assert "snapshots" in record.provenance
+
+
+def test_records_without_weights_are_no_source_and_no_landscape(copied: Path) -> None:
+    none = small_study(copied).model_dump()
+    none["finetune"]["keep_weights"] = "none"
+    study = small_study(copied, finetune=none["finetune"])
+    finetune(copied, study, results="bare")
+    with_more = with_methods(copied, new={"averaging": {"plan": "newest"}})
+    store = finetune(copied, with_more, results="bare")
+    record = store.find("new", 0)
+    assert record is not None
+    assert "snapshots" not in record.provenance
+    with pytest.raises(InputError, match="weights were not kept of"):
+        experiment(copied, with_more, "bare").survey([0])
+
+
+def test_the_stages_optimizer_spelled_out_is_no_other(copied: Path) -> None:
+    study = with_methods(copied, spelled={"optimizer": {"name": "sgd", "momentum": 0.9}})
+    assert finetune(copied, study, "spelled").find("spelled", 0) is not None
+    assert "optimizer" not in str(study.all_methods["spelled"].model_dump(exclude_none=True))
+
+
 class TestGroups:
     ALL: ClassVar = {"a": "1", "b": "2", "c": "3"}
 
     def test_without_records_all_train_together(self) -> None:
-        assert lockstep_groups(self.ALL, {}) == [["a", "b", "c"]]
+        assert missing_groups(self.ALL, {}) == [["a", "b", "c"]]
 
     def test_with_all_records_none_does(self) -> None:
-        assert lockstep_groups(self.ALL, dict.fromkeys(self.ALL, self.ALL)) == []
+        assert missing_groups(self.ALL, dict.fromkeys(self.ALL, self.ALL)) == []
 
     def test_a_missing_run_trains_in_its_old_group(self) -> None:
-        assert lockstep_groups(self.ALL, {"b": self.ALL}) == [["a", "b", "c"]]
+        assert missing_groups(self.ALL, {"b": self.ALL}) == [["a", "b", "c"]]
         old = {"b": "2", "a": "1"}
-        assert lockstep_groups(self.ALL, {"b": old}) == [["b", "a"], ["c"]]
+        assert missing_groups(self.ALL, {"b": old}) == [["b", "a"], ["c"]]
 
     def test_what_no_group_knows_is_a_group_of_its_own(self) -> None:
         old = {"a": "1", "b": "2"}
-        assert lockstep_groups(self.ALL, {"a": old, "b": old}) == [["c"]]
+        assert missing_groups(self.ALL, {"a": old, "b": old}) == [["c"]]
 
     def test_a_group_whose_member_has_changed_cannot_train_again(self) -> None:
         old = {"a": "1", "b": "another"}
-        assert lockstep_groups(self.ALL, {"a": old}) == [["b", "c"]]
+        assert missing_groups(self.ALL, {"a": old}) == [["b", "c"]]
 
 
 # --- every kind of method, through every document -----------------------------------------------

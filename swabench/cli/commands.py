@@ -255,7 +255,8 @@ def methods(config: ConfigOption = "mnist") -> None:
     width = max(1, min(4, (out.width - 2) // epochs))
     for name, method in study.methods.items():
         averaging = method.averaging.describe() if method.averaging else "no averaging"
-        say(f"\n{name} ({method.title})\n  rate {method.rate.describe()}; {averaging}")
+        own = f"; optimizer {method.optimizer.name}" if method.optimizer else ""
+        say(f"\n{name} ({method.title})\n  rate {method.rate.describe()}; {averaging}{own}")
         for line in draw_rate(timelines[name], highest, epochs, width):
             if line.strip():
                 say(f"  {line}")

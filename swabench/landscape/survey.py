@@ -1,6 +1,6 @@
 """Measures the loss landscape of a study's runs: which weights, on which images, in what order.
 
-The mathematics is `analysis/landscape.py`; what is measured lies in the study's `landscape`.
+The mathematics is `landscape/geometry.py`; what is measured lies in the study's `landscape`.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,8 +54,8 @@ def unsurveyable(study: Study, store: RecordStore, seeds: Sequence[int]) -> str:
         )
     if not study.averaging_methods:
         return f"study {study.name!r} has no averaging method to look at"
-    if study.finetune.keep_weights == "none":
-        return f"study {study.name!r} keeps no weights (finetune.keep_weights: none)"
+    if not study.backbone.cache_features:
+        return f"study {study.name!r} caches no features, which the landscape is measured on"
     parts = missing_parts(study, store, seeds)
     runs = {(name, seed) for part, seed in parts for name in study.landscape_rows(part)}
     missing = sorted(f"{name} at seed {seed}" for name, seed in runs if not store.find(name, seed))
@@ -64,6 +64,14 @@ def unsurveyable(study: Study, store: RecordStore, seeds: Sequence[int]) -> str:
             f"study {study.name!r} lacks runs ({', '.join(missing)}); "
             "run `swabench finetune --method all` first"
         )
+    bare = sorted(
+        f"{name} at seed {seed}"
+        for name, seed in runs
+        if (record := store.find(name, seed))
+        and not {f"weights/{record.result}", "trajectory"} <= {*record.holds}
+    )
+    if bare:
+        return f"weights were not kept of {', '.join(bare)} (finetune.keep_weights)"
     return ""
 
 

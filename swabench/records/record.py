@@ -26,13 +26,14 @@ class Record:
     """One finished run.
 
     Attributes:
-        method: Name of the table's row.
+        method: Name of the table's row, or of a run of the rate sweep.
         seed: The run's seed.
         identity: Digest of everything that the run depends on.
         trained_with: The runs that took every step together with it, itself included: their
             identities by name, in their order. Another composition rounds otherwise.
+        holds: Names of its arrays.
         averages: Whether the method's result is its average (else the iterate).
-        history: Measurements after every epoch.
+        history: Measurements after every scored epoch.
         provenance: Digests of the data, the backbone and the features that went in.
         environment: Versions, device and commit it ran on.
         seconds: Wall time of the training it was part of, divided by the runs in lockstep.
@@ -44,6 +45,7 @@ class Record:
     seed: int
     identity: str
     trained_with: Mapping[str, str]
+    holds: Sequence[str]
     averages: bool
     history: tuple[Measurement, ...]
     provenance: Provenance

@@ -21,7 +21,7 @@ def read_sealed(path: Path, whole: Path, make: Callable[[dict[str, Any]], T]) ->
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise ValueError("it is no mapping of keys")
+            raise ValueError("it is not a mapping of keys")
         if content.pop("sha256", None) != sha256_of_json(content):
             raise ValueError("altered since it was written")
         return make(content)

@@ -122,12 +122,14 @@ class RecordStore:
         Raises:
             InputError: The results folder cannot be written.
         """
-        arrays = save(_named_arrays(outcome))
+        named = _named_arrays(outcome)
+        arrays = save(named)
         content = {
             "method": method,
             "seed": seed,
             "identity": self.identity(method, seed),
             "trained_with": {name: self.identity(name, seed) for name in trained_with or (method,)},
+            "holds": sorted(named),
             "averages": any(m.predictor == "average" for m in outcome.history),
             "provenance": dict(provenance),
             "environment": dict(environment),

@@ -30,7 +30,7 @@ from swabench.training.backbone import FEATURES, Normalization
 from swabench.training.heads import initial_head
 from swabench.training.learner import Learner
 from swabench.training.loop import DataOrder, Outcome, run_plans, train
-from swabench.training.replay import ReplayedHead
+from swabench.training.replay import ReplayedHead, at_the_ends_of_epochs
 
 # Stages draw their data orders from different streams of the same seed.
 PRETRAINING, FINETUNING = 0, 1
@@ -95,7 +95,8 @@ class Experiment:
         wanted = {seed: [name for name, at in missing if at == seed] for _, seed in missing}
         self.pretrain(list(wanted))
         self._materials.prepare(study.finetune.trainable)
-        groups = {s: groups_of(study, self.store, names, s) for s, names in wanted.items()}
+        steps = self._order(study.finetune, 0).steps_per_epoch
+        groups = {s: groups_of(study, self.store, names, s, steps) for s, names in wanted.items()}
         runs = sum(len(group.names) for of_seed in groups.values() for group in of_seed)
         before = self._recorded(list(wanted))
         diverged: list[str] = []
@@ -211,21 +212,23 @@ class Experiment:
         materials = self._materials
         methods = {name: self.study.row_method(name) for name in group.names}
         splits = materials.splits(stage.trainable)
-        number = PRETRAINING if stage is self.study.pretrain else FINETUNING
+        order = self._order(stage, seed)
+        steps = order.steps_per_epoch
+        plans = run_plans(methods, stage.epochs, steps)
         learner: Learner
         if group.source:
             snapshots = torch.tensor(group.source.arrays()["trajectory"])
             learner = ReplayedHead(splits, snapshots, materials.classes)
-            order = DataOrder(1, 1, seed, number)  # a step an epoch
+            plans = [replace(p, timeline=at_the_ends_of_epochs(p.timeline, steps)) for p in plans]
+            order = DataOrder(1, 1, seed, FINETUNING)  # a step an epoch
         else:
             paths = len(trajectories(methods))
             own = next(iter(methods.values())).optimizer  # a group shares one
             optimized = stage.model_copy(update={"optimizer": own}) if own else stage
             learner = make_learner(self.study, optimized, materials, start, paths)
-            order = DataOrder(len(splits["train"]), stage.batch_size, seed, number)
         return train(
             learner,
-            run_plans(methods, stage.epochs, order.steps_per_epoch),
+            plans,
             splits,
             order,
             stage.epochs,
@@ -234,6 +237,12 @@ class Experiment:
             keep_trajectory=in_lockstep(self.study, stage.trainable),
             after_epoch=lambda: advance(len(methods)),
         )
+
+    def _order(self, stage: Stage, seed: int) -> DataOrder:
+        """The minibatches of a seed in a stage."""
+        number = PRETRAINING if stage is self.study.pretrain else FINETUNING
+        images = len(self._materials.splits(stage.trainable)["train"])
+        return DataOrder(images, stage.batch_size, seed, number)
 
     def _record(
         self, stage: Stage, name: str, seed: int, outcome: Outcome, group: Group, seconds: float

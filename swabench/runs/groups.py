@@ -30,7 +30,9 @@ class Group:
     source: Record | None = None
 
 
-def groups_of(study: Study, store: RecordStore, wanted: Sequence[str], seed: int) -> list[Group]:
+def groups_of(
+    study: Study, store: RecordStore, wanted: Sequence[str], seed: int, steps_per_epoch: int
+) -> list[Group]:
     """The groups that give all wanted runs of a seed their records.
 
     Heads train together where they share an optimizer; of networks, those on one trajectory.
@@ -42,15 +44,16 @@ def groups_of(study: Study, store: RecordStore, wanted: Sequence[str], seed: int
     for together in by_optimizer(methods) if lockstep else trajectories(methods):
         identities = {name: store.identity(name, seed) for name in together}
         recorded = {name: record for name in together if (record := records[name])}
-        groups = lockstep_groups(identities, {n: r.trained_with for n, r in recorded.items()})
-        known = {name for record in recorded.values() for name in record.trained_with}
-        for names in groups:
-            is_new = lockstep and known.isdisjoint(names)
-            found += _with_sources(study, names, recorded) if is_new else [Group(names)]
+        known = {run for record in recorded.values() for run in record.trained_with.items()}
+        for names in missing_groups(identities, {n: r.trained_with for n, r in recorded.items()}):
+            if lockstep and known.isdisjoint((name, identities[name]) for name in names):
+                found += _with_sources(study, names, recorded, steps_per_epoch)
+            else:
+                found.append(Group(names, _same_source(names, recorded)))
     return [group for group in found if not set(wanted).isdisjoint(group.names)]
 
 
-def lockstep_groups(
+def missing_groups(
     identities: Mapping[str, str], recorded: Mapping[str, Mapping[str, str]]
 ) -> list[list[str]]:
     """Which runs of a seed must train together so that those without a record get theirs.
@@ -70,15 +73,27 @@ def lockstep_groups(
     return groups
 
 
+def _same_source(names: Sequence[str], recorded: Mapping[str, Record]) -> Record | None:
+    """The run whose epochs a group was made of when some of it were recorded, if it was."""
+    digests = {recorded[name].provenance.get("snapshots") for name in names if name in recorded}
+    return next((r for r in recorded.values() if r.arrays_sha256 in digests), None)
+
+
 def _with_sources(
-    study: Study, names: Sequence[str], recorded: Mapping[str, Record]
+    study: Study, names: Sequence[str], recorded: Mapping[str, Record], steps_per_epoch: int
 ) -> list[Group]:
     """A new group without the runs that recorded trajectories give, which are groups apart."""
-    methods = study.all_methods
+    methods, epochs = study.all_methods, study.finetune.epochs
     groups, rest = [], list(names)
     for on_path in trajectories(methods):
-        source = next((recorded[name] for name in on_path if name in recorded), None)
-        given = [n for n in on_path if n in rest and is_of_epochs(methods[n].averaging)]
+        sources = (recorded[name] for name in on_path if name in recorded)
+        source = next((record for record in sources if "trajectory" in record.holds), None)
+        given = [
+            name
+            for name in on_path
+            if name in rest
+            and is_of_epochs(methods[name].timeline(epochs, steps_per_epoch), steps_per_epoch)
+        ]
         if source and given:
             groups.append(Group(given, source))
             rest = [name for name in rest if name not in given]

@@ -75,6 +75,6 @@ def make_learner(
         stage.optimizer,
         frozen=materials.frozen_layers(boundary),
         batchnorm_steps=stage.batchnorm_steps(steps_per_epoch),
-        precision=stage.precision,
+        precision="float32" if boundary == "head" else stage.precision,
         evaluation_batch=stage.evaluation_batch_size,
     )

@@ -31,7 +31,7 @@ class BasePlan(Settings):
     capture_every_epochs: EpochSpan = 1
     start_at_epoch: Annotated[float, AddedLater(neutral=0), Field(ge=0)] = 0
     phases: Count = 1
-    ensemble: Annotated[bool | None, AddedLater(neutral=None)] = None
+    ensemble: Annotated[bool | None, AddedLater(neutral=None), Field(strict=True)] = None
 
     def describe(self) -> str:
         """The plan in a few words."""
@@ -81,17 +81,18 @@ class Exponential(BasePlan):
     half_life_epochs: EpochSpan
     debias: bool = Field(default=True, strict=True)
 
-    @property
-    def decay(self) -> float:
-        """What is left of a member's share after one further capture."""
-        return math.exp2(-self.capture_every_epochs / self.half_life_epochs)
+    def share(self, n: int, interval_epochs: float | None = None) -> float:
+        """How much the n-th capture counts in the average of the first n.
 
-    def share(self, n: int) -> float:
-        """How much the n-th capture counts in the average of the first n."""
+        Args:
+            n: Number of the capture, from 1.
+            interval_epochs: Epochs from one capture to the next; by default what the plan says.
+        """
+        interval = self.capture_every_epochs if interval_epochs is None else interval_epochs
         if n == 1:
             return 1.0
         # expm1, because 1 − dⁿ loses its digits where d is near 1.
-        rate = math.log(2) * self.capture_every_epochs / self.half_life_epochs
+        rate = math.log(2) * interval / self.half_life_epochs
         kept_out = -math.expm1(-rate)
         return kept_out / -math.expm1(-rate * n) if self.debias else kept_out
 

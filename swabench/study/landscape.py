@@ -1,6 +1,6 @@
 """What a study measures of the loss around its final weights.
 
-The mathematics is `analysis/landscape.py`; these settings stand apart from it because a study is
+The mathematics is `landscape/geometry.py`; these settings stand apart from it because a study is
 read in moments, and torch is not.
 """
 

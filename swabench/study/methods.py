@@ -14,6 +14,7 @@ from swabench.study.averaging import AveragingPlan, BasePlan, GreedySoup
 from swabench.study.optimizers import Optimizer, ScheduleFreeSGD
 from swabench.study.schedules import Constant, Cyclical, Schedule, iterations
 from swabench.study.settings import CHANGES_NO_RESULT, AddedLater, Settings
+from swabench.system.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,14 @@ class Timeline:
         captures: Whether the weights are captured after the iteration, bool, shape (steps,).
         restarts: Whether the iteration starts from the average, with momentum zero and a new
             average, bool, shape (steps,).
+        interval_epochs: Epochs from one capture to the next: a whole number of iterations, so
+            not quite what the plan asks for.
     """
 
     rates: NDArray[np.float64]
     captures: NDArray[np.bool_]
     restarts: NDArray[np.bool_]
+    interval_epochs: float = 1.0
 
 
 class Method(Settings):
@@ -80,9 +84,8 @@ class Method(Settings):
             )
         if plan.start_at_epoch > epochs / plan.phases - plan.capture_every_epochs:
             raise ValueError(
-                f"averaging.start_at_epoch: after {plan.start_at_epoch:g} epochs nothing might be "
-                f"captured any more, every {plan.capture_every_epochs:g} of "
-                f"{epochs // plan.phases}; begin earlier"
+                f"averaging.start_at_epoch: {plan.start_at_epoch:g} leaves no capture in "
+                f"{epochs // plan.phases} epochs; choose a smaller one"
             )
         if isinstance(self.rate, Cyclical):
             cycles = plan.capture_every_epochs / self.rate.cycle_epochs
@@ -99,12 +102,16 @@ class Method(Settings):
             raise ValueError("averaging: schedule-free-sgd averages by itself; take it out")
         if not isinstance(self.rate, Constant) or self.rate.cooldown_epochs:
             raise ValueError(
-                "rate: schedule-free-sgd wants a constant rate, with a warm-up or without"
+                "rate: schedule-free-sgd needs a constant rate, with a warm-up or without"
             )
 
     def timeline(self, epochs: int, steps_per_epoch: int) -> Timeline:
-        """Compile to what happens at each of `epochs * steps_per_epoch` iterations."""
-        plan = self.averaging
+        """Compile to what happens at each of `epochs * steps_per_epoch` iterations.
+
+        Raises:
+            InputError: In whole iterations, the plan captures nothing.
+        """
+        plan, every = self.averaging, steps_per_epoch
         phases = plan.phases if plan else 1
         steps = epochs * steps_per_epoch // phases
         rates = self.rate.rates(steps, steps_per_epoch)
@@ -113,9 +120,16 @@ class Method(Settings):
             every = self._capture_interval(plan, steps_per_epoch)
             captures[every - 1 :: every] = True
             captures[: round(plan.start_at_epoch * steps_per_epoch)] = False
+            if not captures.any():
+                raise InputError(
+                    f"averaging: a phase of {steps} iterations has no capture, every {every} of "
+                    f"them from epoch {plan.start_at_epoch:g}; capture more often or begin earlier"
+                )
         restarts = np.zeros(steps * phases, dtype=bool)
         restarts[steps::steps] = True
-        return Timeline(np.tile(rates, phases), np.tile(captures, phases), restarts)
+        return Timeline(
+            np.tile(rates, phases), np.tile(captures, phases), restarts, every / steps_per_epoch
+        )
 
     def _capture_interval(self, plan: BasePlan, steps_per_epoch: int) -> int:
         """Iterations between captures; whole cycles of a sawtooth, so that nothing drifts."""

@@ -57,7 +57,7 @@ SeedNumber = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 
 def _no_flag(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("a number is wanted here, not true or false")
+        raise ValueError("give a number, not true or false")
     return value
 
 

@@ -311,7 +311,13 @@ class Study(Settings):
     def all_methods(self) -> Mapping[str, Method]:
         """The table's methods, then those that the rate sweep adds: all that is fine-tuned."""
         further = self.rate_sweep.further_methods(self.methods) if self.rate_sweep else {}
-        return {**self.methods, **further}
+        same = {"optimizer": None}  # the stage's, spelled out, is no other
+        return {
+            name: method.model_copy(update=same)
+            if method.optimizer == self.finetune.optimizer
+            else method
+            for name, method in {**self.methods, **further}.items()
+        }
 
     @property
     def run_names(self) -> tuple[str, ...]:

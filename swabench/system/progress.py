@@ -1,6 +1,6 @@
 """Progress with a time to go: a bar on a terminal, plain lines elsewhere.
 
-Code that works long takes a `Progress` and opens tasks on it; `cli.py` decides which kind.
+Code that works long takes a `Progress` and opens tasks on it; `cli/printing.py` decides which kind.
 """
 
 import time

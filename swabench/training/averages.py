@@ -70,12 +70,17 @@ class RunningAverage:
     Args:
         plan: The plan.
         start: Where the run starts; its first member, if the plan counts the start.
+        interval_epochs: Epochs from one capture to the next, as the timeline has them.
     """
 
     def __init__(
-        self, plan: EqualMean | Exponential | Newest | ScoreWeighted, start: Member
+        self,
+        plan: EqualMean | Exponential | Newest | ScoreWeighted,
+        start: Member,
+        interval_epochs: float | None,
     ) -> None:
         self._plan = plan
+        self._interval_epochs = interval_epochs
         self._weights = start.weights
         self._predictions: list[Tensor] = []
         self.restart(start)
@@ -106,6 +111,8 @@ class RunningAverage:
         self._log_total = -math.inf
 
     def _share(self, member: Member) -> float:
+        if isinstance(self._plan, Exponential):
+            return self._plan.share(self._members, self._interval_epochs)
         if not isinstance(self._plan, ScoreWeighted):
             return self._plan.share(self._members)
         # In logarithms: 0.9 to the power 1000 is no number that float64 has.
@@ -180,13 +187,19 @@ class Soup:
         self._start = start
 
 
-def average_of(plan: AveragingPlan, start: Member) -> Average:
-    """The average that carries a plan out."""
+def average_of(plan: AveragingPlan, start: Member, interval_epochs: float | None = None) -> Average:
+    """The average that carries a plan out.
+
+    Args:
+        plan: The plan.
+        start: Where the run starts.
+        interval_epochs: Epochs from one capture to the next; by default what the plan says.
+    """
     if isinstance(plan, LastCaptures):
         return LastAverage(plan, start)
     if isinstance(plan, GreedySoup):
         return Soup(plan, start)
-    return RunningAverage(plan, start)
+    return RunningAverage(plan, start, interval_epochs)
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:

@@ -218,7 +218,7 @@ class _Observers:
         self._iterates: _Predicted | None = None
         start = learner.weights()
         self._averages: dict[int, Average] = {
-            run: average_of(plan.averaging, self._member(run, start))
+            run: average_of(plan.averaging, self._member(run, start), plan.timeline.interval_epochs)
             for run, plan in enumerate(plans)
             if plan.averaging
         }

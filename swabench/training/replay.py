@@ -1,10 +1,12 @@
 """A trajectory that was trained before: averages of its epochs are made without training."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 from torch import Tensor
 
-from swabench.study.averaging import AveragingPlan
+from swabench.study.methods import Timeline
 from swabench.study.study import SplitName
 from swabench.training.heads import predict_by_heads
 from swabench.training.learner import Splits
@@ -52,6 +54,20 @@ class ReplayedHead:
         return predict_by_heads(flat, [self._splits[name] for name in splits], self._classes)
 
 
-def is_of_epochs(plan: AveragingPlan | None) -> bool:
-    """Whether a plan is a function of the weights at the ends of epochs alone."""
-    return plan is None or (plan.phases == 1 and float(plan.capture_every_epochs).is_integer())
+def is_of_epochs(timeline: Timeline, steps_per_epoch: int) -> bool:
+    """Whether nothing happens but at the ends of epochs."""
+    within = np.ones(len(timeline.captures), dtype=bool)
+    within[steps_per_epoch - 1 :: steps_per_epoch] = False
+    return not timeline.restarts.any() and not (timeline.captures & within).any()
+
+
+def at_the_ends_of_epochs(timeline: Timeline, steps_per_epoch: int) -> Timeline:
+    """A timeline with a step an epoch, of what happens at their ends."""
+    last = slice(steps_per_epoch - 1, None, steps_per_epoch)
+    restarts = np.zeros_like(timeline.restarts[last])
+    return replace(
+        timeline,
+        rates=timeline.rates[last],
+        captures=timeline.captures[last],
+        restarts=restarts,
+    )

@@ -9,6 +9,7 @@ from swabench.analysis.claims.specs import SPECS, UNTRIED
 from swabench.analysis.evidence import Evidence, corrected
 from swabench.analysis.flatness import Flatness
 from swabench.analysis.frame import Records
+from swabench.study.averaging import ScoreWeighted
 from swabench.study.schedules import Constant
 from swabench.study.study import Study
 
@@ -25,7 +26,14 @@ def decide_claims(
         flatness: How sharp the minima are, by measure, method and seed, where it was measured.
     """
     context = ClaimContext(study, records, seeds, flatness or {})
-    return [*(_decide(spec, context) for spec in SPECS), UNTRIED]
+    weighted = [
+        name
+        for name, method in study.methods.items()
+        if isinstance(method.averaging, ScoreWeighted)
+    ]
+    words = f"It is no finding of the paper; see the rows {', '.join(weighted)} in the table."
+    untried = replace(UNTRIED, reason=words) if weighted else UNTRIED
+    return [*(_decide(spec, context) for spec in SPECS), untried]
 
 
 def _decide(spec: ClaimSpec, context: ClaimContext) -> Claim:

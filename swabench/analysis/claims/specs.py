@@ -94,7 +94,7 @@ SPECS = (
     ),
 )
 
-UNTRIED = Claim(
+UNTRIED = Claim(  # `decide` says where a study has such a row all the same
     "C8",
     "weighting the snapshots by their validation score would do better",
     "Would weighting the snapshots by their validation score do better?",

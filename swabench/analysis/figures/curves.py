@@ -1,9 +1,13 @@
 """Figures 1 and 3: measurements over the epochs."""
 
+from typing import Any
+
 from swabench.analysis.figures.picture import Drawn
 from swabench.analysis.figures.pieces import legend, new_figure, spread, spread_words, whole_epochs
 from swabench.analysis.figures.sources import Sources
 from swabench.analysis.figures.style import ITERATE
+from swabench.study.methods import Method
+from swabench.study.settings import what_results_depend_on
 
 
 def average(sources: Sources) -> Drawn:
@@ -32,9 +36,9 @@ def phases(sources: Sources) -> Drawn:
     """Figure 3: SWA, PSWA and its iterate over the epochs, phases marked."""
     periodic, single = sources.periodic(), sources.averaging(cyclical=False)
     methods = sources.study.methods
-    for name in sources.study.averaging_methods:
-        plan = methods[name].averaging
-        if plan and plan.phases == 1 and methods[name].rate == methods[periodic].rate:
+    alike = _without_phases(methods[periodic])
+    for name in reversed(sources.study.averaging_methods):
+        if name != periodic and _without_phases(methods[name]) == alike:
             single = name  # the same but for the phases
     figure, (ax,) = new_figure(1, 1)
     iterate = sources.curves(periodic, "iterate", "accuracy")
@@ -64,6 +68,13 @@ def phases(sources: Sources) -> Drawn:
         f"{spread_words(iterate.shape[1])}."
     )
     return figure, caption, sources.lacking([single, periodic])
+
+
+def _without_phases(method: Method) -> dict[str, Any]:
+    """What a method's results depend on, but for its phases."""
+    plan = method.averaging
+    single = plan.model_copy(update={"phases": 1}) if plan else None
+    return what_results_depend_on(method.model_copy(update={"averaging": single}))
 
 
 def _spacing(sources: Sources) -> str:

@@ -12,6 +12,7 @@ from swabench.analysis.frame import Records, incompleteness, missing_runs
 from swabench.analysis.surveys import Gathered, gather
 from swabench.records import RecordStore
 from swabench.study.landscape import Part
+from swabench.study.published import PUBLISHED_SIZES
 from swabench.study.schedules import Constant
 from swabench.study.study import Study
 from swabench.training.measurement import Predictor
@@ -61,15 +62,19 @@ class Sources:
         found = gather(self.study, self.store, part, self.seeds)
         if found is None:
             raise CannotDrawError(
-                f"the landscape's {part} were not measured; run `swabench landscape`"
+                f"no {part} of the landscape was measured; run `swabench landscape`"
             )
         return found
 
     @property
     def splits(self) -> dict[str, str]:
         """The images of the landscape, by split, in words."""
-        drawn, there = self.study.landscape.training_images, self.study.data.training_images
-        return {"train": f"{min(drawn, there or drawn):,} training images", "test": "Test images"}
+        drawn, data = self.study.landscape.training_images, self.study.data
+        there = data.training_images
+        if there is None and data.dataset in PUBLISHED_SIZES:
+            there = PUBLISHED_SIZES[data.dataset].training_images - data.validation_images
+        number = f"{min(drawn, there):,} training" if there else "Training"
+        return {"train": f"{number} images", "test": "Test images"}
 
     def lacking(self, rows: Iterable[str]) -> str:
         """Which runs of the rows are missing, in words."""
