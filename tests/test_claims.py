@@ -687,3 +687,17 @@ def test_flatness_is_measured_around_the_result_on_its_own_split() -> None:
         assert found[measure].keys() == methods.keys()
         for method, values in methods.items():
             assert found[measure][method] == pytest.approx(values, rel=2e-3), (measure, method)
+
+
+def test_a_study_that_weights_by_scores_is_not_said_to_have_none(tmp_path: Path) -> None:
+    whole = study_with(2).model_dump()
+    plan = {"plan": "score-weighted"}
+    rate = whole["methods"]["swa"]["rate"]
+    methods = {**whole["methods"], "weighted": {"title": "", "rate": rate, "averaging": plan}}
+    data = {**whole["data"], "selection_images": 100}
+    study = study_with(2, methods=methods, data=data)
+    store = write_study(tmp_path, study, {})
+    records = collect(study, store, study.seeds, study.run_names)
+    (c8,) = (claim for claim in decide_claims(study, records, study.seeds) if claim.key == "C8")
+    assert c8.verdict == "not tested"
+    assert "weighted" in c8.reason

@@ -378,3 +378,14 @@ def test_no_records_at_all_is_said_in_words(tmp_path: Path) -> None:
     study = small_study()
     with pytest.raises(InputError, match="no records of study"):
         draw(study, RecordStore(tmp_path, study), [0, 1])
+
+
+def test_figure_3_compares_what_differs_in_its_phases_alone(tmp_path: Path) -> None:
+    """Another plan on the same rate is another method."""
+    whole = small_study().model_dump()
+    rate = whole["methods"]["pswa"]["rate"]
+    plan = {"plan": "exponential", "half_life_epochs": 1}
+    methods = {**whole["methods"], "other": {"title": "", "rate": rate, "averaging": plan}}
+    study = Study.model_validate({**whole, "methods": methods})
+    picture = by_name(draw(study, write_study(tmp_path, study), [0, 1]), "figure3-phases")
+    assert "swa-cyclical and pswa" in picture.caption

@@ -23,7 +23,7 @@ class Start:
 
 
 def in_lockstep(study: Study, boundary: Boundary) -> bool:
-    """Whether all methods of a seed train together: linear heads on cached features do."""
+    """Whether methods of a seed train together: linear heads on cached features do."""
     return boundary == "head" and study.backbone.cache_features
 
 

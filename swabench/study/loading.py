@@ -150,6 +150,9 @@ def _in_words(path: Path, error: ValidationError) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "unknown key"
+        elif problem["type"] == "union_tag_invalid":
+            choice = problem["ctx"]
+            message = f"unknown kind {choice['tag']!r}; choose from {choice['expected_tags']}"
         shown = f", found {found!r}" if not isinstance(found, dict | Settings) else ""
         lines.append(f"{path}: {key + ': ' if key else ''}{message}{shown}")
     return "\n".join(lines)

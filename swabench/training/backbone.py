@@ -24,7 +24,6 @@ from swabench.system.errors import InputError
 from swabench.training.convolution import memory_format, narrow_convolutions
 
 FEATURES = 2048
-FLOPS_PER_IMAGE = 0.158e9  # forward at 28×28, two operations a multiply-add; grows with the area
 _STAGES = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]

@@ -1,7 +1,7 @@
 """Many linear heads on the same features, trained in lockstep.
 
-Runs that differ only in numbers (rate, plan, momentum) are rows of one stacked tensor: with R
-runs of C classes the forward pass of all is one matrix product (B, D) × (D, R·C), and so is the
+Trajectories that differ only in their rates are rows of one stacked tensor: with R of them and C
+classes the forward pass of all is one matrix product (B, D) × (D, R·C), and so is the
 gradient. Shapes below: B images of a batch, D features, C classes, R runs, P = C·D + C weights.
 """
 

@@ -42,7 +42,7 @@ class Learner(Protocol):
 
     @property
     def runs(self) -> int:
-        """Number of runs R."""
+        """Number of trajectories R."""
 
     def weights(self) -> Tensor:
         """The iterates' weights now, shape (R, P); a copy."""

@@ -1,8 +1,8 @@
 """The learner of `trainable: layer4 | all`: one network, trained by torch.optim.
 
 BatchNorm is this module's own affair: while training a layer normalises by its minibatch and
-keeps running statistics; whatever is predicted with has statistics measured anew, so that no
-row of a table differs from another by that alone.
+keeps running statistics; predictions are made with statistics measured anew, so that no row of a
+table differs from another by that alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
