@@ -53,9 +53,11 @@ class Preprocess(nn.Module):
         scaled = images.to(self.mean.dtype) / 255
         if scaled.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
+            # A CPU resizes no bfloat16.
+            wide = scaled.to(torch.promote_types(scaled.dtype, torch.float32))
             scaled = F.interpolate(
-                scaled, size, mode="bilinear", align_corners=False, antialias=True
-            )
+                wide, size, mode="bilinear", align_corners=False, antialias=True
+            ).to(scaled.dtype)
         normalized = (scaled - self.mean) / self.deviation
         return normalized.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
