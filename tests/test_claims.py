@@ -20,7 +20,7 @@ from swabench.analysis.claims.stability import swing
 from swabench.analysis.evidence import Comparer, Evidence, corrected, judge
 from swabench.analysis.flatness import LINE, Flatness, mean_rise, measure_flatness
 from swabench.analysis.frame import collect
-from swabench.analysis.statistics import Estimate
+from swabench.analysis.statistics import Estimate, seeds_needed
 from swabench.records import RecordStore
 from swabench.study.study import Study
 from tests.made_up import Truth, record_of, study_with, write_run, write_study
@@ -486,6 +486,38 @@ def test_a_seeds_rate_is_chosen_at_the_other_seeds(tmp_path: Path) -> None:
     drawn_on = ClaimContext(study, records, [0, 1, 2], {})
     # Without seed 0 the high rate leads by one point a seed; with it the low one by two in all.
     assert rates.best_rates(drawn_on, "sgd") == {0: 0.02, 1: 0.0025, 2: 0.0025}
+    claim = next(c for c in decide_claims(study, records, [0, 1, 2]) if c.key == "C7")
+    assert (
+        "sgd: best rate on the validation images of the other seeds: 0.0025 (for 2 seeds), "
+        in (claim.notes[0])
+    )
+    # No rate is above the best of every seed.
+    assert not any(e.decides for e in claim.evidence)
+
+
+def test_every_part_is_played_by_the_method_that_the_rules_name(tmp_path: Path) -> None:
+    parts = {
+        "sgd": "sgd-multiplicative",
+        "swa": "swa-cyclical",
+        "swa_cyclical": "swa",
+        "pswa": "swa-cyclical",
+    }
+    study = study_with(3, rate_sweep=None, claims=parts)
+    flatness = {LINE: {name: dict.fromkeys(range(3), 1.0) for name in study.row_names}}
+    found = decided(tmp_path, {}, study=study, flatness=flatness)
+    shown = {key: {e.comparison for e in claim.evidence} for key, claim in found.items()}
+    assert shown["C1"] == {f"{name} − adam" for name in study.methods}
+    assert shown["C2"] == {"swa-cyclical − sgd-multiplicative", "swa − sgd-multiplicative"}
+    assert shown["C3"] == {"swa: average − iterate"}
+    assert shown["C4"] == {"swa-cyclical − sgd-multiplicative"}
+    assert shown["C5"] == {"swa-cyclical − swa"}
+    assert {label.split(":")[0] for label in shown["C6"]} == {"swa-cyclical", "swa"}
+    for key, words in (
+        ("C2", "of swa-cyclical and of swa less that of sgd-multiplicative"),
+        ("C3", "test loss of swa, average less iterate"),
+        ("C5", "of swa-cyclical less that of swa,"),
+    ):
+        assert words in found[key].measure
 
 
 def test_golden_markdown(tmp_path: Path) -> None:
@@ -589,9 +621,38 @@ def evidence(p_for: float, p_against: float) -> Evidence:
 
 def test_holm_corrects_what_decides_and_only_that() -> None:
     shown = replace(evidence(0, 0), p_for=float("nan"), p_against=float("nan"))
-    found = corrected([evidence(0.01, 1), shown, evidence(0.02, 1)], 0.05)
+    found = corrected([evidence(0.01, 0.4), shown, evidence(0.02, 0.03)], 0.05)
     assert [e.p_for for e in found if e.decides] == pytest.approx([0.02, 0.02])
+    assert [e.p_against for e in found if e.decides] == pytest.approx([0.4, 0.06])
     assert [e.decides for e in found] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("mean", "margin", "distance", "level"),
+    [
+        (0.2, 0, 0.2, 0.02),
+        (-0.2, 0, 0.2, 0.02),
+        (0.2, 0.15, 0.05, 0.02),  # beyond the margin
+        (-0.2, 0.15, 0.05, 0.02),
+        (0.05, 0.15, 0.1, 0.04),  # within it, which is a one-sided question at each end
+        (-0.05, 0.15, 0.1, 0.04),
+    ],
+)
+def test_seeds_needed_are_those_that_tell_the_difference_from_the_nearer_margin(
+    mean: float, margin: float, distance: float, level: float
+) -> None:
+    study = study_with(8, claims={"alpha": 0.02, "power": 0.9})
+    compare = Comparer(study, np.random.default_rng(0))
+    found = compare.needed(Estimate(mean, 0, 0, 0.1, 8), margin)
+    assert found == seeds_needed(distance, 0.1, 0.9, level)
+    d = np.random.default_rng(1).normal(size=8)
+    d = mean + 0.1 * (d - d.mean()) / d.std(ddof=1)
+    zeros = over_seeds(np.zeros(8))
+    if margin:
+        whole = compare.equal("", "", "", over_seeds(d), zeros, margin)
+    else:
+        whole = compare.directed("", "", "", over_seeds(d), zeros, 1)
+    assert whole.seeds_needed == found
 
 
 @pytest.mark.parametrize(("one_sided", "fewest"), [(False, 8), (True, 7)])

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,16 +143,21 @@ def test_progress_counts_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done == [3, 3, 1]
 
 
-def test_bfloat16_features_are_computed_and_kept_in_bfloat16(few_layers: None) -> None:
-    exact, rough = (extracted(precision) for precision in ("float32", "bfloat16"))
+@pytest.mark.parametrize("size", [28, 20])
+def test_bfloat16_features_are_computed_and_kept_in_bfloat16(
+    few_layers: None, tmp_path: Path, size: int
+) -> None:
+    exact, rough = (
+        frozen(tmp_path, {**arguments(), "image_size": size, "precision": precision})
+        for precision in ("float32", "bfloat16")
+    )
     assert (exact.dtype, rough.dtype) == (torch.float32, torch.bfloat16)
-    inputs = as_published(images(), 28, NORMALIZATION)
     with torch.no_grad():
-        # Half a percent is what eight bits of a factor leave, summed up over a convolution.
-        torch.testing.assert_close(exact, small_layers()(inputs), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(rough.float(), exact, rtol=0.05, atol=0.05)
-    rounded = exact.bfloat16()
-    assert not torch.equal(rough, rounded)  # the arithmetic is rough too, not the result alone
+        expected = small_layers()(as_published(images(), size, NORMALIZATION))
+    torch.testing.assert_close(exact, expected, rtol=1e-4, atol=1e-4)
+    # Half a percent is what eight bits of a factor leave, summed up over a convolution.
+    torch.testing.assert_close(rough.float(), exact, rtol=0.05, atol=0.05)
+    assert not torch.equal(rough, exact.bfloat16())  # the arithmetic is rough, not the end alone
 
 
 def test_features_are_computed_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,11 +309,6 @@ CHANGES: dict[str, Callable[[Arguments], Arguments]] = {
 def frozen(cache: Path, given: Arguments) -> Tensor:
     given = {"name": "few", **given, "network": copy.deepcopy(given["network"])}
     return frozen_features(**given, device=CPU, cache=cache, progress=SilentProgress()).values
-
-
-def extracted(precision: str) -> Tensor:
-    with tempfile.TemporaryDirectory() as cache:
-        return frozen(Path(cache), {**arguments(), "precision": precision})
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from swabench.analysis import table as tables
 from swabench.analysis.claims import decide_claims
 from swabench.analysis.figures import Picture
 from swabench.analysis.frame import collect
+from swabench.analysis.statistics import seeds_needed
 from swabench.analysis.table import ensembles, not_distinguished, standings
 from swabench.records import RecordStore
 from swabench.study.study import Study
@@ -242,6 +243,25 @@ def test_says_what_the_methods_reached(study: Study, store: RecordStore, text: s
     assert (
         no_break(f"between {means[lowest]:.2f} % ({lowest}) and {means[highest]:.2f} % ({highest})")
         in words
+    )
+
+
+def test_seeds_that_would_tell_are_by_the_studys_power_and_level(
+    store: RecordStore, study: Study
+) -> None:
+    rules = study.claims.model_copy(update={"power": 0.95, "alpha": 0.2})
+    ruled = study.model_copy(update={"claims": rules})
+    (line,) = (
+        line
+        for line in not_distinguished(ruled, collect(ruled, store, range(8)))
+        if line.startswith("swa-cyclical")
+    )
+    d = np.subtract(results(store, "swa-cyclical"), results(store, "sgd"))
+    needed = seeds_needed(d.mean(), d.std(ddof=1), 0.95, 0.2)
+    assert needed != seeds_needed(d.mean(), d.std(ddof=1))
+    assert (
+        f"about {needed} seeds would detect a difference of {d.mean():+.3f} points at 95% power"
+        in line
     )
 
 
