@@ -252,6 +252,11 @@ def test_a_soup_is_never_worse_than_its_best_member(members: list[list[float]]) 
     assert bowl(soup_of(members)) <= best * (1 + 1e-9)
 
 
+def test_a_soup_takes_in_what_leaves_its_loss_as_it_is() -> None:
+    """The recipe asks that the loss does not rise, not that it falls."""
+    torch.testing.assert_close(soup_of([[2.0, 0, 0], [-6.0, 0, 0]]), vector([-2, 0, 0]))
+
+
 def test_a_soup_leaves_out_what_spoils_it() -> None:
     torch.testing.assert_close(
         soup_of([[1.0, 0, 0], [-1.1, 0, 0], [9, 9, 9]]), vector([-0.05, 0, 0])

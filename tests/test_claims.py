@@ -486,6 +486,8 @@ def test_a_seeds_rate_is_chosen_at_the_other_seeds(tmp_path: Path) -> None:
     drawn_on = ClaimContext(study, records, [0, 1, 2], {})
     # Without seed 0 the high rate leads by one point a seed; with it the low one by two in all.
     assert rates.best_rates(drawn_on, "sgd") == {0: 0.02, 1: 0.0025, 2: 0.0025}
+    # A rate that is the best for any seed is not too high: only those above all of them decide.
+    assert not any(e.decides for e in rates.high_rates_suit_swa_only(drawn_on))
     claim = next(c for c in decide_claims(study, records, [0, 1, 2]) if c.key == "C7")
     assert (
         "sgd: best rate on the validation images of the other seeds: 0.0025 (for 2 seeds), "
@@ -668,6 +670,9 @@ def test_the_sign_flip_test_can_reach_the_level_with_the_fewest_seeds(
     assert corrected([replace(some, seeds_needed=30)], 0.05)[0].seeds_needed == 30
     few = replace(some, estimate=Estimate(0, 0, 0, 0, fewest - 1))
     assert all(e.has_too_few_seeds for e in corrected([few] * 5, 0.05))
+    # What is only shown is not corrected for.
+    shown = replace(some, p_for=float("nan"), p_against=float("nan"))
+    assert corrected([*[some] * 5, *[shown] * 5], 0.05)[0].fewest_seeds == fewest
 
 
 def test_all_must_speak_for_a_claim_and_any_against_it() -> None:

@@ -108,6 +108,18 @@ def test_what_a_living_writer_writes_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "part").read_text() == "one"
 
 
+def test_what_another_users_living_writer_writes_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_permitted(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "kill", not_permitted)
+    with new_folder(tmp_path / "run") as folder:
+        assert remove_leftovers(tmp_path) == []
+        assert folder.is_dir()
+
+
 def test_another_machines_files_are_left_alone_for_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

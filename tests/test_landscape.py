@@ -1,6 +1,7 @@
 """The landscape against closed forms and autograd's full Hessian."""
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import cast
 
@@ -440,6 +441,20 @@ def test_sharpness_and_curvature_are_of_the_training_loss_of_each_result(
         assert row["trace"] == pytest.approx(full.trace().item(), abs=4 * error)
 
 
+def test_curvature_is_probed_alike_whatever_methods_stand_before(
+    surveyed: tuple[Study, RecordStore],
+) -> None:
+    study, store = surveyed
+    methods = dict(reversed(study.methods.items()))
+    turned = study.model_copy(update={"methods": methods})
+    found, other = (
+        made_up.surveyor(each, store).measure("hessian", 0)["hessian"].sort_values("method")
+        for each in (study, turned)
+    )
+    assert list(found.index) != list(other.index)
+    pd.testing.assert_frame_equal(found.reset_index(drop=True), other.reset_index(drop=True))
+
+
 def test_runs_of_other_data_are_not_surveyed(tmp_path: Path) -> None:
     study = small_study()
     store = write_study(tmp_path, study, without=[("swa", 0)])
@@ -459,6 +474,16 @@ def test_an_altered_landscape_record_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("0.001", "0.002"))
     with pytest.raises(InputError, match="altered since it was written"):
         store.find_landscape("sharpness", 0)
+
+
+def test_a_landscape_in_another_ones_place_is_refused(tmp_path: Path) -> None:
+    study = small_study()
+    store = write_study(tmp_path, study)
+    made_up.survey(study, store, [0, 1], ["sharpness"])
+    first, second = sorted((store.folder / "landscape" / "sharpness").iterdir())
+    shutil.copyfile(first, second)
+    with pytest.raises(InputError, match="seed 0, and lies where 1 belongs"):
+        store.find_landscape("sharpness", 1)
 
 
 def test_a_missing_run_is_named_before_anything_is_measured(tmp_path: Path) -> None:

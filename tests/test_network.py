@@ -835,6 +835,18 @@ def test_exported_weights_predict_the_same_in_a_plain_resnet50(
     torch.testing.assert_close(found, recorded, rtol=2e-3, atol=2e-3)
 
 
+def test_what_pretraining_trained_is_the_tail_of_weights_and_statistics() -> None:
+    """Of BatchNorm's statistics, too: where it does not train they are never measured anew."""
+    whole = tiny()
+    materials = cast(Materials, SimpleNamespace(trained_layers=lambda boundary: whole))
+    trained = Start(torch.rand(10).double(), torch.rand(12).double())
+    found = complete(trained, "all", materials)
+    own = Start(*flatten(whole))
+    for name, tail in (("weights", trained.weights), ("statistics", trained.statistics)):
+        vector, before = getattr(found, name), getattr(own, name)
+        assert vector.tolist() == [*before.tolist()[: -len(tail)], *tail.tolist()], name
+
+
 @pytest.mark.slow
 def test_networks_start_from_what_pretraining_trained(carried_out: CarriedOut) -> None:
     """With a rate of almost nothing, fine-tuning layers ends where pretraining did."""

@@ -269,6 +269,23 @@ def test_a_missing_run_is_told_in_every_document(tmp_path: Path, absent: tuple[s
 
 
 @pytest.mark.usefixtures("_vector_only")
+def test_the_manifest_tells_what_is_missing_of_the_seeds_that_were_asked_for(
+    tmp_path: Path,
+) -> None:
+    """Whatever seeds the study itself has, here 0 and 1."""
+    study = small_study()
+    store = write_study(tmp_path, study, without=[("pswa", 1)])
+    write_run(store, study, "sgd", 7)
+
+    def missing(seeds: list[int]) -> object:
+        records = collect(study, store, seeds, study.run_names)
+        return json.loads(manifest(study, records, [], seeds))["missing"]
+
+    assert missing([0]) == {}
+    assert missing([0, 1]) == {"pswa": [1]}
+    assert missing([0, 7]) == {name: [7] for name in study.run_names if name != "sgd"}
+
+
 def test_a_figure_of_records_that_are_gone_is_taken_away(tmp_path: Path) -> None:
     study = small_study()
     store = write_study(tmp_path, study)

@@ -1,5 +1,7 @@
 """Records: whole or not there, verified, never mixed between studies."""
 
+import dataclasses
+import itertools
 import json
 import os
 from pathlib import Path
@@ -11,6 +13,7 @@ from swabench.records import RecordStore
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError
+from swabench.training.measurement import Measurement, Statistics
 from tests.made_up import PROVENANCE, Truth, outcome, record_of, write_run
 
 
@@ -56,6 +59,22 @@ def test_the_final_measurement_is_the_last_epochs_of_its_predictor_and_split(
         for split in ("validation", "test"):
             found = record.final(predictor, split)
             assert (found.epoch, found.predictor, found.split) == (15, predictor, split)
+
+
+def test_each_treatment_of_batchnorm_has_a_course_of_its_own(
+    store: RecordStore, study: Study
+) -> None:
+    write_run(store, study, "swa", 3)
+    kinds: tuple[Statistics, ...] = ("re-estimated", "running")
+    measured = {
+        kind: [Measurement(epoch, "average", "test", 90 + epoch, 0.3, kind) for epoch in (1, 2)]
+        for kind in kinds
+    }
+    both = tuple(itertools.chain(*measured.values()))
+    record = dataclasses.replace(record_of(store, "swa", 3), history=both)
+    assert record.course("average", "test") == measured["re-estimated"]
+    assert record.course("average", "test", running=True) == measured["running"]
+    assert record.final("average", "test").batchnorm == "re-estimated"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from swabench.records import RecordStore
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError
-from tests.made_up import Truth, outcome, record_of, write_run
+from tests.made_up import PROVENANCE, Truth, outcome, record_of, write_run
 
 GOLDEN = Path(__file__).parent / "golden"
 # Accuracies by method and seed, in percent.
@@ -177,8 +177,11 @@ def test_no_records_at_all_names_the_command(tmp_path: Path, study: Study) -> No
         collect(study, RecordStore(tmp_path, study), [0])
 
 
-def test_records_of_other_data_are_not_mixed_in(study: Study, store: RecordStore) -> None:
-    write_run(store, study, "sgd", 9, provenance={"data": {"images": "other"}})
+@pytest.mark.parametrize("other", [{"data": {"images": "other"}}, {"backbone": "other"}])
+def test_records_of_other_data_or_weights_are_not_mixed_in(
+    study: Study, store: RecordStore, other: dict[str, object]
+) -> None:
+    write_run(store, study, "sgd", 9, provenance={**PROVENANCE, **other})
     with pytest.raises(InputError, match="different data"):
         collect(study, store, [0, 9])
 

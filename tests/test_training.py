@@ -1,5 +1,7 @@
 """Stacked training against torch's own, the paper's algorithms, and itself."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -165,6 +167,19 @@ def test_a_diverging_run_is_told_and_leaves_the_others_alone() -> None:
     assert broken.diverged_epoch == 1
     assert healthy.diverged_epoch is None
     torch.testing.assert_close(healthy.weights["average"], alone.weights["average"])
+
+
+def test_an_infinite_loss_is_divergence_as_one_that_is_no_number() -> None:
+    """A bias so far from the others that the other classes have no probability at all."""
+    data, order = splits(), DataOrder(IMAGES, BATCH, seed=1, stage=1)
+    certain = torch.zeros(1, CLASSES * (FEATURES + 1), dtype=torch.float64)
+    certain[0, -CLASSES:] = -1.5e308
+    certain[0, -1] = 1.5e308
+    plan = RunPlan(METHODS["sgd"].timeline(1, order.steps_per_epoch), None)
+    learner = StackedHeads(data, certain, SGD(name="sgd"), CLASSES)
+    (outcome,) = train(learner, [plan], data, order, 1)
+    assert {m.loss for m in outcome.history} == {math.inf}
+    assert outcome.diverged_epoch == 1
 
 
 def test_measurements_are_those_of_the_final_weights() -> None:

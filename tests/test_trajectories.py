@@ -112,6 +112,20 @@ def test_an_average_is_of_its_own_trajectory_and_not_of_another() -> None:
         assert (outcome.weights["average"] - expected).abs().max() < 1e-12, name
 
 
+def test_a_restart_is_of_its_own_trajectory_and_not_of_another() -> None:
+    """Behind runs that share a trajectory, a run and its trajectory have other numbers."""
+    methods = {
+        "sgd": SAME_RATE["sgd"],
+        "swa": SAME_RATE["swa"],
+        "pswa": Method(title="", rate=CONSTANT, averaging=EqualMean(phases=2)),
+        "fast": Method(title="", rate=Constant(schedule="constant", learning_rate=0.3)),
+    }
+    together = run(methods)
+    for name, method in methods.items():
+        for predictor, weights in run({name: method})[name].weights.items():
+            assert (together[name].weights[predictor] - weights).abs().max() < 1e-12, name
+
+
 def test_runs_that_do_not_agree_about_their_trajectory_are_refused() -> None:
     data = splits()
     order = DataOrder(IMAGES, BATCH, seed=1, stage=1)
