@@ -535,3 +535,21 @@ def test_whatever_the_reference_every_part_is_measured_or_left_out(
         assert list(found.tables["marks"]["method"]) == plane
     for part in ("lines", "segments", "rays"):
         assert np.isfinite(table_of(store, part, 0)["loss"]).all()
+
+
+def test_one_ascent_that_stalls_does_not_stop_the_others() -> None:
+    """The first weights are at their corner at once; the second meet theirs a step later."""
+
+    def saddle(weights: torch.Tensor) -> torch.Tensor:
+        return 3 * weights[:, 0] * weights[:, 1] - weights[:, 0]
+
+    weights = torch.tensor([[5.0, 5.0], [0.0, 0.0]], dtype=torch.float64)
+    together, alone = (
+        [
+            sharpness(saddle, some, 0.5, np.random.default_rng(0), starts=1, steps=5).highest
+            for some in several
+        ]
+        for several in ([weights], weights.split(1))
+    )
+    np.testing.assert_allclose(together[0], np.concatenate(alone))
+    np.testing.assert_allclose(alone[1], [3 * 0.5**2 + 0.5])
