@@ -103,7 +103,7 @@ def small_study(**landscape: object) -> Study:
         "lines": {"points": 7},
         "segments": {"points": 7, "seeds": 1, "low": -1, "high": 2},
         "plane": {"points": 4, "seeds": 1},
-        "rays": {"points": 3, "directions": 2, "seeds": 1},
+        "rays": {"points": 3, "directions": 2, "seeds": 2},
         "sharpness": {"seeds": 2},
         "hessian": {"probes": 64, "seeds": 1},
     }

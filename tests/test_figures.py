@@ -267,7 +267,9 @@ def test_figure_6_is_rays_segments_and_sharpness(
     store: RecordStore, drawn: Mapping[str, Sequence[Axes]]
 ) -> None:
     left, middle, right = drawn["figure6-flatness"]
-    check_slices(left, measured(store, "rays"), "train", "method", "distance", ["direction"])
+    check_slices(
+        left, measured(store, "rays"), "train", "method", "distance", ["seed", "direction"]
+    )
     check_slices(middle, measured(store, "segments"), "test", "end", "alpha", ["seed"])
     sharp = measured(store, "sharpness")
     largest = sharp[sharp["epsilon"] == sharp["epsilon"].max()]
@@ -317,6 +319,24 @@ def test_the_forest_is_the_table_at_the_studys_confidence(
         assert words in [text.get_text() for text in right.texts]
     legend = left.figure.legends[0]
     assert "mean, 80 % interval" in [text.get_text() for text in legend.get_texts()]
+
+
+def test_a_method_looks_the_same_in_every_figure_and_like_no_other(
+    drawn: Mapping[str, Sequence[Axes]],
+) -> None:
+    looks: dict[str, set[tuple[object, ...]]] = {}
+    for name in ("figure1-average", "figure2-line", "figure3-phases", "figure6-flatness"):
+        for ax in drawn[name]:
+            for line in ax.lines:
+                method, _, predictor = str(line.get_label()).partition(", ")
+                if method in small_study().row_names and predictor != "iterate":
+                    look = (line.get_color(), line.get_marker())
+                    looks.setdefault(method, set()).add(look)
+    assert looks.keys() == {"sgd", *small_study().averaging_methods}
+    assert all(len(own) == 1 for own in looks.values())
+    every = [look for own in looks.values() for look in own]
+    for k in (0, 1):  # told apart by colour, and by marker where there is none
+        assert len({look[k] for look in every}) == len(every)
 
 
 # --- what is not there ---------------------------------------------------------------------

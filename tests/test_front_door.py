@@ -18,6 +18,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import swabench
+from swabench.analysis.publish import Publication
 from swabench.cli import app
 from swabench.cli.printing import print_table
 from swabench.records import RecordStore
@@ -78,6 +79,13 @@ def test_load_gives_every_measurement_of_every_run(store: RecordStore, study: St
     ]
     assert list(frame.itertuples(index=False, name=None)) == expected
     assert frame.attrs["source"] == "records"
+
+
+def test_load_finds_seeds_beyond_the_studys_by_the_manifest(tmp_path: Path, study: Study) -> None:
+    more = study.model_copy(update={"seeds": (*study.seeds, 9)})
+    store = write_study(tmp_path, more)
+    Publication(study, store, list(more.seeds)).table()
+    assert set(swabench.load(store.folder)["seed"]) == {*study.seeds, 9}
 
 
 def test_load_without_records_reads_the_same_from_the_committed_file(

@@ -348,7 +348,7 @@ def test_seeds_are_gathered_each_with_its_own(surveyed: tuple[Study, RecordStore
     by_seed = tables_by_seed(surveys(study, store, [0, 1]))
     assert by_seed.keys() == {0, 1}
     assert by_seed[0].keys() >= {"lines", "segments", "grid", "rays", "sharpness", "hessian"}
-    assert by_seed[1].keys() == {"lines", "sharpness"}
+    assert by_seed[1].keys() == {"lines", "rays", "sharpness"}
     for seed, tables in by_seed.items():
         pd.testing.assert_frame_equal(tables["lines"], table_of(store, "lines", seed))
 
@@ -393,25 +393,26 @@ def test_rays_are_as_long_as_they_say_and_the_same_for_all(
     surveyed: tuple[Study, RecordStore],
 ) -> None:
     study, store = surveyed
-    rays = table_of(store, "rays", 0)
     settings = study.landscape.rays
-    assert sorted(set(rays["direction"])) == list(range(settings.directions))
-    np.testing.assert_allclose(
-        sorted(set(rays["distance"])), np.linspace(0, settings.length, settings.points)
-    )
-    # Which seeds draw the directions is the survey's own affair; here they are found by its rule.
-    directions = random_directions(
-        settings.directions,
-        WEIGHTS,
-        generator([study.landscape.seed, 0, PARTS.index("rays")]),
-    ).double()
-    ends = {name: weights_of(store, name, 0) for name in study.landscape_rows("rays")}
-    assert set(rays["method"]) == ends.keys()
-    places = [
-        ends[row["method"]] + row["distance"] * directions[row["direction"]]
-        for row in rays.to_dict(orient="records")
-    ]
-    check_points(study, rays, torch.stack(places))
+    drawn = []
+    for seed in (0, 1):
+        rays = table_of(store, "rays", seed)
+        assert sorted(set(rays["direction"])) == list(range(settings.directions))
+        np.testing.assert_allclose(
+            sorted(set(rays["distance"])), np.linspace(0, settings.length, settings.points)
+        )
+        # What draws the directions is the survey's own affair; here they are found by its rule.
+        rng = generator([study.landscape.seed, seed, PARTS.index("rays")])
+        directions = random_directions(settings.directions, WEIGHTS, rng).double()
+        drawn.append(directions)
+        ends = {name: weights_of(store, name, seed) for name in study.landscape_rows("rays")}
+        assert set(rays["method"]) == ends.keys()
+        places = [
+            ends[row["method"]] + row["distance"] * directions[row["direction"]]
+            for row in rays.to_dict(orient="records")
+        ]
+        check_points(study, rays, torch.stack(places))
+    assert len(torch.cat(drawn).unique(dim=0)) == 2 * settings.directions
 
 
 def test_sharpness_and_curvature_are_of_the_training_loss_of_each_result(

@@ -7,6 +7,7 @@ Everything else is the product's own, from IDX files to records.
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ from swabench.runs.materials import Materials
 from swabench.study.loading import load_study
 from swabench.study.optimizers import SGD
 from swabench.study.study import Boundary, SplitName, Study
-from swabench.system.errors import InputError
-from swabench.system.progress import SilentProgress
+from swabench.system.errors import DivergedError, InputError
+from swabench.system.progress import Advance, SilentProgress
 from swabench.training.learner import Split
 from swabench.training.loop import DataOrder, train
 from tests.made_up import record_of
@@ -275,6 +276,42 @@ def test_what_was_interrupted_goes_on_to_the_same_end(
             found = torch.tensor(record.arrays()[f"weights/{record.result}"])
             torch.testing.assert_close(found, finished.weights(name, seed), rtol=1e-3, atol=1e-4)
     assert experiment_of(study, tmp_path).finetune(list(study.all_methods), SEEDS) == 0
+
+
+def test_a_run_that_diverges_is_named_and_leaves_no_record(images: Path, tmp_path: Path) -> None:
+    methods = study_on(images).model_dump()["methods"]
+    wild = {"title": "Wild", "rate": {"schedule": "constant", "learning_rate": 1e38}}
+    study = study_on(images, methods={**methods, "wild": wild})
+    experiment = experiment_of(study, tmp_path)
+    with pytest.raises(DivergedError) as caught:
+        experiment.finetune(["sgd", "wild", "swa"], SEEDS)
+    for seed in SEEDS:
+        assert f"wild at seed {seed} (loss not finite after epoch 1)" in str(caught.value)
+    for other in ("adam", "sgd", "swa"):
+        assert other not in str(caught.value)
+    missing = experiment.store.missing(["adam", "sgd", "wild", "swa"], SEEDS)
+    assert missing == [("wild", seed) for seed in SEEDS]
+
+
+def test_progress_ends_where_it_said(images: Path, tmp_path: Path) -> None:
+    told: dict[str, list[int]] = {}
+
+    class Told(SilentProgress):
+        @contextmanager
+        def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+            done: list[int] = []
+            yield done.append
+            told[name] = [total, sum(done)]
+
+    study = study_on(images)
+    experiment = Experiment(study, tmp_path / "results", CPU, tmp_path / "cache", Told())
+    experiment.finetune(["sgd", "swa"], SEEDS)
+    experiment.finetune(list(study.all_methods), SEEDS)
+    experiment.survey(SEEDS)
+    assert told["pretraining"] == [2 * len(SEEDS)] * 2
+    for name in ("fine-tuning", "landscape"):
+        total, done = told[name]
+        assert total == done > 0, name
 
 
 # --- records -------------------------------------------------------------------------------
