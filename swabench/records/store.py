@@ -1,6 +1,6 @@
-"""Records: what runs leave behind, written atomically, verified, and found again.
+"""The store of a study's records: where they lie, how they are written and found.
 
-Only this module knows where files lie. Under a study's results folder:
+Only this room knows where files lie. Under a study's results folder:
 
     runs/<method>/seed-<seed>-<identity>/record.json         measurements and provenance
     runs/<method>/seed-<seed>-<identity>/arrays.safetensors  weights and predictions
