@@ -1,8 +1,9 @@
 """Many linear heads on the same features, trained in lockstep.
 
 Trajectories that differ only in their rates are rows of one stacked tensor: with R of them and C
-classes the forward pass of all is one matrix product (B, D) × (D, R·C), and so is the
+classes the forward pass of all is one matrix product (R·C, D) × (D, B), and so is the
 gradient. Shapes below: B images of a batch, D features, C classes, R runs, P = C·D + C weights.
+Scores have the images last: a softmax over a short last dimension takes ten times as long.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +23,14 @@ class StackedOptimizer(Protocol):
     """An update rule for stacked heads, each with a rate of its own.
 
     Gradients come as the two factors of their product, so that a rule can take it where it needs
-    it: of the matrices errorᵀ·inputs, of the biases the error's sum over the minibatch.
+    it: of the matrices error·inputs, of the biases the error's sum over the minibatch.
     """
 
     def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
         """Update all runs.
 
         Args:
-            error: Gradient by the scores, shape (B, R·C).
+            error: Gradient by the scores, shape (R·C, B).
             inputs: Features, shape (B, D).
             rates: Learning rates, shape (R,).
         """
@@ -81,8 +82,8 @@ class StackedSGD:
         settings, (matrix, bias) = self._settings, self._momentum
         if self._gradient is not None:
             return self._nesterov(error, inputs, self._gradient)
-        matrix.flatten(0, 1).addmm_(error.t(), inputs, beta=settings.momentum)
-        bias.mul_(settings.momentum).add_(error.sum(0).view_as(bias))
+        matrix.flatten(0, 1).addmm_(error, inputs, beta=settings.momentum)
+        bias.mul_(settings.momentum).add_(error.sum(1).view_as(bias))
         if settings.weight_decay:
             for momentum, parameter in zip(self._momentum, self._parameters, strict=True):
                 momentum.add_(parameter, alpha=settings.weight_decay)
@@ -90,8 +91,8 @@ class StackedSGD:
 
     def _nesterov(self, error: Tensor, inputs: Tensor, matrix_gradient: Tensor) -> Sequence[Tensor]:
         settings = self._settings
-        torch.mm(error.t(), inputs, out=matrix_gradient.flatten(0, 1))
-        gradients = (matrix_gradient, error.sum(0).view_as(self._momentum[1]))
+        torch.mm(error, inputs, out=matrix_gradient.flatten(0, 1))
+        gradients = (matrix_gradient, error.sum(1).view_as(self._momentum[1]))
         for gradient, momentum, parameter in zip(
             gradients, self._momentum, self._parameters, strict=True
         ):
@@ -131,8 +132,8 @@ class StackedAdam:
 
     def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
         """Update all runs."""
-        torch.mm(error.t(), inputs, out=self._matrix_gradient.flatten(0, 1))
-        torch.sum(error, 0, out=self._bias_gradient.flatten())
+        torch.mm(error, inputs, out=self._matrix_gradient.flatten(0, 1))
+        torch.sum(error, 1, out=self._bias_gradient.flatten())
         for group, rate in zip(self._optimizer.param_groups, rates.tolist(), strict=True):
             group["lr"] = rate
         self._optimizer.step()
@@ -200,7 +201,7 @@ class StackedScheduleFree:
 
     def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
         """Update all runs."""
-        gradients = ((error.t() @ inputs).view_as(self._y[0]), error.sum(0).view_as(self._y[1]))
+        gradients = ((error @ inputs).view_as(self._y[0]), error.sum(1).view_as(self._y[1]))
         self._highest = torch.maximum(self._highest, rates)
         self._total += self._highest**2
         share = self._highest**2 / self._total
@@ -259,7 +260,7 @@ class StackedHeads:
         self._bias = bias.clone()  # (R, C)
         make = implementation(optimizer, _OPTIMIZERS, "stacked heads")
         self._optimizer = make(optimizer, self._matrix, self._bias)
-        self._buffers: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._buffers: dict[int, tuple[Tensor, ...]] = {}
 
     @property
     def runs(self) -> int:
@@ -279,17 +280,19 @@ class StackedHeads:
     def step(self, rows: Tensor, rates: Tensor) -> None:
         """Take one step of every run on training rows (B,) at rates (R,)."""
         train = self._splits["train"]
-        inputs, scores, error = self._kept(len(rows))
+        inputs, scores, error, one_hot = self._kept(len(rows))
         torch.index_select(train.inputs, 0, rows, out=inputs)
-        torch.addmm(self._bias.view(-1), inputs, self._matrix.flatten(0, 1).t(), out=scores)
+        torch.addmm(self._bias.view(-1, 1), self._matrix.flatten(0, 1), inputs.t(), out=scores)
         # The gradient of the mean cross-entropy by the scores: (softmax − one-hot) / B.
-        torch.softmax(scores.view_as(error), -1, out=error)
-        error[torch.arange(len(rows), device=rows.device), :, train.labels[rows]] -= 1
-        error /= len(rows)
-        self._optimizer.step(error.flatten(1), inputs, rates)
+        torch.softmax(scores.view_as(error), 1, out=error)
+        one_hot.zero_().scatter_(0, train.labels[rows].unsqueeze(0), 1)
+        error.sub_(one_hot).div_(len(rows))
+        self._optimizer.step(error.flatten(0, 1), inputs, rates)
 
-    def _kept(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Tensors that every step writes anew: inputs (B, D), scores (B, R·C), error (B, R, C).
+    def _kept(self, batch: int) -> tuple[Tensor, ...]:
+        """Tensors that every step writes anew.
+
+        Inputs (B, D), scores (R·C, B), error (R, C, B) and the labels as ones and zeros (C, B).
 
         Large fresh ones would cost more in page faults than the arithmetic on them.
         """
@@ -298,8 +301,9 @@ class StackedHeads:
             new = self._matrix.new_empty
             self._buffers[batch] = (
                 new(batch, features),
-                new(batch, runs * classes),
-                new(batch, runs, classes),
+                new(runs * classes, batch),
+                new(runs, classes, batch),
+                new(classes, batch),
             )
         return self._buffers[batch]
 

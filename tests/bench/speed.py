@@ -2,7 +2,7 @@
 
 Prints ratios and the machine's own limit (the rate of a large matrix product), and writes
 `results/bench/speed.json` with a manifest. Absolute times are this machine's; ratios travel.
-Takes about ten minutes on 2 cores, and wants an idle machine.
+Takes about a quarter of an hour on 2 cores, and wants an idle machine.
 
     python tests/bench/speed.py [--device cpu] [--output results/bench/speed.json]
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -33,7 +34,7 @@ from swabench.runs.experiment import Experiment
 from swabench.runs.features import batch_size, extract
 from swabench.study.loading import load_study
 from swabench.study.optimizers import SGD
-from swabench.study.study import BackboneSettings
+from swabench.study.study import BackboneSettings, Study
 from swabench.system.device import choose_device
 from swabench.system.environment import environment
 from swabench.system.progress import SilentProgress
@@ -44,6 +45,13 @@ from swabench.training.learner import Split
 NORMALIZATION = ((0.1307,), (0.3081,))
 FEATURES, CLASSES, BATCH = 2048, 10, 128
 TRAINING_IMAGES, SCORED_IMAGES = 55_000, 15_000
+FURTHER = {
+    "ema": {
+        "title": "One more average",
+        "rate": {"schedule": "constant", "learning_rate": 0.01},
+        "averaging": {"plan": "exponential", "half_life_epochs": 2, "capture_every_epochs": 1},
+    }
+}
 console = Console()
 
 
@@ -116,6 +124,32 @@ def stacked_rate(runs: int, device: torch.device, steps: int = 100) -> float:
     return runs * steps * BATCH / seconds(work, device)
 
 
+def plain_stacked_rate(runs: int, device: torch.device, steps: int = 100) -> float:
+    """The same as one would write it: a fresh tensor for every result, scores (B, R, C)."""
+    features, labels, batches = _cached(device, steps)
+    matrix, bias = (
+        initial_head(FEATURES, CLASSES, 0).to(device).split([FEATURES * CLASSES, CLASSES])
+    )
+    weights = [matrix.view(CLASSES, FEATURES).repeat(runs, 1), bias.repeat(runs)]
+    momenta = [torch.zeros_like(weight) for weight in weights]
+    rates = torch.full((runs * CLASSES,), 0.01, device=device)
+
+    def work() -> None:
+        for rows in batches:
+            inputs = features[rows]
+            scores = torch.addmm(weights[1], inputs, weights[0].t())
+            error = scores.view(BATCH, runs, CLASSES).softmax(-1)
+            error[torch.arange(BATCH, device=device), :, labels[rows]] -= 1
+            error = error.flatten(1) / BATCH
+            for weight, momentum, gradient in zip(
+                weights, momenta, (error.t() @ inputs, error.sum(0)), strict=True
+            ):
+                momentum.mul_(0.9).add_(gradient)
+                weight.addcmul_(rates.view(-1, *[1] * (weight.dim() - 1)), momentum, value=-1)
+
+    return runs * steps * BATCH / seconds(work, device)
+
+
 def single_rate(device: torch.device, steps: int = 100) -> float:
     """Images a second of one head by torch.optim.SGD on the same cached features."""
     features, labels, batches = _cached(device, steps)
@@ -169,20 +203,42 @@ def usual_rate(raw: Path, device: torch.device, batches: int = 40) -> float:
     return batches * BATCH / seconds(work, device, 3)
 
 
-def whole_study(device: torch.device, data_cache: Path) -> tuple[float, int]:
-    """Seconds of the default study from data to records, features included; images seen."""
-    study = load_study("mnist")
-    images = 60_000 - study.data.validation_images
-    epochs = study.pretrain.epochs + study.finetune.epochs * len(study.methods)
-    with tempfile.TemporaryDirectory() as folder:
-        cache = Path(folder) / "cache"
+def study_of(folder: Path, content: dict[str, object]) -> Study:
+    """The default study with some of its content replaced."""
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({"extends": "mnist", "name": "mnist", **content}))
+    return load_study(str(path))
+
+
+def whole_study(
+    device: torch.device, data_cache: Path, content: dict[str, object]
+) -> tuple[float, int, float]:
+    """Seconds of a study from data to records, features included.
+
+    Returns:
+        Seconds; the images that its runs see, each run's counted for itself; and the seconds a
+        seed that one more average of its epochs takes afterwards.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cache = folder / "cache"
         cache.mkdir()
         (cache / "mnist").symlink_to(data_cache / "mnist")
-        experiment = Experiment(study, Path(folder), device, cache, SilentProgress())
+        study = study_of(folder, content)
+        experiment = Experiment(study, folder, device, cache, SilentProgress())
         start = time.perf_counter()
         experiment.pretrain(list(study.seeds))
-        experiment.finetune(list(study.methods), list(study.seeds))
-        return time.perf_counter() - start, images * epochs * len(study.seeds)
+        experiment.finetune(list(study.all_methods), list(study.seeds))
+        trained = time.perf_counter() - start
+
+        study = study_of(folder, {**content, "methods": FURTHER})
+        experiment = Experiment(study, folder, device, cache, SilentProgress())
+        start = time.perf_counter()
+        experiment.finetune(list(FURTHER), list(study.seeds))
+        further = (time.perf_counter() - start) / len(study.seeds)
+    epochs = study.pretrain.epochs + study.finetune.epochs * (len(study.all_methods) - len(FURTHER))
+    images = (60_000 - study.data.validation_images) * epochs * len(study.seeds)
+    return trained, images, further
 
 
 def main() -> None:
@@ -196,22 +252,37 @@ def main() -> None:
 
     peak, flops = peak_flops(device), forward_flops()
     extraction = extraction_rate(dataset.train_images, device)
-    single, stacked = single_rate(device), stacked_rate(30, device)
+    single = single_rate(device)
+    stacked = {runs: stacked_rate(runs, device) for runs in (17, 30)}
+    plain = {runs: plain_stacked_rate(runs, device) for runs in stacked}
+    step_flops = 4 * FEATURES * CLASSES  # of a run and an image: forward, and the gradient
     usual = usual_rate(user_cache() / "mnist", device)
-    study_seconds, images_seen = whole_study(device, user_cache())
+    rows_seconds, rows_images, _ = whole_study(device, user_cache(), {"rate_sweep": None})
+    study_seconds, images_seen, further = whole_study(device, user_cache(), {})
     found = {
         "matrix product, float32, GFLOP/s": peak / 1e9,
         "feature extraction, images/s": extraction,
         "feature extraction, share of the matrix product's rate": extraction * flops / peak,
         "one head on cached features, images/s": single,
-        "30 stacked heads, runs × images/s": stacked,
-        "30 stacked heads over one at a time": stacked / single,
+        "30 stacked heads over one at a time": stacked[30] / single,
+        **{f"{runs} stacked heads, runs × images/s": rate for runs, rate in stacked.items()},
+        **{
+            f"{runs} stacked heads, share of the matrix product's rate": rate * step_flops / peak
+            for runs, rate in stacked.items()
+        },
+        **{
+            f"{runs} stacked heads over fresh tensors at every step": rate / plain[runs]
+            for runs, rate in stacked.items()
+        },
         "usual loop, images/s": usual,
+        "six rows, s": rows_seconds,
+        "six rows over the usual loop, per image seen": rows_images / rows_seconds / usual,
         "whole default study, s": study_seconds,
         "whole default study, images seen/s": images_seen / study_seconds,
         "whole default study over the usual loop, per image seen": images_seen
         / study_seconds
         / usual,
+        "one more average on a finished study, s a seed": further,
     }
     table = Table("measured", "value", title=f"swabench on {device.type}")
     for name, value in found.items():

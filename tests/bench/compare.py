@@ -1,0 +1,167 @@
+"""Two versions of swabench beside each other, in one run: is a change worth its while?
+
+    git worktree add /tmp/before COMMIT
+    python -m tests.bench.compare --before /tmp/before
+
+Both versions carry out the same studies by their own command line, in turns, data and features
+cached beforehand; what is timed is `finetune` alone. Prints seconds and ratios, and writes
+`results/bench/before.json`. Wants an idle machine; takes about 25 minutes on 2 cores.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from swabench.system.device import choose_device
+from swabench.system.environment import environment
+
+HERE = Path(__file__).resolve().parents[2]
+console = Console()
+
+CONSTANT = {"schedule": "constant", "learning_rate": 0.01}
+DECAYED = {"schedule": "multiplicative", "learning_rate": 0.01, "factor": 0.25, "every_epochs": 2}
+TWICE = {"capture_every_epochs": 0.5}
+WITHOUT_START = {"capture_every_epochs": 1, "include_start": False}
+
+# Seven rows on two trajectories, in words that every version understands.
+LAYER4 = {
+    "extends": "mnist",
+    "title": "Seven averages on two trajectories",
+    "data": {"training_images": 3000, "validation_images": 1000, "test_images": 2000},
+    "backbone": {"weights": "random", "standardize_features": False},
+    "pretrain": {"trainable": "layer4", "epochs": 1},
+    "finetune": {"trainable": "layer4", "batchnorm": "train", "epochs": 4},
+    "methods": {
+        "sgd": {"title": "iterate", "rate": CONSTANT},
+        "swa": {"title": "mean", "rate": CONSTANT, "averaging": {"capture_every_epochs": 1}},
+        "swa-cyclical": {"title": "mean, twice", "rate": CONSTANT, "averaging": TWICE},
+        "pswa": {"title": "no start", "rate": CONSTANT, "averaging": WITHOUT_START},
+        "sgd-multiplicative": {"title": "iterate, decayed", "rate": DECAYED},
+        "decayed-mean": {"title": "mean", "rate": DECAYED, "averaging": WITHOUT_START},
+        "decayed-twice": {"title": "mean, twice", "rate": DECAYED, "averaging": TWICE},
+    },
+    "rate_sweep": None,
+    "seeds": 1,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A study that both versions carry out.
+
+    Attributes:
+        title: What is compared.
+        study: The study's content.
+        seeds: How many seeds.
+        repeats: How often, in turns.
+        finetune: Settings of fine-tuning that the older version does not know.
+    """
+
+    title: str
+    study: Mapping[str, object]
+    seeds: int
+    repeats: int
+    finetune: Mapping[str, object] = field(default_factory=dict)
+
+    def content(self, version: Path) -> dict[str, object]:
+        """The study as a version takes it."""
+        if version != HERE or not self.finetune:
+            return dict(self.study)
+        return {**self.study, "finetune": {**cast(Any, self.study["finetune"]), **self.finetune}}
+
+
+CASES = (
+    Case("the default study's 17 runs", {"extends": "mnist"}, seeds=2, repeats=3),
+    Case("layer4, seven averages on two trajectories", LAYER4, seeds=1, repeats=3),
+    Case(
+        "the same, scored every second epoch now",
+        LAYER4,
+        seeds=1,
+        repeats=3,
+        finetune={"score_every_epochs": 2},
+    ),
+)
+
+
+def swabench(version: Path, folder: Path, command: str, case: Case, *more: str) -> float:
+    """Seconds that one command takes in the version that lies in a folder."""
+    config = folder / "compare.yaml"
+    config.write_text(yaml.safe_dump(case.content(version)))
+    arguments = [command, "--config", config, "--results", folder, "--seeds", case.seeds, *more]
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "swabench", *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(version)},
+        cwd=folder,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return time.perf_counter() - start
+
+
+def finetuning(version: Path, case: Case) -> float:
+    """Seconds of fine-tuning alone, less those of a command that finds all runs done."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        swabench(version, folder, "pretrain", case)
+        first = swabench(version, folder, "finetune", case, "--method", "all")
+        return first - swabench(version, folder, "finetune", case, "--method", "all")
+
+
+def compare(before: Path, case: Case) -> dict[str, float]:
+    """Seconds of both versions, in turns, and their ratio.
+
+    The fastest of several: other work on the machine only ever adds.
+    """
+    versions = {"before": before, "now": HERE}
+    found: dict[str, list[float]] = {name: [] for name in versions}
+    for _ in range(case.repeats):
+        for name, version in versions.items():
+            found[name].append(finetuning(version, case))
+            console.print(f"{case.title}, {name}: {found[name][-1]:.1f} s")
+    fastest = {name: min(times) for name, times in found.items()}
+    seconds = {f"{case.title}, {name}, s": time for name, time in fastest.items()}
+    return seconds | {f"{case.title}, before over now": fastest["before"] / fastest["now"]}
+
+
+def commit(version: Path) -> str:
+    """The commit that a checkout is at."""
+    return subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=version, text=True).strip()
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--before", type=Path, required=True, help="a checkout of another commit")
+    parser.add_argument("--output", type=Path, default=Path("results/bench/before.json"))
+    arguments = parser.parse_args()
+    found: dict[str, float] = {}
+    for case in CASES:
+        found |= compare(arguments.before.resolve(), case)
+    table = Table("measured", "value", title="swabench, another version beside this one")
+    for name, value in found.items():
+        table.add_row(name, f"{value:,.3g}")
+    console.print(table)
+    content = {
+        "before": commit(arguments.before),
+        "measured": found,
+        "environment": environment(choose_device("auto")),
+    }
+    arguments.output.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
