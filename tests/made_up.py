@@ -161,6 +161,12 @@ def record_of(store: RecordStore, name: str, seed: int) -> Record:
     return record
 
 
+def last_of(record: Record, predictor: Predictor, split: str) -> Measurement:
+    """The last measurement of a record's predictor on a split, by the table's treatment."""
+    found = [m for m in record.history if (m.predictor, m.split) == (predictor, split)]
+    return [m for m in found if m.batchnorm != "running"][-1]
+
+
 def outcome(study: Study, name: str, seed: int, truth: Truth = DEFAULT) -> Outcome:
     """What a run leaves behind.
 

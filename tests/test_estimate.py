@@ -24,7 +24,7 @@ from swabench.runs import estimate as estimates
 from swabench.runs import probes
 from swabench.runs.estimate import Estimate, count_images, estimate
 from swabench.runs.probes import Counts, LearnerCosts, Probes, try_out
-from swabench.study.averaging import EqualMean
+from swabench.study.averaging import EqualMean, GreedySoup
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method
 from swabench.study.optimizers import SGD
@@ -249,6 +249,8 @@ METHODS = {
     "swa": Method(title="", rate=CONSTANT, averaging=EqualMean(capture_every_epochs=0.7)),
     "pswa": Method(title="", rate=CONSTANT, averaging=EqualMean(phases=2)),
 }
+SOUP = Method(title="", rate=CONSTANT, averaging=GreedySoup(plan="greedy-soup"))
+SELECTION = 2  # of the scored images
 
 
 class CountingNetwork(NetworkLearner):
@@ -293,21 +295,35 @@ def some_splits() -> dict[SplitName, Split]:
     return {"train": some(TRAINING), "validation": some(5), "test": some(SCORED - 5)}
 
 
+def splits_with_selection() -> dict[SplitName, Split]:
+    whole = some_splits()
+    parts = (slice(SELECTION), slice(SELECTION, None))
+    selection, validation = (
+        Split(whole["validation"].inputs[part], whole["validation"].labels[part]) for part in parts
+    )
+    return {**whole, "validation": validation, "selection": selection}
+
+
 def counted(stage: Stage, methods: tuple[Method, ...]) -> tuple[float, float, float]:
     """Steps, images predicted by a run, and images passed for BatchNorm: the estimate's counts."""
     found = []
     for key in ("step", "score", "reestimate"):
         costs = {"step": 0.0, "score": 0.0, "reestimate": 0.0, key: 1.0}
         cost = cast(LearnerCosts, SimpleNamespace(**costs))
-        found.append(estimates._stage_seconds(stage, methods, Counts(TRAINING, SCORED), cost))
+        counts = Counts(TRAINING, SCORED, SELECTION)
+        found.append(estimates._stage_seconds(stage, methods, counts, cost))
     return found[0], found[1], found[2]
 
 
-def carry_out(learner: CountingNetwork | CountingHeads, methods: tuple[Method, ...]) -> None:
+def carry_out(
+    learner: CountingNetwork | CountingHeads,
+    methods: tuple[Method, ...],
+    splits: dict[SplitName, Split] | None = None,
+) -> None:
     order = DataOrder(TRAINING, BATCH, seed=0, stage=0)
     named = {str(number): method for number, method in enumerate(methods)}
     plans = run_plans(named, EPOCHS, order.steps_per_epoch)
-    train(learner, plans, some_splits(), order, EPOCHS)
+    train(learner, plans, splits or some_splits(), order, EPOCHS)
 
 
 def stage_of(**changes: Any) -> Stage:
@@ -330,6 +346,14 @@ def test_a_networks_work_is_counted_as_the_loop_does_it(name: str, batchnorm: st
     carry_out(learner, (METHODS[name],))
     found = (learner.steps, learner.predictions, learner.passes)
     assert counted(stage, (METHODS[name],)) == found
+
+
+def test_what_a_soup_tries_is_counted() -> None:
+    splits, stage = splits_with_selection(), stage_of(trainable="all", batchnorm="train")
+    network = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, CLASSES))
+    learner = CountingNetwork(network, splits, *flatten(network), SGD(name="sgd"))
+    carry_out(learner, (SOUP,), splits)
+    assert counted(stage, (SOUP,)) == (learner.steps, learner.predictions, learner.passes)
 
 
 @pytest.mark.parametrize("names", [["sgd"], ["swa"], ["sgd", "swa", "pswa"]])

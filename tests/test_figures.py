@@ -24,7 +24,7 @@ from swabench.study.landscape import Part
 from swabench.study.study import Study
 from swabench.system.errors import InputError
 from swabench.training.measurement import Predictor
-from tests.made_up import record_of, small_study, survey, write_study
+from tests.made_up import last_of, record_of, small_study, survey, write_study
 
 WIDE = {"confidence": 0.8}
 SVG = "{http://www.w3.org/2000/svg}"
@@ -289,7 +289,7 @@ def test_the_forest_is_the_table_at_the_studys_confidence(
     study = small_study()
     assert [label.get_text() for label in left.get_yticklabels()] == list(study.row_names)
     results = {
-        name: np.array([record.final(record.result, "test").accuracy for record in records])
+        name: np.array([last_of(record, record.result, "test").accuracy for record in records])
         for name in study.row_names
         for records in [[record_of(store, name, seed) for seed in (0, 1)]]
     }

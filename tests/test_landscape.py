@@ -250,6 +250,16 @@ def test_the_traces_standard_error_is_the_spread_of_its_estimates() -> None:
     assert stated == pytest.approx(spread, rel=0.15)
 
 
+def test_the_trace_takes_as_many_probes_as_it_was_asked_for() -> None:
+    """However many are multiplied at once, also where that does not divide their number."""
+    loss, at = quadratic(a_matrix(8)), torch.zeros(8).double()
+    whole = hessian_trace(loss, at, generator(), probes=10, at_once=10)
+    parts = hessian_trace(loss, at, generator(), probes=10, at_once=4)
+    assert (parts.value, parts.standard_error) == pytest.approx(
+        (whole.value, whole.standard_error), rel=1e-12
+    )
+
+
 # --- settings, survey, records -------------------------------------------------------------
 
 

@@ -24,10 +24,12 @@ from swabench.analysis.surveys import surveys, tables_by_seed
 from swabench.records import RecordStore
 from swabench.study.study import Study
 from swabench.system.errors import InputError
+from swabench.training.measurement import Predictor
 from tests.made_up import (
     ENVIRONMENT,
     PROVENANCE,
     Truth,
+    last_of,
     outcome,
     record_of,
     small_study,
@@ -170,10 +172,10 @@ def test_files_for_programs_hold_the_records_numbers(
     study = small_study()
     table = pd.read_csv(store.folder / "table.csv").set_index("method")
     for name in study.row_names:
-        finals = [record_of(store, name, s).final for s in study.seeds]
-        result = "average" if study.row_method(name).averaging else "iterate"
+        records = [record_of(store, name, s) for s in study.seeds]
+        result: Predictor = "average" if study.row_method(name).averaging else "iterate"
         for measure in ("accuracy", "loss"):
-            expected = np.mean([getattr(final(result, "test"), measure) for final in finals])  # type: ignore[arg-type]
+            expected = np.mean([getattr(last_of(r, result, "test"), measure) for r in records])
             assert table.loc[name, measure] == pytest.approx(expected, abs=1e-6)
     metrics = pd.read_csv(store.folder / "metrics.csv")
     expected_rows = [

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from swabench.analysis.frame import Records
 from swabench.records import RecordStore
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError
 from swabench.training.measurement import Measurement, Statistics
-from tests.made_up import PROVENANCE, Truth, outcome, record_of, write_run
+from tests.made_up import PROVENANCE, Truth, last_of, outcome, record_of, write_run
 
 
 @pytest.fixture
@@ -57,24 +58,26 @@ def test_the_final_measurement_is_the_last_epochs_of_its_predictor_and_split(
     record = record_of(store, "swa", 3)
     for predictor in ("iterate", "average", "ensemble"):
         for split in ("validation", "test"):
-            found = record.final(predictor, split)
+            found = last_of(record, predictor, split)
             assert (found.epoch, found.predictor, found.split) == (15, predictor, split)
 
 
-def test_each_treatment_of_batchnorm_has_a_course_of_its_own(
-    store: RecordStore, study: Study
-) -> None:
+def test_each_treatment_of_batchnorm_is_found_by_its_name(store: RecordStore, study: Study) -> None:
+    """Tables, figures and claims are of re-estimated statistics; running ones stand beside them."""
     write_run(store, study, "swa", 3)
     kinds: tuple[Statistics, ...] = ("re-estimated", "running")
     measured = {
-        kind: [Measurement(epoch, "average", "test", 90 + epoch, 0.3, kind) for epoch in (1, 2)]
-        for kind in kinds
+        kind: [
+            Measurement(epoch, "average", "test", 90 + epoch + place, 0.3, kind) for epoch in (1, 2)
+        ]
+        for place, kind in enumerate(kinds)
     }
     both = tuple(itertools.chain(*measured.values()))
     record = dataclasses.replace(record_of(store, "swa", 3), history=both)
-    assert record.course("average", "test") == measured["re-estimated"]
-    assert record.course("average", "test", running=True) == measured["running"]
-    assert record.final("average", "test").batchnorm == "re-estimated"
+    records = Records({"swa": {3: record}})
+    assert records.final("swa", "accuracy") == {3: 92}
+    assert records.course("swa", "accuracy", "average")[3].to_list() == [91, 92]
+    assert set(records.frame["batchnorm"]) == set(kinds)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,7 @@ def test_an_unreadable_record_is_named_not_skipped(
 def test_a_measurement_that_was_altered_is_noticed(store: RecordStore, study: Study) -> None:
     write_run(store, study, "sgd", 0)
     record = record_of(store, "sgd", 0)
-    path, accuracy = record.folder / "record.json", str(record.final("iterate", "test").accuracy)
+    path, accuracy = record.folder / "record.json", str(last_of(record, "iterate", "test").accuracy)
     assert accuracy in path.read_text()
     path.write_text(path.read_text().replace(accuracy, "99.0"))
     with pytest.raises(InputError, match=r"altered since it was written"):

@@ -25,6 +25,7 @@ from tests.made_up import (
     ENVIRONMENT,
     PROVENANCE,
     Truth,
+    last_of,
     record_of,
     study_with,
     write_run,
@@ -86,7 +87,7 @@ def store_of(folder: Path, study: Study, **options: object) -> RecordStore:
 def results(store: RecordStore, name: str, measure: str = "accuracy") -> list[float]:
     """What a method reached on the test images at each of eight seeds."""
     records = [record_of(store, name, seed) for seed in range(8)]
-    return [getattr(record.final(record.result, "test"), measure) for record in records]
+    return [getattr(last_of(record, record.result, "test"), measure) for record in records]
 
 
 def rendered(

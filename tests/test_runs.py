@@ -20,12 +20,15 @@ from swabench.runs import features as feature_cache
 from swabench.runs import learners
 from swabench.runs.experiment import Experiment
 from swabench.runs.groups import groups_of, missing_groups
+from swabench.study.averaging import EqualMean
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.device import use_threads
 from swabench.system.errors import InputError
 from swabench.system.progress import SilentProgress
 from swabench.training.loop import Outcome
+from swabench.training.replay import is_of_epochs
+from tests.made_up import last_of
 
 CPU = torch.device("cpu")
 
@@ -200,7 +203,7 @@ def test_a_further_average_of_a_recorded_trajectory_needs_no_training(
         plain.arrays()["weights/iterate"], swa.arrays()["weights/iterate"]
     )
     for split in ("validation", "test"):
-        own, its = plain.final("iterate", split), swa.final("iterate", split)
+        own, its = last_of(plain, "iterate", split), last_of(swa, "iterate", split)
         assert own.accuracy == its.accuracy
         assert own.loss == pytest.approx(its.loss, rel=1e-5)
     assert last.provenance["snapshots"] == swa.arrays_sha256
@@ -223,6 +226,15 @@ def test_a_replay_that_was_interrupted_goes_on_as_a_replay(copied: Path) -> None
     expected = digests(store, study)
     shutil.rmtree(store.folder / "runs" / "two")
     assert digests(finetune(copied, study), study) == expected
+
+
+def test_a_trajectory_that_restarts_cannot_be_replayed(copied: Path) -> None:
+    """Its epochs lie in the record, but the next average's starts would not be theirs."""
+    methods = small_study(copied).methods
+    assert is_of_epochs(methods["swa"].timeline(3, 4), 4)
+    assert not is_of_epochs(methods["pswa"].timeline(3, 4), 4)
+    within = methods["swa"].model_copy(update={"averaging": EqualMean(capture_every_epochs=0.5)})
+    assert not is_of_epochs(within.timeline(3, 4), 4)
 
 
 def test_a_replay_is_of_what_training_would_have_captured(copied: Path) -> None:

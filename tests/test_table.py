@@ -14,7 +14,7 @@ from swabench.records import RecordStore
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError
-from tests.made_up import PROVENANCE, Truth, outcome, record_of, write_run
+from tests.made_up import PROVENANCE, Truth, last_of, outcome, record_of, write_run
 
 GOLDEN = Path(__file__).parent / "golden"
 # Accuracies by method and seed, in percent.
@@ -101,7 +101,7 @@ def test_the_average_and_the_ensemble_are_compared_seed_by_seed_on_the_test_imag
     row = table.ensembles(study, collect(study, store, seeds)).set_index("method").loc["swa"]
     for measure in ("accuracy", "loss"):
         average, ensemble = (
-            np.array([getattr(record.final(predictor, "test"), measure) for record in records])
+            np.array([getattr(last_of(record, predictor, "test"), measure) for record in records])
             for predictor in ("average", "ensemble")
         )
         for column, values in (

@@ -39,7 +39,7 @@ from swabench.system.errors import DivergedError, InputError
 from swabench.system.progress import Advance, SilentProgress
 from swabench.training.learner import Split
 from swabench.training.loop import DataOrder, train
-from tests.made_up import record_of
+from tests.made_up import last_of, record_of
 from tests.reference import flat, linear, one_at_a_time
 
 CPU = torch.device("cpu")
@@ -333,7 +333,7 @@ def test_recorded_numbers_are_those_of_the_recorded_weights_on_their_own_images(
                         continue
                     weights = torch.tensor(arrays[f"weights/{predictor}"]).double()
                     scores = linear(weights, CLASSES)(inputs).detach()
-                    found = record.final(predictor, split)
+                    found = last_of(record, predictor, split)
                     right = (scores.argmax(1) == labels).double().mean().item()
                     assert found.accuracy == pytest.approx(100 * right, abs=1e-6)
                     loss = F.cross_entropy(scores, labels).item()
@@ -388,7 +388,7 @@ def test_the_landscape_is_that_of_the_runs_and_the_splits(finished: Finished) ->
             ends = line.set_index("alpha")["loss"]
             for alpha, run in ((0, "adam"), (1, str(name))):
                 record = record_of(store, run, seed)
-                recorded = record.final(record.result, "test").loss
+                recorded = last_of(record, record.result, "test").loss
                 assert ends[alpha] == pytest.approx(recorded, rel=1e-3)
         train = lines[lines["split"] == "train"]
         assert not np.isclose(train["loss"].to_numpy(), test["loss"].to_numpy(), rtol=1e-3).all()

@@ -59,28 +59,6 @@ class Record:
         """The predictor that the method hands over at the end."""
         return "average" if self.averages else "iterate"
 
-    def course(
-        self, predictor: Predictor, split: str, *, running: bool = False
-    ) -> list[Measurement]:
-        """The measurements of a predictor on a split, epoch by epoch.
-
-        Args:
-            predictor: Which predictor.
-            split: Which images.
-            running: Those with BatchNorm's running statistics, in place of the table's.
-        """
-        return [
-            m
-            for m in self.history
-            if m.predictor == predictor
-            and m.split == split
-            and (m.batchnorm == "running") == running
-        ]
-
-    def final(self, predictor: Predictor, split: str, *, running: bool = False) -> Measurement:
-        """The last measurement of a predictor on a split, as `course`."""
-        return self.course(predictor, split, running=running)[-1]
-
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Weights, predictions and trajectory, verified.
 

@@ -1,7 +1,7 @@
 """About how long a study takes here: what its parts cost, times how often it does them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +10,14 @@ import torch
 from swabench.data.datasets import dataset_sizes
 from swabench.runs.learners import in_lockstep
 from swabench.runs.probes import Counts, LearnerCosts, Probes
-from swabench.study.averaging import NEEDS_SELECTION
+from swabench.study.averaging import NEEDS_SELECTION, GreedySoup
 from swabench.study.methods import Method
 from swabench.study.published import Sizes
 from swabench.study.study import Boundary, DataSettings, Stage, Study
 from swabench.study.trajectories import trajectories
 from swabench.system.device import memory_for
 from swabench.system.errors import InputError
-from swabench.training.loop import keeps_ensemble, run_plans, scored_epochs
+from swabench.training.loop import RunPlan, keeps_ensemble, run_plans, scored_epochs
 
 Methods = tuple[Method, ...]
 
@@ -75,7 +75,7 @@ def count_images(data: DataSettings, sizes: Sizes) -> Counts:
         if count > most:
             raise InputError(f"data.{key}: {count:,} images, where there are {most:,}; lower it")
     scored = data.validation_images + (data.test_images or sizes.test_images)
-    return Counts(data.training_images or left, scored)
+    return Counts(data.training_images or left, scored, data.selection_images)
 
 
 def _learners(study: Study, missing: Sequence[tuple[str, int]]) -> list[tuple[Stage, Methods]]:
@@ -119,11 +119,21 @@ def _stage_seconds(stage: Stage, methods: Methods, counts: Counts, cost: Learner
     )
     predicted = iterates * looks + averages * len(scored) + restarted_ensembles
     seconds = len(plans[0].timeline.rates) * cost.step + predicted * counts.scored * cost.score
+    candidates = sum(_candidates(plan, ends) for plan in plans)
+    seconds += candidates * counts.selection * cost.score
     if stage.batchnorm == "train" and stage.trainable != "head":
-        seconds += (predicted + restarts) * counts.training * cost.reestimate
+        seconds += (predicted + restarts + candidates) * counts.training * cost.reestimate
         # At the end with running statistics, too.
         seconds += (iterates + averages) * counts.scored * cost.score
     return seconds
+
+
+def _candidates(plan: RunPlan, scored_steps: Set[int]) -> int:
+    """How many mixtures a greedy soup scores: at every look, one for each capture but the first."""
+    if not isinstance(plan.averaging, GreedySoup):
+        return 0
+    captures = np.cumsum(plan.timeline.captures)
+    return int(sum(max(0, captures[step] - 1) for step in scored_steps))
 
 
 def _trajectories(methods: Methods) -> int:

@@ -47,10 +47,11 @@ DIFFERENT = 16  # made-up images that differ; more would take time to make
 
 @dataclass(frozen=True)
 class Counts:
-    """Images that a study trains on, and those that it scores after an epoch."""
+    """Images that a study trains on, that it scores after an epoch, and that soups look at."""
 
     training: int
     scored: int
+    selection: int = 0
 
 
 class LearnerCosts:

@@ -1,17 +1,13 @@
 """What the loop asks of what it trains, and the data both sides see."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from swabench.study.settings import Settings
 from swabench.study.study import SplitName
-from swabench.system.errors import InputError
-
-Make = TypeVar("Make", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -79,27 +75,6 @@ class Learner(Protocol):
             Scores, shape (K, N, C) for each split, and statistics, shape (K, S); S = 0 without
             BatchNorm.
         """
-
-
-def implementation(settings: Settings, known: Mapping[type[Settings], Make], what: str) -> Make:
-    """What makes an optimizer of these settings.
-
-    Args:
-        settings: The optimizer's.
-        known: By the settings' very class, so that no optimizer passes for another.
-        what: What the learner trains, in words.
-
-    Raises:
-        InputError: There is none; names the optimizer.
-    """
-    make = known.get(type(settings))
-    if make is None:
-        name = getattr(settings, "name", type(settings).__name__)
-        choices = ", ".join(repr(each.__name__.lower()) for each in known)
-        raise InputError(
-            f"optimizer: {name!r} is not implemented for {what}; choose from {choices}"
-        )
-    return make
 
 
 def accuracy_and_loss(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

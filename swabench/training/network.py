@@ -5,23 +5,22 @@ keeps running statistics; predictions are made with statistics measured anew, so
 table differs from another by that alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swabench.study.optimizers import SGD, Adam, BaseSGD, Lookahead, Optimizer, ScheduleFreeSGD
-from swabench.study.settings import Settings
+from swabench.study.optimizers import Optimizer
 from swabench.study.study import Precision, SplitName
 from swabench.system.device import exact_float32
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.convolution import lay_out, memory_format
 from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
 from swabench.training.graph import CudaGraph
-from swabench.training.learner import Splits, implementation
-from swabench.training.slow_weights import HasResult, LookaheadSGD, ScheduleFree
+from swabench.training.learner import Splits
+from swabench.training.optimizers import HasResult, vector_optimizer
 
 Mode = Literal["training", "training, BatchNorm fixed", "evaluation"]
 
@@ -46,7 +45,7 @@ class NetworkLearner:
         evaluation_batch: Images at a time where nothing trains.
 
     Raises:
-        InputError: There is no such optimizer for a network.
+        InputError: There is no such optimizer.
     """
 
     runs = 1
@@ -76,9 +75,7 @@ class NetworkLearner:
         self._batchnorm_steps = batchnorm_steps
         self._precision: Precision = precision
         self._evaluation_batch = evaluation_batch
-        self._optimizer = implementation(optimizer, _OPTIMIZERS, "a network")(
-            optimizer, self._weights
-        )
+        self._optimizer = vector_optimizer(optimizer, self._weights)
         self._steps = 0
         self._mode: Mode = "evaluation"
         self._graph: tuple[int, bool, CudaGraph] | None = None
@@ -241,51 +238,3 @@ class NetworkLearner:
         ):
             scores: Tensor = self._network(inputs)
         return scores.to(self._weights.dtype)
-
-
-def _sgd(settings: SGD, weights: Tensor) -> torch.optim.Optimizer:
-    return torch.optim.SGD([weights], **_sgd_options(settings, weights))
-
-
-def _lookahead(settings: Lookahead, weights: Tensor) -> torch.optim.Optimizer:
-    options = _sgd_options(settings, weights)
-    return LookaheadSGD(weights, settings.steps, settings.alpha, **options)
-
-
-def _sgd_options(settings: BaseSGD, weights: Tensor) -> dict[str, Any]:
-    return {
-        "momentum": settings.momentum,
-        "weight_decay": settings.weight_decay,
-        "nesterov": settings.nesterov,
-        "fused": _fuses(weights),
-    }
-
-
-def _schedule_free(settings: ScheduleFreeSGD, weights: Tensor) -> torch.optim.Optimizer:
-    return ScheduleFree(weights, momentum=settings.momentum, weight_decay=settings.weight_decay)
-
-
-def _adam(settings: Adam, weights: Tensor) -> torch.optim.Optimizer:
-    return torch.optim.Adam(
-        [weights],
-        betas=(settings.beta1, settings.beta2),
-        weight_decay=settings.weight_decay,
-        fused=_fuses(weights),
-    )
-
-
-# PyTorch's own, or of its kind, on one vector (P,); rates are set step by step.
-_OPTIMIZERS: Mapping[type[Settings], Callable[[Any, Tensor], torch.optim.Optimizer]] = {
-    SGD: _sgd,
-    Adam: _adam,
-    ScheduleFreeSGD: _schedule_free,
-    Lookahead: _lookahead,
-}
-
-
-def _fuses(weights: Tensor) -> bool:
-    """Whether a step may be one pass over the vector.
-
-    On a GPU the fused kernels read a rate that is a tensor as float32, whatever the weights are.
-    """
-    return weights.device.type == "cpu" or weights.dtype == torch.float32
