@@ -61,7 +61,8 @@ class Truth:
         ensemble_gap: How much better the ensemble's accuracy is than the average's, in points.
         ensemble_loss_gap: How much lower the ensemble's loss is, in nats.
         iterate_noise: How far the iterate's predictions differ from seed to seed.
-        average_noise: The same of the average's and the ensemble's.
+        average_noise: The same of the average's.
+        ensemble_noise: How far the ensemble's predictions are from the average's.
     """
 
     accuracy: float = 93.0
@@ -76,6 +77,7 @@ class Truth:
     ensemble_loss_gap: float = 0.0004
     iterate_noise: float = 1.0
     average_noise: float = 0.3
+    ensemble_noise: float = 0.1
 
     @classmethod
     def exactly(cls, accuracy: float, loss: float) -> "Truth":
@@ -90,9 +92,15 @@ DEFAULT = Truth()
 
 
 def study_with(seeds: int, **changes: object) -> Study:
-    """The default study at so many seeds, with keys replaced."""
+    """The default study at so many seeds, without its controls, with keys replaced."""
     whole = load_study("mnist").model_dump()
-    return Study.model_validate({**whole, "seeds": seeds, **changes})
+    return Study.model_validate({**whole, "controls": None, "seeds": seeds, **changes})
+
+
+def the_controls() -> dict[str, object]:
+    """Those of the default study, to be given to `study_with`."""
+    found: dict[str, object] = load_study("mnist").model_dump()["controls"]
+    return found
 
 
 def small_study(**landscape: object) -> Study:
@@ -108,6 +116,11 @@ def small_study(**landscape: object) -> Study:
         "hessian": {"probes": 64, "seeds": 1},
     }
     content["landscape"] = {**small, **landscape}
+    # The paper's numbers are not inherited by a study on other data.
+    papers = load_study("mnist")
+    for name, method in content["methods"].items():
+        method["paper_accuracy"] = papers.methods[name].paper_accuracy
+    content["pretrain"]["paper_accuracy"] = papers.pretrain.paper_accuracy
     return Study.model_validate({**content, "seeds": [0, 1]})
 
 
@@ -182,10 +195,12 @@ def outcome(study: Study, name: str, seed: int, truth: Truth = DEFAULT) -> Outco
             level = _level(truth, name, seed, split)
             result.history += _course(truth, level, epochs, (name, seed, predictor, split), role)
             noise = truth.iterate_noise if predictor == "iterate" else truth.average_noise
-            draw = _rng("predictions", name, seed, predictor, split)
-            result.log_probabilities[predictor, split] = _predictions(
-                draw, split, role, level[0], noise
-            )
+            of = "average" if predictor == "ensemble" else predictor
+            draw = _rng("predictions", name, seed, of, split)
+            predictions = _predictions(draw, split, role, level[0], noise)
+            if predictor == "ensemble":
+                predictions = _moved(predictions, truth.ensemble_noise, (name, seed, split))
+            result.log_probabilities[predictor, split] = predictions
         if predictor != "ensemble":
             result.weights[predictor] = _weights(name, seed, predictor)
     result.history.sort(key=lambda measurement: measurement.epoch)
@@ -264,16 +279,23 @@ def _predictions(
 ) -> Tensor:
     """Log probabilities (N, CLASSES) of about the accuracy asked for.
 
-    The results of all methods find the same images difficult, and the ensembles and the iterates
+    The results of all methods and their ensembles find the same images difficult, and the iterates
     beside them find others so.
     """
     labels, count = _labels(split), IMAGES[split]
+    role = "result" if role == "ensemble" else role
     difficulty = _rng("difficulty", split, role).permutation(count) / count
     wrong = difficulty >= accuracy / 100
     logits = rng.normal(0, noise, size=(count, CLASSES))
     logits[np.arange(count), np.where(wrong, (labels + 1) % CLASSES, labels)] += 6
     # Not torch's, whose threads wait for each other longer than this takes.
     return torch.from_numpy(log_softmax(logits, axis=-1)).float()
+
+
+def _moved(predictions: Tensor, noise: float, place: tuple[str, int, SplitName]) -> Tensor:
+    """Predictions (N, CLASSES) with noise in their logarithms."""
+    moved = predictions.numpy() + _rng("moved", *place).normal(0, noise, predictions.shape)
+    return torch.from_numpy(log_softmax(moved, axis=-1)).float()
 
 
 def _rng(*parts: str | int) -> np.random.Generator:

@@ -51,7 +51,7 @@ COMMANDS = [
 STUDY = """
 extends: smoke
 title: A tiny study
-data: {{dataset: folder, folder: {folder}, validation_images: 20, training_images: null, test_images: null}}
+data: {{dataset: folder, folder: {folder}, validation_images: 20, selection_images: 10, training_images: null, test_images: null}}
 finetune: {{batch_size: 16}}
 """  # noqa: E501
 TINY = ("--config", "tiny.yaml")

@@ -122,7 +122,7 @@ def test_a_probe_is_by_one_thread_and_leaves_the_number_as_it_was() -> None:
 
 def study_of(**changes: Any) -> Study:
     whole = load_study("smoke").model_dump()
-    return Study.model_validate({**whole, "rate_sweep": None, **changes})
+    return Study.model_validate({**whole, "controls": None, "rate_sweep": None, **changes})
 
 
 def probes_of(study: Study, device: torch.device = CPU) -> Probes:
@@ -369,8 +369,8 @@ def test_heads_work_is_counted_as_the_loop_does_it(names: list[str]) -> None:
 def test_images_are_those_of_the_data_set() -> None:
     for name, expected in {
         "cifar10": Counts(training=45_000, scored=15_000),
-        "mnist": Counts(training=55_000, scored=15_000),
-        "smoke": Counts(training=2000, scored=1500),
+        "mnist": Counts(training=55_000, scored=15_000, selection=2500),
+        "smoke": Counts(training=2000, scored=1500, selection=250),
     }.items():
         data = load_study(name).data
         assert count_images(data, PUBLISHED_SIZES[data.dataset]) == expected

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -35,6 +36,7 @@ NAMES = [
     "figure4-forest",
     "figure5-plane",
     "figure6-flatness",
+    "figure7-rates",
 ]
 
 
@@ -267,9 +269,9 @@ def test_figure_6_is_rays_segments_and_sharpness(
     store: RecordStore, drawn: Mapping[str, Sequence[Axes]]
 ) -> None:
     left, middle, right = drawn["figure6-flatness"]
-    check_slices(
-        left, measured(store, "rays"), "train", "method", "distance", ["seed", "direction"]
-    )
+    rays = measured(store, "rays")
+    by_seed = rays.groupby(["seed", "method", "split", "distance"])["loss"].mean()
+    check_slices(left, by_seed.reset_index(), "train", "method", "distance", ["seed"])
     check_slices(middle, measured(store, "segments"), "test", "end", "alpha", ["seed"])
     sharp = measured(store, "sharpness")
     largest = sharp[sharp["epsilon"] == sharp["epsilon"].max()]
@@ -280,6 +282,39 @@ def test_figure_6_is_rays_segments_and_sharpness(
         ticks, mean = (xs(line) for line in right.lines if set(ys(line)) == {y})
         np.testing.assert_allclose(ticks, own)
         np.testing.assert_allclose(mean, own.mean())
+
+
+def test_figure_7_is_average_and_iterate_of_the_same_runs(
+    store: RecordStore, drawn: Mapping[str, Sequence[Axes]]
+) -> None:
+    left, right = drawn["figure7-rates"]
+    runs = {0.005: "swa-rate-0.005", 0.05: "swa-rate-0.05"}
+
+    def accuracies(predictor: Predictor) -> NDArray[np.float64]:
+        records = [[record_of(store, run, seed) for seed in (0, 1)] for run in runs.values()]
+        return np.array([[last_of(r, predictor, "test").accuracy for r in own] for own in records])
+
+    values = {"iterate": accuracies("iterate"), "average": accuracies("average")}
+    shown = {
+        "iterate (SGD)": values["iterate"],
+        "average (SWA)": values["average"],
+        "average − iterate": values["average"] - values["iterate"],
+    }
+    found: dict[object, Any] = {c.get_label(): c for ax in (left, right) for c in ax.containers}
+    assert found.keys() == shown.keys()
+    for label, expected in shown.items():
+        line, _, (bars,) = found[label].lines
+        np.testing.assert_allclose(xs(line), list(runs))
+        np.testing.assert_allclose(ys(line), expected.mean(axis=1))
+        low, high = stats.ttest_1samp(expected, 0, axis=1).confidence_interval(0.8)
+        ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+        np.testing.assert_allclose(ends, np.stack([low, high], axis=1))
+    decayed = [
+        last_of(record_of(store, "sgd-multiplicative", seed), "iterate", "test").accuracy
+        for seed in (0, 1)
+    ]
+    (level,) = (line for line in left.lines if line.get_label() == "sgd-multiplicative")
+    np.testing.assert_allclose(ys(level), np.mean(decayed))
 
 
 def test_the_forest_is_the_table_at_the_studys_confidence(
@@ -332,7 +367,7 @@ def test_a_method_looks_the_same_in_every_figure_and_like_no_other(
                 if method in small_study().row_names and predictor != "iterate":
                     look = (line.get_color(), line.get_marker())
                     looks.setdefault(method, set()).add(look)
-    assert looks.keys() == {"sgd", *small_study().averaging_methods}
+    assert looks.keys() == set(small_study().row_names)
     assert all(len(own) == 1 for own in looks.values())
     every = [look for own in looks.values() for look in own]
     for k in (0, 1):  # told apart by colour, and by marker where there is none

@@ -227,7 +227,7 @@ def test_validate_as_json_says_what_would_run(
     found = json.loads(done.stdout)
     assert found["valid"]
     assert found["rows"] == list(study.row_names)
-    assert [*found["rows"], *found["rate_sweep"]] == list(study.run_names)
+    assert [*found["rows"], *found["controls"], *found["rate_sweep"]] == list(study.run_names)
     assert found["trajectories"] < found["fine_tuned_per_seed"] == len(study.all_methods)
     total = 2 * len(study.run_names)
     assert found["runs"] == {"to_do": [["swa", 0], ["pswa", 1]], "done": total - 2}

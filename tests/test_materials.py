@@ -94,7 +94,7 @@ def materials(
     data: dict[str, Any] | None = None, cache: Path = Path("/nowhere"), **backbone: Any
 ) -> Materials:
     content = study_with(1).model_dump()
-    content["data"] |= {"validation_images": 15, **(data or {})}
+    content["data"] |= {"validation_images": 15, "selection_images": 0, **(data or {})}
     content["backbone"] |= {"standardize_features": False, **backbone}
     return Materials(Study.model_validate(content), CPU, cache, SilentProgress())
 

@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from swabench.analysis import figures
+from swabench.analysis import claims_text, figures
 from swabench.analysis import publish as publishing
-from swabench.analysis.claims import decide_claims
+from swabench.analysis.claims import decide_claims, pairs_compared
 from swabench.analysis.flatness import LINE, measure_flatness
 from swabench.analysis.frame import collect
 from swabench.analysis.manifest import manifest
+from swabench.analysis.predictions import tables_of_predictions
 from swabench.analysis.publish import Publication
 from swabench.analysis.surveys import surveys, tables_by_seed
 from swabench.records import RecordStore
@@ -38,7 +39,10 @@ from tests.made_up import (
     write_study,
 )
 
-TABLES = {"table.csv", "table.md", "table.tex", "ensemble.csv", "metrics.csv", "manifest.json"}
+TABLES = {
+    "table.csv", "table.md", "table.tex", "trajectories.csv", "ensemble.csv", "metrics.csv",
+    "manifest.json",
+}  # fmt: skip
 TABLES_OF_PARTS = {
     "lines": ["lines"],
     "segments": ["segments"],
@@ -49,7 +53,7 @@ TABLES_OF_PARTS = {
 }
 LANDSCAPE = {f"landscape-{name}.csv" for names in TABLES_OF_PARTS.values() for name in names}
 LANDSCAPE |= {"flatness.csv"}
-FIGURES = ["1-average", "2-line", "3-phases", "4-forest", "5-plane", "6-flatness"]
+FIGURES = ["1-average", "2-line", "3-phases", "4-forest", "5-plane", "6-flatness", "7-rates"]
 
 
 def publish(study: Study, store: RecordStore) -> dict[str, bytes]:
@@ -81,11 +85,8 @@ def published(store: RecordStore) -> dict[str, bytes]:
 
 def test_every_document_is_written(published: dict[str, bytes]) -> None:
     drawn = {f"figures/figure{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
-    assert published.keys() == TABLES | LANDSCAPE | drawn | {
-        "claims.md",
-        "claims.csv",
-        "report.html",
-    }
+    of_claims = {"claims.md", "claims.csv", "predictions.csv", "mcnemar.csv", "pairs.csv"}
+    assert published.keys() == TABLES | LANDSCAPE | drawn | of_claims | {"report.html"}
 
 
 def test_what_was_measured_of_the_landscape_is_written_and_listed(
@@ -198,7 +199,14 @@ def test_every_claim_is_decided_from_runs_and_landscape_and_written(
     flatness = measure_flatness(tables_by_seed(surveys(study, store, study.seeds)))
     assert flatness[LINE]["swa"].keys() == flatness[LINE]["sgd"].keys() == {0, 1}
     records = collect(study, store, study.seeds, study.run_names)
-    claims = decide_claims(study, records, study.seeds, flatness)
+    tables = tables_of_predictions(
+        records,
+        study.seeds,
+        pairs=pairs_compared(study),
+        ensembles=["swa", "swa-cyclical"],
+        rows=study.row_names,
+    )
+    claims = decide_claims(study, records, study.seeds, flatness, tables)
     assert [claim.key for claim in claims] == [f"C{k}" for k in range(1, 9)]
     frame = pd.read_csv(store.folder / "claims.csv")
     text = published["claims.md"].decode()
@@ -210,7 +218,8 @@ def test_every_claim_is_decided_from_runs_and_landscape_and_written(
             means = [e.estimate.mean for e in claim.evidence]
             np.testing.assert_allclose(rows["difference"], means, atol=1e-6)
         section = text.split(f"## {claim.key}: {claim.question}\n")[1].split("\n## ")[0]
-        assert f"**{claim.verdict}.** {claim.reason}" in section
+        verdict = claims_text.in_words(claim.verdict, study)
+        assert f"**{verdict}.** {claim.reason}" in section
         for e in claim.evidence:
             assert e.comparison in section
 

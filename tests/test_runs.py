@@ -62,7 +62,8 @@ def small_study(folder: Path, **changes: Any) -> Study:
         "sharpness": {"steps": 1, "starts": 1, "seeds": 1},
         "hessian": {"probes": 2, "seeds": 1},
     }
-    return Study.model_validate({**whole, "name": "small", "seeds": [0], **changes})
+    whole |= {"controls": None, "name": "small", "seeds": [0]}
+    return Study.model_validate({**whole, **changes})
 
 
 def experiment(folder: Path, study: Study, results: str = "results") -> Experiment:

@@ -14,7 +14,7 @@ def test_rates_that_a_row_has_are_not_run_again() -> None:
     assert study.sweep_cells["sgd", 0.005] == "sgd"
     assert study.sweep_cells["swa", 0.01] == "swa"
     assert study.sweep_cells["swa", 0.1] == "swa-rate-0.1"
-    assert len(study.run_names) == len(study.row_names) + 2 * 7 - 2
+    assert len(study.run_names) == len(study.row_names) + len(study.controls) + 2 * 7 - 2
     assert study.run_names[: len(study.row_names)] == study.row_names
 
 

@@ -119,18 +119,15 @@ def test_what_a_person_reads_says_at_which_confidence(study: Study, store: Recor
     rows = frame(study, store, SEEDS)
     beside = table.ensembles(study, collect(study, store, SEEDS))
     shown = [*table.presentable(rows, study), *table.presentable_ensembles(beside, study)]
-    assert sum("[80 %]" in str(column) for column in shown) == 9
+    assert sum("[80 %]" in str(column) for column in shown) == 10
     assert not any("95 %" in str(column) for column in shown)
 
 
-def test_one_seed_cannot_say_how_many_would_detect_its_difference(
-    study: Study, store: RecordStore
-) -> None:
+def test_one_seed_cannot_say_what_it_would_detect(study: Study, store: RecordStore) -> None:
     lines = table.not_distinguished(study, collect(study, store, [0]))
     assert len(lines) == len(ACCURACIES) - 1
-    assert "how many seeds would detect a difference of +0.200 points cannot be estimated." in (
-        next(line for line in lines if line.startswith("swa is"))
-    )
+    line = next(line for line in lines if line.startswith("swa is"))
+    assert line.endswith("by 1 seeds after Holm's correction (+0.200 points).")
 
 
 @pytest.mark.parametrize("kind", ["csv", "md", "tex"])
@@ -205,7 +202,8 @@ def test_documents_for_people_hold_every_row_and_what_is_missing(
     shown = table.presentable(rows, study)
     lacking = incompleteness(missing_runs(records, [*SEEDS, 7]))
     undecided = table.not_distinguished(study, records)
-    markdown = table.as_markdown(study, shown, beside, lacking, undecided)
+    same = table.on_one_trajectory(study, records)
+    markdown = table.as_markdown(study, shown, same, beside, lacking, undecided)
     latex = table.as_latex(study, shown, lacking)
     for text in (markdown, latex):
         assert "INCOMPLETE: adam lacks seeds 7; sgd lacks seeds 7" in text
@@ -214,3 +212,31 @@ def test_documents_for_people_hold_every_row_and_what_is_missing(
     assert all(f"- {line}" in markdown for line in undecided)
     for column in table.presentable_ensembles(beside, study):
         assert str(column) in markdown
+    for column in table.presentable_trajectories(same, study):
+        assert str(column) in markdown
+
+
+def test_average_less_iterate_is_of_one_run(study: Study, store: RecordStore) -> None:
+    found = table.on_one_trajectory(study, collect(study, store, SEEDS)).set_index("method")
+    assert list(found.index) == ["swa", "swa-cyclical", "pswa"]
+    assert found["rate"].tolist()[0] == 0.01
+    assert found["rate"].isna().tolist() == [False, True, True]
+    records = [record_of(store, "swa", seed) for seed in SEEDS]
+    for measure in ("accuracy", "loss"):
+        average, iterate = (
+            np.array([getattr(last_of(r, predictor, "test"), measure) for r in records])
+            for predictor in ("average", "iterate")
+        )
+        low, high = stats.ttest_1samp(average - iterate, 0).confidence_interval(0.95)
+        row = found.loc["swa"]
+        assert row[f"average_{measure}"] == pytest.approx(average.mean())
+        assert row[f"iterate_{measure}"] == pytest.approx(iterate.mean())
+        assert row[f"{measure}_difference"] == pytest.approx((average - iterate).mean())
+        assert row[f"{measure}_difference_low"] == pytest.approx(low)
+        assert row[f"{measure}_difference_high"] == pytest.approx(high)
+
+
+def test_the_papers_column_belongs_to_the_papers_study(study: Study, store: RecordStore) -> None:
+    rows = frame(study, store, SEEDS)
+    assert "Paper, %" in table.presentable(rows, study)
+    assert "Paper, %" not in table.presentable(rows.assign(paper_accuracy=np.nan), study)

@@ -61,9 +61,9 @@ def test_a_rate_alone_does_not_make_a_trajectory_of_another_schedule() -> None:
     assert len(trajectories({"a": SAME_RATE["sgd"], "b": Method(title="", rate=flat)})) == 2
 
 
-def test_the_default_study_trains_ten_trajectories_for_its_seventeen_runs() -> None:
+def test_the_default_study_trains_twelve_trajectories_for_its_25_runs() -> None:
     methods = load_study("mnist").all_methods
-    assert (len(methods), len(trajectories(methods))) == (17, 10)
+    assert (len(methods), len(trajectories(methods))) == (25, 12)
 
 
 @pytest.mark.parametrize("name", bundled_studies())

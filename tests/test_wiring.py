@@ -95,7 +95,7 @@ def study_on(images: Path, **changes: Any) -> Study:
     content = load_study("smoke").model_dump()
     content["data"] |= {
         "dataset": "folder", "folder": images, "validation_images": 16,
-        "training_images": None, "test_images": None,
+        "training_images": None, "test_images": None, "selection_images": 0,
     }  # fmt: skip
     content["pretrain"] |= {"epochs": 2, "batch_size": 16}
     content["finetune"] |= {"epochs": 3, "batch_size": 10}  # the last of an epoch is of 4
@@ -110,7 +110,7 @@ def study_on(images: Path, **changes: Any) -> Study:
     for part, settings in quick.items():
         content["landscape"][part] |= {"seeds": None if part == "lines" else 1, **settings}
     content["landscape"]["training_images"] = 30
-    return Study.model_validate({**content, "seeds": SEEDS, **changes})
+    return Study.model_validate({**content, "controls": None, "seeds": SEEDS, **changes})
 
 
 def experiment_of(study: Study, folder: Path) -> Experiment:

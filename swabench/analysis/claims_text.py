@@ -7,55 +7,84 @@ from typing import Any
 import pandas as pd
 
 from swabench.analysis.claims import Claim
-from swabench.analysis.evidence import Evidence
+from swabench.analysis.evidence import Evidence, Verdict
 from swabench.study.study import Study
 
 DIGITS = {"points": 3, "%": 2}
 """Decimals by unit; losses and ratios get the default of four."""
 
+MARK = "†"
+"""Marks a comparison of which the t test and the sign-flip test say different things."""
 
-def evidence_frame(claims: Sequence[Claim]) -> pd.DataFrame:
+
+def evidence_frame(claims: Sequence[Claim], study: Study) -> pd.DataFrame:
     """Every comparison of every claim, one a row; a claim without evidence has one row."""
     return pd.DataFrame(
         [
-            {
-                "claim": claim.key,
-                "verdict": claim.verdict,
-                "comparison": e.comparison if e else None,
-                "measure": e.measure if e else None,
-                "unit": e.unit if e else None,
-                "decides": e.decides if e else None,
-                "difference": e.estimate.mean if e else None,
-                "low": e.estimate.low if e else None,
-                "high": e.estimate.high if e else None,
-                "deviation": e.estimate.deviation if e else None,
-                "seeds": str(e.estimate.n) if e else "0",
-                "p_t": e.p_t if e else None,
-                "p_sign_flip": e.p_sign_flip if e else None,
-                "p_for": e.p_for if e else None,
-                "p_against": e.p_against if e else None,
-                "seeds_needed": str(e.seeds_needed) if e and e.seeds_needed else None,
-                "mcnemar_seeds": _listed(e.mcnemar_seeds) if e else None,
-            }
+            {"claim": claim.key, "verdict": claim.verdict, **_columns(e, study)}
             for claim in claims
             for e in (claim.evidence or (None,))
         ]
     )
 
 
-def for_programs(claims: Sequence[Claim]) -> list[dict[str, Any]]:
+def _columns(e: Evidence | None, study: Study) -> dict[str, Any]:
+    if e is None:
+        return {"seeds": "0"}
+    low, high = e.over_images or (None, None)
+    return {
+        "comparison": e.comparison,
+        "measure": e.quantity.name,
+        "unit": e.quantity.unit,
+        "test": e.test,
+        "decides": e.decides,
+        "margin": e.quantity.margin,
+        "finding": e.finding(study.claims.alpha),
+        "difference": e.estimate.mean,
+        "low": e.estimate.low,
+        "high": e.estimate.high,
+        "low_over_images": low,
+        "high_over_images": high,
+        "deviation": e.estimate.deviation,
+        "seeds": str(e.estimate.n),
+        "p_t": e.p_t,
+        "p_sign_flip": e.p_sign_flip,
+        "p_difference": e.p_difference,
+        "p_equal": e.p_equal,
+        "p_beyond": e.p_beyond,
+        "detectable": e.detectable,
+        "mcnemar_seeds": _listed(e.mcnemar_seeds),
+    }
+
+
+def for_programs(claims: Sequence[Claim], study: Study) -> list[dict[str, Any]]:
     """Every claim with its evidence as mappings, lists, strings and numbers."""
     return [
-        asdict(claim) | {"evidence": [asdict(e) | {"decides": e.decides} for e in claim.evidence]}
+        asdict(claim)
+        | {
+            "evidence": [
+                asdict(e) | {"finding": e.finding(study.claims.alpha)} for e in claim.evidence
+            ]
+        }
         for claim in claims
     ]
 
 
-def verdicts(claims: Sequence[Claim]) -> pd.DataFrame:
-    """One line a claim: the question and its verdict."""
+def in_words(verdict: Verdict, study: Study) -> str:
+    """A verdict as a person reads it."""
+    return f"equal within ±{study.claims.margin_points:g} points" if verdict == "equal" else verdict
+
+
+def verdicts(claims: Sequence[Claim], study: Study) -> pd.DataFrame:
+    """One line a claim: the question, its verdict and the findings that it rests on."""
     return pd.DataFrame(
         [
-            {"Claim": c.key, "Question": c.question, "Verdict": c.verdict, "Why": c.reason}
+            {
+                "Claim": c.key,
+                "Question": c.question,
+                "Verdict": in_words(c.verdict, study),
+                "Why": c.reason,
+            }
             for c in claims
         ]
     )
@@ -63,18 +92,22 @@ def verdicts(claims: Sequence[Claim]) -> pd.DataFrame:
 
 def presentable_evidence(claim: Claim, study: Study) -> pd.DataFrame:
     """A claim's evidence as a person reads it."""
-    interval = f"Mean [{100 * study.confidence:g} %]"
+    level = f"{100 * study.confidence:g} %"
+    alpha = study.claims.alpha
     return pd.DataFrame(
         [
             {
                 "Comparison": e.comparison,
-                "Measure": e.measure,
-                interval: _estimate(e),
+                "In": e.quantity.name,
+                f"Mean [{level}]": _estimate(e),
+                "Finding": e.finding(alpha),
                 "p (t)": p_value(e.p_t),
-                "p (sign-flip)": p_value(e.p_sign_flip),
-                "p for": p_value(e.p_for),
-                "p against": p_value(e.p_against),
-                "Seeds needed": str(e.seeds_needed or "—") if undecided(e, study) else "—",
+                "p (sign-flip)": p_value(e.p_sign_flip) + MARK * e.tests_disagree(alpha),
+                "p (difference)": p_value(e.p_difference) if e.decides else "—",
+                "p (equal)": p_value(e.p_equal) if e.decides else "—",
+                "p (beyond)": p_value(e.p_beyond) if e.decides else "—",
+                "Detectable": _number(e.detectable, e),
+                f"[{level}] over images too": _interval(e.over_images, e),
             }
             for e in claim.evidence
         ]
@@ -84,10 +117,11 @@ def presentable_evidence(claim: Claim, study: Study) -> pd.DataFrame:
 def claims_markdown(claims: Sequence[Claim], study: Study) -> str:
     """The whole of `claims.md`."""
     parts = [f"# The paper's claims: {study.title}", rule_in_words(study)]
-    parts.append(_markdown(verdicts(claims)))
+    parts.append(_markdown(verdicts(claims, study)))
     for claim in claims:
-        parts += [f"## {claim.key}: {claim.question}", f"**{claim.verdict}.** {claim.reason}"]
-        parts.append(claim.measure)
+        verdict = in_words(claim.verdict, study)
+        parts += [f"## {claim.key}: {claim.question}", f"**{verdict}.** {claim.reason}"]
+        parts.append(claim.rule)
         if claim.evidence:
             parts.append(_markdown(presentable_evidence(claim, study)))
         if claim.notes:
@@ -100,25 +134,20 @@ def rule_in_words(study: Study) -> str:
     rules = study.claims
     return (
         "Methods of a seed share starting weights and data order, so they are compared by their "
-        "differences seed by seed. A comparison counts only where the paired t test and the "
-        "exact sign-flip test both say so; “p for” and “p against” are the larger of the two, for "
-        "the data speaking for the claim and against it, corrected by Holm's method for the "
-        f"comparisons that decide the claim. At {rules.alpha:g} or less they count. Equality is "
-        f"tested by two one-sided tests (TOST): accuracies within ±{rules.margin_points:g} points, "
-        f"losses within ±{rules.margin_nats:g} nats, flatness within ±{rules.margin_flatness:g} in "
-        "the logarithm of its ratio. What is neither supported nor contradicted is not "
-        "distinguished: then “seeds needed” is about how many seeds would tell a difference as "
-        f"large as the one observed, at {rules.power:.0%} power of the t test before Holm's "
-        "correction, and never fewer than the sign-flip test takes after it. The rules are part "
-        "of the study. The margin of the accuracy comes from the paper; those of the loss and of "
-        "flatness are this study's choice, which no result of the paper fixes."
+        "differences seed by seed. The paired t test decides, at a level of "
+        f"{rules.alpha:g} after Holm's correction for the comparisons that decide a claim: whether "
+        "there is a difference, whether it lies within a margin (two one-sided tests, TOST), and "
+        f"whether it lies beyond it. Margins: accuracies ±{rules.margin_points:g} points, losses "
+        f"±{rules.margin_nats:g} nats, flatness ±{rules.margin_flatness:g} in the logarithm of its "
+        "ratio. That of the accuracy comes from the paper; those of the loss and of flatness are "
+        "this study's choice, which no result of the paper fixes. What none of this settles is "
+        f"open. The exact sign-flip test stands beside the t test; {MARK} marks where the two "
+        "disagree. Comparisons without p (difference) are shown and decide nothing. “Detectable” "
+        f"is the difference that so many seeds of this spread find with {rules.power:.0%} power, "
+        "at the strictest level of Holm's correction where the comparison decides. Intervals hold "
+        "for these test images; those “over images too” count the images as drawn, like the seeds "
+        "(two-way random effects), and are wider."
     )
-
-
-def undecided(evidence: Evidence, study: Study) -> bool:
-    """Whether a comparison that decides says neither yes nor no."""
-    alpha = study.claims.alpha
-    return evidence.decides and evidence.p_for > alpha and evidence.p_against > alpha
 
 
 def p_value(value: float) -> str:
@@ -130,11 +159,21 @@ def p_value(value: float) -> str:
     return f"{value:.2f}" if value >= 0.0995 else f"{value:.3f}"
 
 
-def _estimate(evidence: Evidence) -> str:
-    e, digits = evidence.estimate, DIGITS.get(evidence.unit, 4)
-    sign = "" if evidence.unit == "%" else "+"
-    bounds = "" if pd.isna(e.low) else f" [{e.low:{sign}.{digits}f}, {e.high:{sign}.{digits}f}]"
-    return f"{e.mean:{sign}.{digits}f}{bounds} {evidence.unit}".rstrip()
+def _estimate(e: Evidence) -> str:
+    interval = (e.estimate.low, e.estimate.high)
+    bounds = "" if pd.isna(e.estimate.low) else f" {_interval(interval, e)}"
+    return f"{_number(e.estimate.mean, e, signed=True)}{bounds} {e.quantity.unit}".rstrip()
+
+
+def _interval(bounds: tuple[float, float] | None, e: Evidence) -> str:
+    if bounds is None or pd.isna(bounds[0]):
+        return "—"
+    return f"[{_number(bounds[0], e, signed=True)}, {_number(bounds[1], e, signed=True)}]"
+
+
+def _number(value: float, e: Evidence, *, signed: bool = False) -> str:
+    digits = DIGITS.get(e.quantity.unit, 4)
+    return "—" if pd.isna(value) else f"{value:{'+' if signed else ''}.{digits}f}"
 
 
 def _listed(seeds: Sequence[int] | None) -> str | None:

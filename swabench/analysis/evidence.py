@@ -1,11 +1,10 @@
-"""Evidence: one comparison over seeds, and how it speaks for or against a claim.
+"""Evidence: one comparison over seeds, and what it says in words.
 
-The written rule: a comparison counts only where both tests say so, the t test and the exact
-sign-flip test; the larger p of the two is the one that decides. Within a claim, Holm's method
-corrects for the number of deciding comparisons.
+The rule: the paired t test decides, after Holm's correction for the comparisons that decide the
+same claim. The exact sign-flip test stands beside it; where the two disagree, that is marked.
 
-Every comparison carries two p-values. `p_for` is small where the data speak for the claim,
-`p_against` where they speak against it; where neither is small they do not distinguish.
+What a comparison says is one of: better, worse, equal within a margin, open; and of a difference,
+whether it is larger than the margin.
 """
 
 import math
@@ -19,10 +18,9 @@ from numpy.typing import NDArray
 from swabench.analysis.statistics import (
     Estimate,
     compare_paired,
+    detectable_difference,
     holm,
-    seeds_needed,
-    sign_flip_p,
-    sign_flip_seeds,
+    t_test_above,
     tost_paired,
 )
 from swabench.study.study import Study
@@ -30,7 +28,28 @@ from swabench.study.study import Study
 Values = Mapping[int, float]
 """One value per seed."""
 
-Verdict = Literal["supported", "contradicted", "not distinguished", "not measured", "not tested"]
+Verdict = Literal["supported", "contradicted", "equal", "open", "not measured"]
+Test = Literal["better", "worse by more", "equal"]
+"""What a claim says of a − b: it is better, worse by more than the margin, or within it."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is compared.
+
+    Attributes:
+        name: Such as `test accuracy`.
+        unit: Its unit; empty for a pure number.
+        sign: 1 where more is better, −1 where less is.
+        margin: Differences within it count as none; None where the rules have none for it.
+        words: Of a difference to the good and to the bad.
+    """
+
+    name: str
+    unit: str
+    sign: Literal[1, -1]
+    margin: float | None = None
+    words: tuple[str, str] = ("better", "worse")
 
 
 @dataclass(frozen=True)
@@ -39,44 +58,88 @@ class Evidence:
 
     Attributes:
         comparison: What is compared, as `a − b` or in words.
-        measure: In what, such as `test accuracy`.
-        unit: The unit of the estimate; empty for a pure number.
+        quantity: In what.
         estimate: The mean difference over seeds, with its interval.
         p_t: Two-sided p of the paired t test for a mean difference of zero.
         p_sign_flip: The same of the sign-flip test.
-        p_for: P-value of the data speaking for the claim; NaN where it does not decide.
-        p_against: P-value of the data speaking against it; NaN where it does not decide.
-        seeds_needed: Seeds that would detect the observed difference; None if that cannot be
-            estimated.
-        one_sided: Whether one side of a test would decide it, as equality within a margin.
-        fewest_seeds: Seeds below which the sign-flip test cannot decide it, among all that
-            decide the claim; 0 before Holm's correction.
+        p_difference: `p_t`, corrected where it decides.
+        p_equal: P-value of a difference within the margin (TOST), corrected where it decides;
+            NaN without a margin.
+        p_beyond: Two-sided p of a difference beyond the margin, likewise.
+        test: What the claim says of it; None where it is shown only.
+        decides: Whether the verdict rests on it; the rest is there to be looked at.
+        detectable: The difference that so many seeds of this spread detect, see `Rules.power`.
+        over_images: Interval that counts the test images as drawn, too; None where not computed.
         mcnemar_seeds: Seeds at which McNemar's mid-p test distinguishes the two models; None
             where the test was not made.
     """
 
     comparison: str
-    measure: str
-    unit: str
+    quantity: Quantity
     estimate: Estimate
     p_t: float
     p_sign_flip: float
-    p_for: float = math.nan
-    p_against: float = math.nan
-    seeds_needed: int | None = None
-    one_sided: bool = False
-    fewest_seeds: int = 0
+    p_difference: float
+    p_equal: float = math.nan
+    p_beyond: float = math.nan
+    test: Test | None = None
+    decides: bool = False
+    detectable: float = math.nan
+    over_images: tuple[float, float] | None = None
     mcnemar_seeds: tuple[int, ...] | None = None
 
-    @property
-    def decides(self) -> bool:
-        """Whether the verdict rests on it; the rest is there to be looked at."""
-        return not math.isnan(self.p_for)
+    def is_to_the_good(self, alpha: float) -> bool:
+        """Whether a is better than b."""
+        return self.p_difference <= alpha and self.quantity.sign * self.estimate.mean > 0
 
-    @property
-    def has_too_few_seeds(self) -> bool:
-        """Whether no difference, however large, could be detected with so few seeds."""
-        return self.decides and self.estimate.n < self.fewest_seeds
+    def is_to_the_bad(self, alpha: float) -> bool:
+        """Whether a is worse than b."""
+        return self.p_difference <= alpha and self.quantity.sign * self.estimate.mean < 0
+
+    def is_equal(self, alpha: float) -> bool:
+        """Whether the difference lies within the margin."""
+        return self.p_equal <= alpha
+
+    def is_beyond(self, alpha: float) -> bool:
+        """Whether the difference is larger than the margin."""
+        return self.p_beyond <= alpha
+
+    def speaks_for(self, alpha: float) -> bool:
+        """Whether the data say what the claim says."""
+        if self.test == "equal":
+            return self.is_equal(alpha)
+        if self.test == "worse by more":
+            return self.is_beyond(alpha) and self.quantity.sign * self.estimate.mean < 0
+        return self.is_to_the_good(alpha)
+
+    def speaks_against(self, alpha: float) -> bool:
+        """Whether the data say the opposite."""
+        if self.test == "equal":
+            return self.is_beyond(alpha)
+        if self.test == "worse by more":
+            return self.is_equal(alpha) or self.is_to_the_good(alpha)
+        return self.is_to_the_bad(alpha)
+
+    def tests_disagree(self, alpha: float) -> bool:
+        """Whether the t test sees a difference and the sign-flip test none, or the other way."""
+        return not math.isnan(self.p_t) and (self.p_t <= alpha) != (self.p_sign_flip <= alpha)
+
+    def finding(self, alpha: float) -> str:
+        """What the comparison says, in words."""
+        margin = self._margin_in_words()
+        good, bad = self.is_to_the_good(alpha), self.is_to_the_bad(alpha)
+        if good or bad:
+            word = self.quantity.words[0 if good else 1]
+            if self.is_beyond(alpha):
+                return f"{word}, by more than {margin}"
+            if self.is_equal(alpha):
+                return f"{word}, by less than {margin}"
+            return f"{word}; whether by more than {margin} is open" if margin else word
+        return f"equal within ±{margin}" if self.is_equal(alpha) else "open"
+
+    def _margin_in_words(self) -> str:
+        quantity = self.quantity
+        return "" if quantity.margin is None else f"{quantity.margin:g} {quantity.unit}".rstrip()
 
 
 class Comparer:
@@ -88,12 +151,20 @@ class Comparer:
     """
 
     def __init__(self, study: Study, rng: np.random.Generator) -> None:
-        self._rules = study.claims
         self._confidence = study.confidence
         self._rng = rng
 
-    def shown(self, comparison: str, measure: str, unit: str, a: Values, b: Values) -> Evidence:
-        """The differences a − b, estimated and tested for zero; decides nothing.
+    def __call__(
+        self,
+        comparison: str,
+        quantity: Quantity,
+        a: Values,
+        b: Values,
+        *,
+        test: Test | None = None,
+        decides: bool = False,
+    ) -> Evidence:
+        """The differences a − b, estimated and tested; nothing is corrected yet.
 
         Raises:
             ValueError: The two don't have the same seeds.
@@ -102,96 +173,75 @@ class Comparer:
             raise ValueError(f"{comparison}: found seeds {sorted(a)} and {sorted(b)}, not pairs")
         pairs = [a[seed] for seed in sorted(a)], [b[seed] for seed in sorted(a)]
         found = compare_paired(*pairs, confidence=self._confidence, rng=self._rng)
-        return Evidence(comparison, measure, unit, found.difference, found.p_t, found.p_sign_flip)
-
-    def directed(
-        self, comparison: str, measure: str, unit: str, a: Values, b: Values, sign: Literal[1, -1]
-    ) -> Evidence:
-        """The claim is a > b (sign 1) or a < b (sign −1); two-sided tests of zero decide."""
-        shown = self.shown(comparison, measure, unit, a, b)
-        d = _differences(a, b)
-        return replace(
-            shown,
-            p_for=min(1.0, 2 * self.p_above(sign * d, 0)),
-            p_against=min(1.0, 2 * self.p_above(-sign * d, 0)),
-            seeds_needed=self.needed(shown.estimate, 0),
+        d = np.subtract(*pairs)
+        equal, beyond = math.nan, math.nan
+        if quantity.margin is not None and len(d) > 1:
+            equal, beyond = tost_paired(d, quantity.margin), _p_beyond(d, quantity.margin)
+        return Evidence(
+            comparison,
+            quantity,
+            found.difference,
+            found.p_t,
+            found.p_sign_flip,
+            p_difference=found.p_t,
+            p_equal=equal,
+            p_beyond=beyond,
+            test=test,
+            decides=decides,
         )
 
-    def equal(
-        self, comparison: str, measure: str, unit: str, a: Values, b: Values, margin: float
-    ) -> Evidence:
-        """The claim is that a and b are equal within a margin; TOST decides.
 
-        What speaks against it is a difference beyond the margin, on either side.
-        """
-        shown = self.shown(comparison, measure, unit, a, b)
-        d = _differences(a, b)
-        return replace(
-            shown,
-            p_for=self.p_within(d, margin),
-            p_against=min(1.0, 2 * min(self.p_above(d, margin), self.p_above(-d, margin))),
-            seeds_needed=self.needed(shown.estimate, margin),
-            one_sided=abs(shown.estimate.mean) < margin,
-        )
+def corrected(evidence: Sequence[Evidence], alpha: float, power: float) -> tuple[Evidence, ...]:
+    """The evidence of a claim, corrected by Holm for the comparisons that decide it.
 
-    def p_above(self, differences: NDArray[np.float64], threshold: float) -> float:
-        """One-sided p of a mean difference above a threshold, by both tests."""
-        shifted = differences - threshold
-        if not shifted.mean() > 0:
-            return 1.0
-        found = compare_paired(shifted, np.zeros_like(shifted), rng=self._rng)
-        # One tail is half of both; one seed alone proves nothing.
-        return 1.0 if math.isnan(found.p_t) else max(found.p_t, found.p_sign_flip) / 2
-
-    def p_within(self, differences: NDArray[np.float64], margin: float) -> float:
-        """P-value of a mean difference within ±margin: TOST, by both tests."""
-        if len(differences) < 2 or not abs(differences.mean()) < margin:
-            return 1.0
-        flips = (sign_flip_p(margin + side * differences, self._rng) / 2 for side in (1, -1))
-        return max(tost_paired(differences, margin), *flips)
-
-    def needed(self, estimate: Estimate, margin: float) -> int | None:
-        """Seeds that distinguish the observed difference from the nearer end of ±margin."""
-        inside = margin > abs(estimate.mean)
-        distance = abs(abs(estimate.mean) - margin)
-        # Equality is a one-sided question at each end: its level is not halved.
-        level = self._rules.alpha * (2 if inside else 1)
-        return seeds_needed(distance, estimate.deviation, self._rules.power, level)
-
-
-def corrected(evidence: Sequence[Evidence], alpha: float) -> tuple[Evidence, ...]:
-    """The evidence of a claim, corrected for the number of comparisons that decide it.
-
-    Besides the p-values that is the number of seeds: the smallest p that the sign-flip test can
-    give must still reach `alpha` after Holm's correction.
+    Each question (is there a difference, is it within the margin, is it beyond) has its p-values
+    corrected. The detectable difference is at the level of Holm's first step, the strictest.
     """
-    p_for = holm([e.p_for for e in evidence])
-    p_against = holm([e.p_against for e in evidence])
-    level = alpha / max(1, sum(e.decides for e in evidence))
+    deciding = [e for e in evidence if e.decides]
+    adjusted = zip(
+        holm([e.p_difference for e in deciding]).tolist(),
+        holm([e.p_equal for e in deciding]).tolist(),
+        holm([e.p_beyond for e in deciding]).tolist(),
+        strict=True,
+    )
     found = []
-    for e, f, a in zip(evidence, p_for, p_against, strict=True):
-        fewest = sign_flip_seeds(level * (2 if e.one_sided else 1))
-        found.append(
-            replace(
-                e,
-                p_for=float(f),
-                p_against=float(a),
-                seeds_needed=max(e.seeds_needed, fewest) if e.seeds_needed else None,
-                fewest_seeds=fewest,
-            )
-        )
+    for e in evidence:
+        level = alpha
+        if e.decides:
+            level = alpha / len(deciding)
+            difference, equal, beyond = next(adjusted)
+            e = replace(e, p_difference=difference, p_equal=equal, p_beyond=beyond)
+        detects = detectable_difference(e.estimate.deviation, e.estimate.n, power, level)
+        found.append(replace(e, detectable=detects))
     return tuple(found)
 
 
-def judge(evidence: Sequence[Evidence], alpha: float) -> Verdict:
-    """The verdict of corrected evidence: all of it must speak for a claim, or any against."""
+def judge(
+    evidence: Sequence[Evidence], alpha: float, enough: Literal["all", "any"] = "all"
+) -> Verdict:
+    """The verdict of corrected evidence.
+
+    Args:
+        evidence: A claim's, corrected.
+        alpha: The level.
+        enough: Whether all deciding comparisons must speak for the claim, and any can refute it;
+            or any will do, and all must refute it.
+    """
     deciding = [e for e in evidence if e.decides]
-    if any(e.p_against <= alpha for e in deciding):
+    speaking = [e.speaks_for(alpha) for e in deciding]
+    against = [e.speaks_against(alpha) for e in deciding]
+    if not deciding:
+        return "open"
+    if all(against) if enough == "any" else any(against):
         return "contradicted"
-    if deciding and all(e.p_for <= alpha for e in deciding):
+    if any(speaking) if enough == "any" else all(speaking):
         return "supported"
-    return "not distinguished"
+    # A claim of a difference where there is none beyond the margin.
+    if all(e.test == "better" and e.is_equal(alpha) and not e.speaks_for(alpha) for e in deciding):
+        return "equal"
+    return "open"
 
 
-def _differences(a: Values, b: Values) -> NDArray[np.float64]:
-    return np.array([a[seed] - b[seed] for seed in sorted(a)])
+def _p_beyond(differences: NDArray[np.float64], margin: float) -> float:
+    """Two-sided p of a mean difference beyond ±margin."""
+    return min(1.0, 2 * min(t_test_above(side * differences, margin) for side in (1, -1)))

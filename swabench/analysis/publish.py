@@ -12,11 +12,12 @@ from typing import Any
 import pandas as pd
 
 from swabench.analysis import claims_text, table
-from swabench.analysis.claims import Claim, decide_claims
+from swabench.analysis.claims import Claim, decide_claims, pairs_compared
 from swabench.analysis.figures import FORMATS, Picture, draw
 from swabench.analysis.flatness import flatness_frame, measure_flatness
 from swabench.analysis.frame import Records, collect, incompleteness, missing_runs
 from swabench.analysis.manifest import manifest
+from swabench.analysis.predictions import PredictionTables, tables_of_predictions
 from swabench.analysis.report import render_report
 from swabench.analysis.surveys import surveys, tables_by_seed, tables_over_seeds
 from swabench.records import RecordStore
@@ -62,13 +63,17 @@ class Publication:
         """Write the comparison (CSV, Markdown, LaTeX), all that was measured, and the manifest."""
         study, rows = self._study, self._rows
         frame, ensembles = table.comparison(study, rows), table.ensembles(study, rows)
+        trajectories = table.on_one_trajectory(study, self._records)
         shown = table.presentable(frame, study)
         undecided = table.not_distinguished(study, rows)
         lacking = self._lacking(rows)
         written = {
             "table.csv": table.as_csv(frame),
-            "table.md": table.as_markdown(study, shown, ensembles, lacking, undecided),
+            "table.md": table.as_markdown(
+                study, shown, trajectories, ensembles, lacking, undecided
+            ),
             "table.tex": table.as_latex(study, shown, lacking),
+            "trajectories.csv": table.as_csv(trajectories),
             "ensemble.csv": table.as_csv(ensembles),
             "metrics.csv": table.as_csv(self._records.frame),
         }
@@ -80,6 +85,7 @@ class Publication:
             "reference": study.reference,
             "confidence": study.confidence,
             "table": frame.to_dict(orient="records"),
+            "trajectories": trajectories.to_dict(orient="records"),
             "ensembles": ensembles.to_dict(orient="records"),
             "not_distinguished": undecided,
         }
@@ -116,19 +122,30 @@ class Publication:
         return Published(files, notes=notes, lacking=" ".join(lacking))
 
     def claims(self) -> Published:
-        """Decide the paper's claims and write them (Markdown, CSV)."""
-        decided = self._claims
-        self._store.write_text("claims.md", claims_text.claims_markdown(decided, self._study))
-        self._store.write_text("claims.csv", table.as_csv(claims_text.evidence_frame(decided)))
-        shown = claims_text.verdicts(decided)
+        """Decide the paper's claims and write them (Markdown, CSV).
+
+        Beside them goes what was computed from predictions, so that every number of theirs
+        follows from published files.
+        """
+        decided, study, predictions = self._claims, self._study, self._predictions
+        written = {
+            "claims.md": claims_text.claims_markdown(decided, study),
+            "claims.csv": table.as_csv(claims_text.evidence_frame(decided, study)),
+            "predictions.csv": table.as_csv(predictions.numbers_frame()),
+            "mcnemar.csv": table.as_csv(predictions.mcnemar_frame()),
+            "pairs.csv": table.as_csv(predictions.pairs_frame()),
+        }
+        for name, text in written.items():
+            self._store.write_text(name, text)
+        shown = claims_text.verdicts(decided, study)
         return Published(
-            ["claims.md", "claims.csv"],
+            list(written),
             "The paper's claims",
             shown,
             lacking=self._lacking(self._records),
             content={
                 **self._heading(self._records),
-                "claims": claims_text.for_programs(decided),
+                "claims": claims_text.for_programs(decided, study),
             },
         )
 
@@ -154,7 +171,20 @@ class Publication:
     @cached_property
     def _claims(self) -> list[Claim]:
         tables = tables_by_seed(surveys(self._study, self._store, self._seeds))
-        return decide_claims(self._study, self._records, self._seeds, measure_flatness(tables))
+        flatness = measure_flatness(tables)
+        return decide_claims(self._study, self._records, self._seeds, flatness, self._predictions)
+
+    @cached_property
+    def _predictions(self) -> PredictionTables:
+        study = self._study
+        ensembles = dict.fromkeys((study.claims.swa, study.claims.swa_cyclical))
+        return tables_of_predictions(
+            self._records,
+            self._seeds,
+            pairs=pairs_compared(study),
+            ensembles=[name for name in ensembles if name in self._records],
+            rows=study.row_names,
+        )
 
     def _manifest(self) -> str:
         landscape = surveys(self._study, self._store, self._seeds)

@@ -19,10 +19,13 @@ from swabench.analysis.claims import Claim
 from swabench.analysis.evidence import Verdict
 from swabench.analysis.figures import Picture
 from swabench.analysis.frame import Records, incompleteness, missing_runs
+from swabench.analysis.words import what_was_run
 from swabench.study.study import Study
 from swabench.system.version import __version__
 
 NO_BREAK = "\u00a0"
+
+THE_FINDING = "figure7-rates"
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def render_report(
     """
     rows = records.of(study.row_names)
     ensembles = tables.ensembles(study, rows)
+    trajectories = tables.on_one_trajectory(study, records)
     environment = Environment(
         loader=PackageLoader("swabench.analysis", "."),
         autoescape=True,
@@ -73,11 +77,16 @@ def render_report(
         findings=findings(study, rows, claims),
         comparison=tables.presentable(tables.comparison(study, rows), study),
         undecided=tables.not_distinguished(study, rows),
+        trajectories=tables.presentable_trajectories(trajectories, study)
+        if len(trajectories)
+        else None,
         ensembles=tables.presentable_ensembles(ensembles, study) if len(ensembles) else None,
-        figures=[figure(picture) for picture in pictures if "svg" in picture.content],
+        figures=[figure(picture) for picture in _finding_first(pictures)],
+        what_was_run=what_was_run(study),
         rule=claims_text.rule_in_words(study),
-        verdicts=claims_text.verdicts(claims),
+        verdicts=claims_text.verdicts(claims, study),
         claims=claims,
+        words={c.key: claims_text.in_words(c.verdict, study) for c in claims},
         evidence={c.key: claims_text.presentable_evidence(c, study) for c in claims},
         settings=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         manifest=_manifest(records),
@@ -135,13 +144,19 @@ def figure(picture: Picture) -> Figure:
     )
 
 
+def _finding_first(pictures: Sequence[Picture]) -> list[Picture]:
+    """What was drawn, the picture of what averaging does before the others."""
+    drawn = [picture for picture in pictures if "svg" in picture.content]
+    return sorted(drawn, key=lambda picture: picture.name != THE_FINDING)
+
+
 def _claims_in_words(claims: Sequence[Claim]) -> list[str]:
     sentences: Mapping[Verdict, tuple[str, str]] = {
         "supported": ("The records support the paper's claim", "that"),
         "contradicted": ("The records contradict the paper's claim", "that"),
-        "not distinguished": ("With these seeds it is undecided", "whether"),
+        "equal": ("There is no difference beyond the margin, for or against the claim", "that"),
+        "open": ("With these seeds it is open", "whether"),
         "not measured": ("It was not measured", "whether"),
-        "not tested": ("It was not tested", "whether"),
     }
     said = []
     for verdict, (opening, link) in sentences.items():

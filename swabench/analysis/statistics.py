@@ -14,22 +14,17 @@ Three kinds of degenerate input have one answer throughout:
 """
 
 import math
-from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
 
 EXACT_SEEDS = 16
 """Up to this many seeds every pattern of signs is tried; beyond, as many are drawn."""
-
-MOST_SEEDS = 1_000_000
-"""Where seeds_needed stops looking: more seeds are not practical."""
 
 TIE = 1e-9
 """Sums this near each other, relative to the largest difference, are equal but for rounding."""
@@ -164,7 +159,7 @@ def sign_flip_p(differences: ArrayLike, rng: np.random.Generator | None = None) 
     return float(result.pvalue)
 
 
-def mcnemar_mid_p(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
+def mcnemar_mid_p(only_a: int, only_b: int) -> float:
     """McNemar's exact two-sided test with the mid-p correction, for two classifiers.
 
     Of the images that exactly one of the two gets right, each is as likely to fall to one as to
@@ -173,17 +168,14 @@ def mcnemar_mid_p(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     images p is 1. The test is about one pair of trained models: don't pool images over seeds.
 
     Args:
-        correct_a: Whether the first classifier is right, per image, boolean, shape (N,), N >= 1.
-        correct_b: The same of the second classifier on the same images, shape (N,).
+        only_a: Images that the first classifier alone gets right.
+        only_b: Images that the second alone gets right.
 
     Raises:
-        ValueError: If an array is empty, not boolean or not of one dimension, or if the two
-            differ in length.
+        ValueError: If a number is negative.
     """
-    right_a, right_b = _outcomes("correct_a", correct_a), _outcomes("correct_b", correct_b)
-    _check_same_length(correct_a=right_a, correct_b=right_b)
-    only_a = int(np.count_nonzero(right_a & ~right_b))
-    only_b = int(np.count_nonzero(right_b & ~right_a))
+    if only_a < 0 or only_b < 0:
+        raise ValueError(f"only_a, only_b: expected counts, found {only_a} and {only_b}")
     split = stats.binom(only_a + only_b, 0.5)
     fewer = min(only_a, only_b)
     # Both tails beyond the split, and half of the split itself in each of them.
@@ -241,62 +233,141 @@ def tost_paired(differences: ArrayLike, margin: float) -> float:
     return float(DescrStatsW(sample).ttost_mean(-margin, margin)[0])
 
 
-def seeds_needed(
-    difference: float, deviation: float, power: float = 0.8, alpha: float = 0.05
-) -> int | None:
-    """Fewest seeds with which a two-sided paired t test distinguishes a difference from zero.
+def detectable_difference(
+    deviation: float, seeds: int, power: float = 0.8, alpha: float = 0.05
+) -> float:
+    """The difference that a two-sided paired t test of so many seeds detects.
 
-    Power here is the chance of a significant result with the right sign; what the wrong sign
-    adds is of no use to a reader, and is negligible at any power worth having.
+    What a study can tell is a matter of its spread and its seeds, not of what it found: power at
+    the observed difference says nothing that p does not (Hoenig and Heisey 2001). Power is the
+    chance of a significant result with the right sign.
 
     Args:
-        difference: True mean difference, of either sign.
-        deviation: Standard deviation of the per-seed differences, same unit, not negative.
+        deviation: Standard deviation of the per-seed differences, not negative.
+        seeds: Number of seeds n.
         power: Chance of detecting the difference, between 0 and 1.
         alpha: Two-sided level of the test, between 0 and 1.
 
     Returns:
-        The number of seeds, at least 2, which is also the answer for a deviation of zero. None
-        where it cannot be detected: a zero difference, a deviation of NaN (one seed), or more than
-        `MOST_SEEDS`.
+        The difference, in the unit of the deviation, which it is proportional to; NaN for one
+        seed.
 
     Raises:
-        ValueError: If `difference` is not finite, `deviation` is negative or infinite, or `power`
-            or `alpha` is not between 0 and 1.
+        ValueError: If `deviation` is negative or infinite, or `power` or `alpha` is not between 0
+            and 1.
     """
-    if not math.isfinite(difference):
-        raise ValueError(f"difference: expected a finite number, found {difference}")
     if deviation < 0 or math.isinf(deviation):
         raise ValueError(f"deviation: expected a finite number from 0 up, found {deviation}")
     _check_fraction("power", power)
     _check_fraction("alpha", alpha)
-    if difference == 0 or math.isnan(deviation):
-        return None
-    if deviation == 0:
-        return 2
-    effect = abs(difference) / deviation
+    if seeds < 2 or math.isnan(deviation):
+        return math.nan
+    critical = float(stats.t.isf(alpha / 2, seeds - 1))
 
-    def power_of(n: int) -> float:
-        return float(TTestPower().power(effect, n, alpha / 2, alternative="larger"))
+    def missing(effect: float) -> float:
+        return float(stats.nct.sf(critical, seeds - 1, effect * math.sqrt(seeds))) - power
 
-    # Not solve_power: from an effect of 6 up its root finder fails or answers wrongly, as the
-    # wrong sign's tail turns NaN. At any usual level the tail asked for here is NaN only where
-    # power is all but 1, and bisection takes NaN for "enough".
-    with np.errstate(over="ignore", invalid="ignore"):
-        n = 2 + bisect_left(range(2, MOST_SEEDS + 1), power, key=power_of)
-    return n if n <= MOST_SEEDS else None
+    # Twice the quantiles' sum is beyond the answer: at its half the normal test has the power.
+    most = 2 * (critical + float(stats.t.ppf(power, seeds - 1)) + 1) / math.sqrt(seeds)
+    return deviation * float(optimize.brentq(missing, 0, most))
 
 
-def sign_flip_seeds(level: float) -> int:
-    """Fewest seeds at which the sign-flip test's two-sided p can be as small as a level.
+@dataclass(frozen=True)
+class MeanSquares:
+    """A two-way layout of differences without replication: seeds × images, in squares.
 
-    Its p is never below 2 ** (1 - n), however large and steady the difference.
+    Attributes:
+        seeds: Number of seeds S.
+        images: Number of images N.
+        mean: The mean of all differences.
+        of_seeds: Mean square between seeds, of S − 1 degrees of freedom.
+        of_images: Mean square between images, of N − 1.
+        residual: Mean square of what is left, of (S − 1)(N − 1).
+    """
+
+    seeds: int
+    images: int
+    mean: float
+    of_seeds: float
+    of_images: float
+    residual: float
+
+
+class TwoWay:
+    """Sums up a two-way layout seed by seed, so that no more than one is held at a time."""
+
+    def __init__(self) -> None:
+        self._by_seed: list[float] = []
+        self._by_image: NDArray[np.float64] | float = 0.0
+        self._squares = 0.0
+        self._images = 0
+
+    def add(self, differences: ArrayLike) -> None:
+        """Take in the differences of one seed, one an image, shape (N,).
+
+        Raises:
+            ValueError: They are of another number of images than those before.
+        """
+        values = _sample("differences", differences)
+        if self._images and values.size != self._images:
+            raise ValueError(f"differences: found {values.size} images after {self._images}")
+        self._images = values.size
+        self._by_seed.append(float(values.sum()))
+        self._by_image = self._by_image + values
+        self._squares += float(values @ values)
+
+    def mean_squares(self) -> MeanSquares:
+        """The three mean squares; NaN where there are too few seeds or images for one."""
+        s, n = len(self._by_seed), self._images
+        total = sum(self._by_seed)
+        correction = total**2 / (s * n)
+        seeds = float(np.square(self._by_seed).sum()) / n - correction
+        images = float(np.square(self._by_image).sum()) / s - correction
+        residual = self._squares - correction - seeds - images
+        return MeanSquares(
+            s, n, total / (s * n), _share(seeds, s - 1), _share(images, n - 1),
+            _share(residual, (s - 1) * (n - 1)),
+        )  # fmt: skip
+
+
+def crossed_interval(found: MeanSquares, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean where seeds and test images are both draws from larger populations.
+
+    Two-way random effects: the variance of the mean is estimated by (MS_seeds + MS_images −
+    MS_residual) / (S·N), its degrees of freedom by Satterthwaite's formula. It is wider than
+    that over seeds alone, which holds for these very test images; where the images' share comes
+    out negative, it is left out.
 
     Raises:
-        ValueError: If `level` is not between 0 and 1.
+        ValueError: If `confidence` is not between 0 and 1.
     """
-    _check_fraction("level", level)
-    return max(2, math.ceil(1 - math.log2(level)))
+    _check_fraction("confidence", confidence)
+    s, n = found.seeds, found.images
+    if s < 2 or n < 2:
+        return math.nan, math.nan
+    parts = [(found.of_seeds, s - 1)]
+    if found.of_images > found.residual:
+        parts += [(found.of_images, n - 1), (-found.residual, (s - 1) * (n - 1))]
+    square = sum(part for part, _ in parts)
+    if square <= 0:
+        return found.mean, found.mean
+    freedom = square**2 / sum(part**2 / df for part, df in parts)
+    reach = float(stats.t.isf((1 - confidence) / 2, freedom)) * math.sqrt(square / (s * n))
+    return found.mean - reach, found.mean + reach
+
+
+def t_test_above(differences: ArrayLike, threshold: float) -> float:
+    """One-sided p of the t test for a mean difference above a threshold; NaN for one seed.
+
+    Raises:
+        ValueError: If `differences` is empty, not finite or not of one dimension.
+    """
+    sample = _sample("differences", differences)
+    if sample.size < 2:
+        return math.nan
+    if _is_constant(sample):
+        return 0.0 if sample[0] > threshold else 1.0
+    return float(DescrStatsW(sample).ttest_mean(threshold, alternative="larger")[1])
 
 
 def _t_test_p(differences: NDArray[np.float64]) -> float:
@@ -305,6 +376,10 @@ def _t_test_p(differences: NDArray[np.float64]) -> float:
     if _is_constant(differences):
         return 1.0 if differences[0] == 0 else 0.0
     return float(DescrStatsW(differences).ttest_mean(0.0)[1])
+
+
+def _share(squares: float, freedom: int) -> float:
+    return squares / freedom if freedom else math.nan
 
 
 def _is_constant(sample: NDArray[np.float64]) -> bool:
@@ -319,16 +394,6 @@ def _sample(name: str, values: ArrayLike) -> NDArray[np.float64]:
     if not np.isfinite(sample).all():
         raise ValueError(f"{name}: expected finite values, found {sample[~np.isfinite(sample)][0]}")
     return sample
-
-
-def _outcomes(name: str, values: ArrayLike) -> NDArray[np.bool_]:
-    outcomes = np.asarray(values)
-    if outcomes.dtype != np.bool_:
-        # Predicted classes would pass for outcomes if numbers were taken as true or false.
-        raise ValueError(f"{name}: expected booleans, found {outcomes.dtype}")
-    if outcomes.ndim != 1 or outcomes.size == 0:
-        raise ValueError(f"{name}: expected one value per image, found shape {outcomes.shape}")
-    return outcomes
 
 
 def _check_same_length(**arrays: NDArray[Any]) -> None:

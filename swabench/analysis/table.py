@@ -11,11 +11,12 @@ from swabench.analysis.frame import Records
 from swabench.analysis.statistics import (
     PairedComparison,
     compare_paired,
+    detectable_difference,
     holm,
     mean_interval,
-    seeds_needed,
-    sign_flip_seeds,
 )
+from swabench.analysis.words import what_was_run
+from swabench.study.schedules import Constant
 from swabench.study.study import Study
 from swabench.training.measurement import Predictor
 
@@ -47,6 +48,7 @@ def comparison(study: Study, records: Records) -> pd.DataFrame:
                 **_columns("loss", records.final(name, "loss"), study.confidence),
                 "paper_accuracy": study.row_method(name).paper_accuracy,
                 **_difference(name, reference, records, study.confidence),
+                **_difference(name, reference, records, study.confidence, "loss"),
                 "seeds": len(found),
             }
             for name, found in records.items()
@@ -58,18 +60,22 @@ def presentable(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     """The table as a person reads it: rounded, intervals in brackets, `—` for nothing."""
     interval = f"[{100 * study.confidence:g} %]"
     difference = f"difference_to_{study.reference}"
-    return pd.DataFrame(
-        {
-            "Method": frame["method"],
-            f"Test accuracy, % {interval}": _with_interval(frame, "accuracy", "accuracy", 2),
-            f"Test loss {interval}": _with_interval(frame, "loss", "loss", 4),
-            "Paper, %": frame["paper_accuracy"].map(lambda value: _rounded(value, 2)),
-            f"Difference to {study.reference}, points {interval}": _with_interval(
-                frame, difference, "difference", 3, signed=True
-            ),
-            "Seeds": frame["seeds"],
-        }
-    )
+    columns = {
+        "Method": frame["method"],
+        f"Test accuracy, % {interval}": _with_interval(frame, "accuracy", "accuracy", 2),
+        f"Test loss {interval}": _with_interval(frame, "loss", "loss", 4),
+        "Paper, %": frame["paper_accuracy"].map(lambda value: _rounded(value, 2)),
+        f"Difference to {study.reference}, points {interval}": _with_interval(
+            frame, difference, "difference", 3, signed=True
+        ),
+        f"Difference in loss {interval}": _with_interval(
+            frame, f"loss_{difference}", "loss_difference", 4, signed=True
+        ),
+        "Seeds": frame["seeds"],
+    }
+    if frame["paper_accuracy"].isna().all():  # the paper's column belongs to the paper's study
+        del columns["Paper, %"]
+    return pd.DataFrame(columns)
 
 
 def ensembles(study: Study, records: Records) -> pd.DataFrame:
@@ -115,15 +121,62 @@ def presentable_ensembles(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     return pd.DataFrame({"Method": frame["method"], **columns, "Seeds": frame["seeds"]})
 
 
+def on_one_trajectory(study: Study, records: Records) -> pd.DataFrame:
+    """One row a run that averages: its average less the iterate of the same trajectory.
+
+    The cleanest measure of what averaging does: both have the same rates, data and weights.
+
+    Returns:
+        The constant rate (NaN for another schedule), final test accuracies in percent and losses
+        in nats of both, and the paired differences with their intervals, by rate where it is one.
+    """
+    rows = []
+    for name in records:
+        averages, iterates = (records.final(name, "loss", p) for p in ("average", "iterate"))
+        if not averages:
+            continue
+        method = study.row_method(name)
+        rate = method.rate.learning_rate if isinstance(method.rate, Constant) else np.nan
+        row: dict[str, str | float] = {"method": name, "rate": rate}
+        for measure in ("accuracy", "loss"):
+            average, iterate = (records.final(name, measure, p) for p in ("average", "iterate"))
+            gaps = {seed: average[seed] - iterate[seed] for seed in average}
+            row |= _columns(f"average_{measure}", average, study.confidence)
+            row |= _columns(f"iterate_{measure}", iterate, study.confidence)
+            row |= _columns(f"{measure}_difference", gaps, study.confidence)
+        rows.append({**row, "seeds": len(iterates)})
+    return pd.DataFrame(rows)
+
+
+def presentable_trajectories(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Average less iterate as a person reads it: constant rates from the lowest, then others."""
+    interval = f"[{100 * study.confidence:g} %]"
+    frame = frame.sort_values("rate", kind="stable", na_position="last")
+    shown = {
+        f"Iterate, % {interval}": ("iterate_accuracy", 2, False),
+        f"Average, % {interval}": ("average_accuracy", 2, False),
+        f"Average − iterate, points {interval}": ("accuracy_difference", 3, True),
+        f"Average − iterate, loss {interval}": ("loss_difference", 4, True),
+    }
+    columns = {
+        title: _with_interval(frame, column, column, digits, signed)
+        for title, (column, digits, signed) in shown.items()
+    }
+    rates = frame["rate"].map(lambda rate: "—" if pd.isna(rate) else f"{rate:g}")
+    return pd.DataFrame(
+        {"Run": frame["method"], "Rate": rates, **columns, "Seeds": frame["seeds"]}
+    ).reset_index(drop=True)
+
+
 def standings(study: Study, records: Records) -> dict[str, Standing]:
     """Where each other row stands to the reference, by the level of the study's rules.
 
-    A row is above or below where the paired t test and the sign-flip test both say so, after
-    Holm's correction of the larger p for the number of rows. Rows without pairs are left out.
+    The paired t test decides, after Holm's correction for the number of rows. Rows without pairs
+    are left out.
     """
     compared = _against_reference(study, records)
-    # One seed has no t test, only the sign-flip test's p of 1.
-    p_values = holm([np.fmax(c.p_t, c.p_sign_flip) for c in compared.values()])
+    # One seed has no t test, and proves nothing.
+    p_values = holm([1.0 if np.isnan(c.p_t) else c.p_t for c in compared.values()])
     found: dict[str, Standing] = {}
     for (name, each), p in zip(compared.items(), p_values, strict=True):
         if p > study.claims.alpha:
@@ -134,7 +187,7 @@ def standings(study: Study, records: Records) -> dict[str, Standing]:
 
 
 def not_distinguished(study: Study, records: Records) -> list[str]:
-    """A line for each row not distinguished from the reference, with the seeds that would do."""
+    """A line for each row not distinguished from the reference, with what could be detected."""
     rules = study.claims
     compared = _against_reference(study, records)
     lines = []
@@ -142,24 +195,18 @@ def not_distinguished(study: Study, records: Records) -> list[str]:
         if standing != "not distinguished":
             continue
         found = compared[name].difference
-        fewest = sign_flip_seeds(rules.alpha / len(compared))
-        needed = seeds_needed(found.mean, found.deviation, rules.power, rules.alpha)
-        gap = f"a difference of {found.mean:+.3f} points"
-        if needed:
-            outlook = (
-                f"about {max(needed, fewest)} seeds would detect {gap} at {rules.power:.0%} power"
-            )
-        else:
-            outlook = f"how many seeds would detect {gap} cannot be estimated"
-        few = (
-            f" ({found.n} seeds are too few for the sign-flip test, which needs {fewest} here)"
-            if found.n < fewest
-            else ""
-        )
-        lines.append(
+        line = (
             f"{name} is not distinguished from {study.reference} by {found.n} seeds after Holm's "
-            f"correction{few}; {outlook}."
+            f"correction ({found.mean:+.3f} points)"
         )
+        level = rules.alpha / len(compared)
+        detects = detectable_difference(found.deviation, found.n, rules.power, level)
+        if not np.isnan(detects):
+            line += (
+                f"; so many seeds of this spread detect {detects:.3f} points at "
+                f"{rules.power:.0%} power"
+            )
+        lines.append(f"{line}.")
     return lines
 
 
@@ -172,10 +219,14 @@ def _columns(name: str, values: Mapping[int, float], confidence: float) -> dict[
     return dict(zip(columns, (found.mean, found.low, found.high), strict=True))
 
 
-def _difference(name: str, reference: str, records: Records, confidence: float) -> dict[str, float]:
+def _difference(
+    name: str, reference: str, records: Records, confidence: float, measure: str = "accuracy"
+) -> dict[str, float]:
     """Columns of the paired difference, over the seeds that both rows have."""
-    pairs = _pairs(name, reference, records)
-    columns = (f"difference_to_{reference}", "difference_low", "difference_high")
+    pairs = _pairs(name, reference, records, measure)
+    of = "loss_" if measure == "loss" else ""
+    names = (f"difference_to_{reference}", "difference_low", "difference_high")
+    columns = [f"{of}{name}" for name in names]
     if name == reference or not pairs[0]:
         return dict.fromkeys(columns, float("nan"))
     found = mean_interval([a - b for a, b in zip(*pairs, strict=True)], confidence)
@@ -193,9 +244,11 @@ def _against_reference(study: Study, records: Records) -> dict[str, PairedCompar
     }
 
 
-def _pairs(name: str, reference: str, records: Records) -> tuple[list[float], list[float]]:
-    """Final accuracies of a row and of the reference, at the seeds that both have."""
-    own, other = (records.final(run, "accuracy") for run in (name, reference))
+def _pairs(
+    name: str, reference: str, records: Records, measure: str = "accuracy"
+) -> tuple[list[float], list[float]]:
+    """Final measurements of a row and of the reference, at the seeds that both have."""
+    own, other = (records.final(run, measure) for run in (name, reference))
     both = sorted(own.keys() & other.keys())
     return [own[seed] for seed in both], [other[seed] for seed in both]
 
@@ -228,13 +281,22 @@ def as_csv(frame: pd.DataFrame) -> str:
 def as_markdown(
     study: Study,
     shown: pd.DataFrame,
+    trajectories: pd.DataFrame,
     ensembles: pd.DataFrame,
     lacking: str,
     undecided: Sequence[str],
 ) -> str:
-    """The comparison with the ensembles beside it, for a README."""
-    parts = [study.title, lacking, shown.to_markdown(index=False, disable_numparse=True)]
+    """The comparison, with average less iterate and the ensembles beside it, for a README."""
+    parts = [
+        f"{study.title}. {what_was_run(study)}",
+        lacking,
+        shown.to_markdown(index=False, disable_numparse=True),
+    ]
     parts.append("\n".join(f"- {line}" for line in undecided))
+    if len(trajectories):
+        beside = presentable_trajectories(trajectories, study)
+        parts.append("The average less the iterate of the same trajectory, on the test images:")
+        parts.append(beside.to_markdown(index=False, disable_numparse=True))
     if len(ensembles):
         beside = presentable_ensembles(ensembles, study)
         parts.append("The average, and the ensemble of the same snapshots, on the test images:")

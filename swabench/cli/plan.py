@@ -34,7 +34,8 @@ def planned(
         "pretrain": _stage(study.pretrain, "name", "trainable", "epochs"),
         "finetune": _stage(study.finetune, "trainable", "epochs", "batch_size"),
         "rows": list(study.row_names),
-        "rate_sweep": runs[len(study.row_names) :],
+        "controls": list(study.controls),
+        "rate_sweep": runs[len(study.row_names) + len(study.controls) :],
         "fine_tuned_per_seed": len(study.all_methods),
         "trajectories": len(trajectories(study.all_methods)),
         "seeds": list(seeds),
@@ -52,6 +53,8 @@ def in_words(plan: dict[str, Any]) -> list[str]:
         f"{tuning['trainable']} ({tuning['epochs']} epochs, batch {tuning['batch_size']})",
         f"  rows        {', '.join(plan['rows'])}",
     ]
+    if plan["controls"]:
+        lines.append(f"  controls    {', '.join(plan['controls'])}")
     if plan["rate_sweep"]:
         lines.append(f"  rate sweep  {', '.join(plan['rate_sweep'])}")
     lines += [

@@ -111,7 +111,7 @@ class LandscapeSettings(Settings):
         lines: From the pretrained weights to each method's.
         segments: From the reference's weights to each average.
         plane: Through three weights of one seed.
-        rays: In random directions.
+        rays: In random directions; at all seeds, for claim C4.
         sharpness: Of the training loss.
         hessian: Of the training loss.
     """
@@ -121,7 +121,7 @@ class LandscapeSettings(Settings):
     lines: LineSettings = LineSettings()
     segments: LineSettings = LineSettings(seeds=3, low=-1, high=2)
     plane: PlaneSettings = PlaneSettings(seeds=1)
-    rays: RaySettings = RaySettings(seeds=1)
+    rays: RaySettings = RaySettings()
     sharpness: SharpnessSettings = SharpnessSettings(seeds=4)
     hessian: HessianSettings = HessianSettings(seeds=1)
 

@@ -106,7 +106,21 @@ def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         ) from None
     base = _merged(parent_path, (*above, path.resolve()))
     base.pop("name", None)
+    if own.keys() & _WHAT_THE_PAPER_RAN:
+        base = _without_paper(base)
     return _overlay(base, _with_own_paths(own, path))
+
+
+_WHAT_THE_PAPER_RAN = {"data", "backbone", "pretrain", "finetune"}
+
+
+def _without_paper(base: dict[str, Any]) -> dict[str, Any]:
+    """Without the paper's numbers: they belong to the paper's study, not to one on other data."""
+    methods = {
+        name: {**spec, "paper_accuracy": None} if isinstance(spec, dict) else spec
+        for name, spec in base.get("methods", {}).items()
+    }
+    return {**base, "pretrain": {**base["pretrain"], "paper_accuracy": None}, "methods": methods}
 
 
 def _with_own_paths(own: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -134,7 +148,7 @@ def _overlay(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     for key, value in own.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
             section = {**base[key], **value}
-            if key == "methods":
+            if key in ("methods", "controls"):
                 section = {name: spec for name, spec in section.items() if spec is not None}
             result[key] = section
         else:

@@ -181,6 +181,11 @@ Seeds = Annotated[
 ]
 
 
+def _none_is_empty(value: object) -> object:
+    """`null` takes out what a study inherits."""
+    return {} if value is None else value
+
+
 class Study(Settings):
     """One comparison: what is trained, by which methods, on which seeds.
 
@@ -189,6 +194,7 @@ class Study(Settings):
         title: One line that says what the study is.
         reference: The method that the others are compared with.
         confidence: Level of every interval.
+        controls: Runs beside the table's rows that claims are held against.
         rate_sweep: The same methods at other rates: runs beside the table's rows, for claim C7.
         claims: The rules that decide the paper's claims.
         landscape: What is measured around the final weights.
@@ -201,6 +207,9 @@ class Study(Settings):
     pretrain: Pretraining
     finetune: Stage
     methods: Annotated[dict[Name, Method], Field(min_length=1)]
+    controls: Annotated[dict[Name, Method], BeforeValidator(_none_is_empty)] = Field(
+        default_factory=dict
+    )
     seeds: Seeds
     reference: str = "sgd"
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
@@ -208,7 +217,7 @@ class Study(Settings):
     claims: ClaimRules = ClaimRules()
     landscape: LandscapeSettings = LandscapeSettings()
 
-    @field_validator("methods")
+    @field_validator("methods", "controls")
     @classmethod
     def _all_means_all(cls, methods: dict[str, Method]) -> dict[str, Method]:
         if "all" in methods:
@@ -230,18 +239,12 @@ class Study(Settings):
                     f"{stage}.optimizer: 'schedule-free-sgd' is for single methods; set it as "
                     "a method's optimizer"
                 )
-        for name, method in self.methods.items():
-            try:
-                method.check(self.finetune.epochs)
-            except ValueError as error:
-                raise ValueError(f"methods.{name}.{error}") from None
-            if isinstance(method.averaging, NEEDS_SELECTION) and not self.data.selection_images:
-                raise ValueError(
-                    f"methods.{name}.averaging: {method.averaging.plan} needs selection images; "
-                    "set data.selection_images to a part of data.validation_images"
-                )
-        if self.pretrain.name in self.methods:
+        self._check_methods("methods", self.methods)
+        self._check_methods("controls", self.controls)
+        if self.pretrain.name in {**self.methods, **self.controls}:
             raise ValueError(f"pretrain.name: {self.pretrain.name!r} is also a method's name")
+        if twice := sorted(self.methods.keys() & self.controls.keys()):
+            raise ValueError(f"controls: {twice[0]!r} is also a method's name")
         if self.reference not in self.row_names:
             raise ValueError(
                 f"reference: unknown method {self.reference!r}; "
@@ -257,12 +260,14 @@ class Study(Settings):
             further = self.rate_sweep.further_methods(self.methods) if self.rate_sweep else {}
         except ValueError as error:
             raise ValueError(f"rate_sweep.{error}") from None
-        if self.pretrain.name in further:
-            raise ValueError(f"pretrain.name: {self.pretrain.name!r} is also a run of rate_sweep")
+        for name in (self.pretrain.name, *self.controls):
+            if name in further:
+                raise ValueError(f"rate_sweep: its run {name!r} is also the name of another run")
+        known = {**self.methods, **self.controls}
         for part, name in self.claims.named_methods.items():
-            if name not in self.methods:
+            if name not in known:
                 raise ValueError(
-                    f"claims.{part}: unknown method {name!r}; choose from {', '.join(self.methods)}"
+                    f"claims.{part}: unknown method {name!r}; choose from {', '.join(known)}"
                 )
         shown = self.landscape.plane.method
         if shown is not None and shown not in self.averaging_methods:
@@ -271,6 +276,18 @@ class Study(Settings):
                 f"choose from {', '.join(self.averaging_methods) or 'none'}"
             )
         return self
+
+    def _check_methods(self, key: str, methods: Mapping[str, Method]) -> None:
+        for name, method in methods.items():
+            try:
+                method.check(self.finetune.epochs)
+            except ValueError as error:
+                raise ValueError(f"{key}.{name}.{error}") from None
+            if isinstance(method.averaging, NEEDS_SELECTION) and not self.data.selection_images:
+                raise ValueError(
+                    f"{key}.{name}.averaging: {method.averaging.plan} needs selection images; "
+                    "set data.selection_images to a part of data.validation_images"
+                )
 
     def _check_random_weights(self) -> None:
         """Random weights come with means of 0 and variances of 1, which are not their own.
@@ -309,19 +326,19 @@ class Study(Settings):
 
     @cached_property
     def all_methods(self) -> Mapping[str, Method]:
-        """The table's methods, then those that the rate sweep adds: all that is fine-tuned."""
+        """The table's methods, the controls, and what the sweep adds: all that is fine-tuned."""
         further = self.rate_sweep.further_methods(self.methods) if self.rate_sweep else {}
         same = {"optimizer": None}  # the stage's, spelled out, is no other
         return {
             name: method.model_copy(update=same)
             if method.optimizer == self.finetune.optimizer
             else method
-            for name, method in {**self.methods, **further}.items()
+            for name, method in {**self.methods, **self.controls, **further}.items()
         }
 
     @property
     def run_names(self) -> tuple[str, ...]:
-        """Names of all runs of a seed: the table's rows, then the rate sweep's."""
+        """Names of all runs of a seed: the table's rows, the controls, then the sweep's."""
         return (self.pretrain.name, *self.all_methods)
 
     @property
@@ -350,7 +367,7 @@ class Study(Settings):
             "lines": ([start, reference, *averages], 2),
             "segments": ([reference, *averages], 2),
             "plane": ([start, reference, *([shown] if shown else averages[:1])], 3),
-            "rays": ([reference, *averages], 1),
+            "rays": (self.row_names, 1),
             "sharpness": (self.row_names, 1),
             "hessian": (self.row_names, 1),
         }

@@ -1,11 +1,16 @@
-"""A claim: as it is asked, and as it is decided."""
+"""A claim as it is asked, read from `claims.yaml`, and as it is decided."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Literal
 
-from swabench.analysis.claims.context import ClaimContext
-from swabench.analysis.evidence import Evidence, Verdict, judge
-from swabench.study.study import Study
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from swabench.analysis.evidence import Evidence, Test, Verdict
+from swabench.training.measurement import Predictor
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,7 @@ class Claim:
         key: C1 to C8.
         statement: The claim itself, to stand after "that" or "whether".
         question: The claim as one question.
-        measure: What is measured, and the rule that decides.
+        rule: What is measured, and what decides.
         verdict: By that rule.
         reason: What the verdict rests on, in a sentence; for `not measured`, what is missing.
         evidence: The comparisons; p-values are corrected by Holm's method within the claim.
@@ -26,37 +31,68 @@ class Claim:
     key: str
     statement: str
     question: str
-    measure: str
+    rule: str
     verdict: Verdict
     reason: str
     evidence: tuple[Evidence, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class ClaimSpec:
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ComparisonSpec(_Data):
+    """One comparison: `run` less `with`, in one quantity.
+
+    Attributes:
+        run: A part of the rules, or `every method`.
+        of: Its predictor; None for what it hands over.
+        other: What it is compared with (`with` in the file).
+        other_of: The other's predictor (`with_of` in the file).
+        quantity: In what (`in` in the file).
+        test: What the claim says of it.
+        control: Whether it is no test of the claim, but says what else would do the same.
+    """
+
+    run: str
+    of: Predictor | None = None
+    other: str = Field(alias="with")
+    other_of: Predictor | None = Field(default=None, alias="with_of")
+    quantity: str = Field(alias="in")
+    test: Test | None = None
+    control: bool = False
+
+    @property
+    def decides(self) -> bool:
+        """Whether the verdict rests on it."""
+        return self.test is not None and not self.control
+
+
+class ClaimSpec(_Data):
     """How one claim is put to the test.
 
     Attributes:
-        key: C1 to C7.
         statement: The claim itself, to stand after "that" or "whether".
         question: The claim as one question.
-        measure: What is measured, and the rule that decides; with fields for the study's rules.
-        needs: The runs that it needs, at every seed.
-        gather: Makes the comparisons.
-        judge: Makes a verdict of them, at a level.
-        explain: A further sentence on what the verdict rests on.
+        rule: What is measured, and what decides; with fields for the study's rules.
+        compare: The comparisons.
+        gather: A claim whose comparisons take more than that: `rates`.
+        enough: Whether all deciding comparisons must speak for it, or any will do.
         notes: What else a reader should see.
-        lacks: What it lacks beside runs; empty where nothing.
     """
 
-    key: str
     statement: str
     question: str
-    measure: str
-    needs: Callable[[Study], Sequence[str]]
-    gather: Callable[[ClaimContext], Sequence[Evidence]]
-    judge: Callable[[Sequence[Evidence], float], Verdict] = judge
-    explain: Callable[[ClaimContext, Sequence[Evidence]], str] = lambda context, evidence: ""
-    notes: Callable[[ClaimContext], Sequence[str]] = lambda context: ()
-    lacks: Callable[[ClaimContext], str] = lambda context: ""
+    rule: str
+    compare: tuple[ComparisonSpec, ...] = ()
+    gather: Literal["rates"] | None = None
+    enough: Literal["all", "any"] = "all"
+    notes: tuple[str, ...] = ()
+
+
+@cache
+def claim_specs() -> Mapping[str, ClaimSpec]:
+    """The paper's claims by key, as `claims.yaml` has them."""
+    text = files("swabench.analysis.claims").joinpath("claims.yaml").read_text(encoding="utf-8")
+    return {key: ClaimSpec.model_validate(spec) for key, spec in yaml.safe_load(text).items()}

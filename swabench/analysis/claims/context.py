@@ -1,81 +1,117 @@
-"""What every claim draws on: the study, its records at the seeds asked for, the rules."""
+"""What every claim draws on: the study, what was measured at its seeds, the rules."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from swabench.analysis.evidence import Comparer, Values
+from swabench.analysis.evidence import Comparer, Quantity, Values
 from swabench.analysis.flatness import Flatness
 from swabench.analysis.frame import Records
-from swabench.records import Record
-from swabench.study.study import Study
+from swabench.analysis.predictions import AGREEMENT, PredictionTables
+from swabench.study.study import SplitName, Study
 from swabench.training.measurement import Predictor
 
-Measure = Literal["accuracy", "loss"]
-UNITS: Mapping[Measure, str] = {"accuracy": "points", "loss": "nats"}
+SWING = "swing of the "
+LOG = "log of the "
 
 
 class ClaimContext:
-    """What every claim draws on: the study, its records at the seeds asked for, the rules."""
+    """Values of any quantity, by run, predictor and seed.
+
+    Args:
+        study: The study with its rules.
+        records: Measurements of all its runs.
+        seeds: The seeds asked for.
+        flatness: How sharp the minima are, by measure, method and seed.
+        predictions: What was computed from the predictions.
+    """
 
     def __init__(
-        self, study: Study, records: Records, seeds: Sequence[int], flatness: Flatness
+        self,
+        study: Study,
+        records: Records,
+        seeds: Sequence[int],
+        flatness: Flatness,
+        predictions: PredictionTables,
     ) -> None:
         self.study = study
         self.rules = study.claims
         self.records = records
         self.seeds = list(seeds)
         self.flatness = flatness
+        self.predictions = predictions
         self.compare = Comparer(study, np.random.default_rng(study.claims.sign_flip_seed))
-        self._tensors: dict[tuple[str, int], dict[str, NDArray[np.float32]]] = {}
 
-    def final(
-        self,
-        name: str,
-        measure: Measure,
-        predictor: Predictor | None = None,
-        split: Literal["validation", "test"] = "test",
-    ) -> Values:
-        """A final measurement at every seed; by default of the method's own result."""
-        found = self.records.final(name, measure, predictor, split)
-        return {seed: found[seed] for seed in self.seeds}
+    def quantity(self, name: str) -> Quantity:
+        """A quantity with its unit, its direction and the study's margin for it."""
+        rules = self.rules
+        if name == "test accuracy":
+            return Quantity(name, "points", 1, rules.margin_points)
+        if name == "test loss":
+            return Quantity(name, "nats", -1, rules.margin_nats)
+        if name.startswith(SWING):
+            unit = "points" if name.endswith("accuracy") else "nats"
+            return Quantity(name, unit, -1, words=("steadier", "less steady"))
+        if name.startswith(LOG):
+            return Quantity(name, "", -1, rules.margin_flatness, ("flatter", "sharper"))
+        if name.startswith(AGREEMENT):
+            return Quantity(name, "%", 1, words=("higher", "lower"))
+        unit = "nats" if name.startswith("divergence") else ""
+        return Quantity(name, unit, -1, words=("lower", "higher"))
 
-    def course(self, name: str, measure: Measure, predictor: Predictor, seed: int) -> list[float]:
-        """A predictor's test measurements over the epochs, those of the transient left out."""
+    def values(self, quantity: str, run: str, predictor: Predictor | None) -> Values:
+        """A quantity of a run's predictor, by default of what it hands over, at every seed.
+
+        Seeds at which it was not measured are left out.
+        """
+        if quantity.startswith(SWING):
+            return self._swings(quantity, run, predictor or self.result(run))
+        if quantity.startswith(LOG):
+            found = self.flatness.get(quantity.removeprefix(LOG), {}).get(run, {})
+            return {s: math.log(v) for s, v in found.items() if s in self.seeds and v > 0}
+        if quantity in ("test accuracy", "test loss"):
+            measure = quantity.removeprefix("test ")
+            final = self.records.final(run, measure, predictor)
+            return {seed: final[seed] for seed in self.seeds if seed in final}
+        return self.predictions.numbers.get((quantity, run, predictor or self.result(run)), {})
+
+    def final(self, run: str, measure: str, split: SplitName = "test") -> Values:
+        """The final measurement of what a run hands over, at every seed."""
+        found = self.records.final(run, measure, None, split)
+        return {seed: found[seed] for seed in self.seeds if seed in found}
+
+    def result(self, run: str) -> Predictor:
+        """Which predictor a run hands over."""
+        return "average" if self.study.row_method(run).averaging else "iterate"
+
+    def _swings(self, quantity: str, run: str, predictor: Predictor) -> Values:
+        if self.study.finetune.score_every_epochs > 1:
+            return {}
+        measure = quantity.removeprefix(f"{SWING}test ")
         first = math.floor(self.rules.transient * self.study.finetune.epochs)
-        found = self.records.course(name, measure, predictor)[seed]
-        return [float(value) for value in found[found.index >= first].dropna()]
+        course = self.records.course(run, measure, predictor)
+        kept = course[course.index >= first]
+        return {s: swing(kept[s].dropna().tolist()) for s in self.seeds if s in kept}
 
-    def probabilities(self, name: str, seed: int, predictor: Predictor) -> NDArray[np.float64]:
-        """Predicted probabilities of the test images, shape (N, C)."""
-        return np.exp(self._kept(name, seed)[predictor].astype(np.float64))
+    def fields(self) -> Mapping[str, str]:
+        """What stands for the braces in the claims' words."""
+        rules = self.rules
+        head = self.study.finetune.trainable == "head"
+        return {
+            **rules.parts,
+            "margin_points": f"{rules.margin_points:g}",
+            "margin_nats": f"{rules.margin_nats:g}",
+            "margin_flatness": f"{rules.margin_flatness:g}",
+            "transient": f"{rules.transient:.0%}",
+            "convexity": "This study trains a final layer alone: its loss is convex and has one "
+            "basin, so all methods are in the same."
+            if head
+            else "The loss of a network is not convex: methods may lie in different basins.",
+        }
 
-    def correct(self, name: str, seed: int) -> NDArray[np.bool_] | None:
-        """Which test images the method's result gets right, (N,); None without labels."""
-        kept = self._kept(name, seed)
-        if "labels" not in kept:
-            return None
-        right = kept[self.records[name][seed].result].argmax(-1) == kept["labels"]
-        return np.asarray(right, dtype=np.bool_)
 
-    def _kept(self, name: str, seed: int) -> dict[str, NDArray[np.float32]]:
-        if (name, seed) not in self._tensors:
-            self._tensors[name, seed] = _test_predictions(self.records[name][seed])
-        return self._tensors[name, seed]
-
-
-def _test_predictions(record: Record) -> dict[str, NDArray[np.float32]]:
-    """Predictions and labels of the test images: the rest of the arrays is not kept."""
-    prefix, suffix = "log_probabilities/", "/test"
-    arrays = record.arrays()
-    kept = {
-        name.removeprefix(prefix).removesuffix(suffix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix) and name.endswith(suffix)
-    }
-    if "labels/test" in arrays:
-        kept["labels"] = arrays["labels/test"]
-    return kept
+def swing(course: Sequence[float]) -> float:
+    """Standard deviation of the changes from one epoch to the next: 0 for a steady trend."""
+    changes = np.diff(course)
+    return float(changes.std(ddof=1)) if len(changes) > 1 else 0.0

@@ -1,21 +1,29 @@
-"""What is common to all claims: are the runs there, Holm's correction, verdict and reasons."""
+"""From a claim's words and the measurements to a verdict with its reasons."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from swabench.analysis.claims.claim import Claim, ClaimSpec
-from swabench.analysis.claims.context import ClaimContext
-from swabench.analysis.claims.specs import SPECS, UNTRIED
-from swabench.analysis.evidence import Evidence, corrected
+from swabench.analysis.claims import rates
+from swabench.analysis.claims.claim import Claim, ClaimSpec, ComparisonSpec, claim_specs
+from swabench.analysis.claims.context import LOG, SWING, ClaimContext
+from swabench.analysis.evidence import Evidence, corrected, judge
 from swabench.analysis.flatness import Flatness
 from swabench.analysis.frame import Records
-from swabench.study.averaging import ScoreWeighted
-from swabench.study.schedules import Constant
+from swabench.analysis.predictions import Pair, PredictionTables
+from swabench.analysis.statistics import crossed_interval, mcnemar_mid_p
 from swabench.study.study import Study
+from swabench.training.measurement import Predictor
+
+EVERY = "every method"
+EVERY_OTHER = "every other measure of flatness"
 
 
 def decide_claims(
-    study: Study, records: Records, seeds: Sequence[int], flatness: Flatness | None = None
+    study: Study,
+    records: Records,
+    seeds: Sequence[int],
+    flatness: Flatness | None = None,
+    predictions: PredictionTables | None = None,
 ) -> list[Claim]:
     """Decide every claim by the study's rules.
 
@@ -24,90 +32,207 @@ def decide_claims(
         records: Records of all its runs (`collect` with `study.run_names`).
         seeds: The seeds that must be there.
         flatness: How sharp the minima are, by measure, method and seed, where it was measured.
+        predictions: What was computed from the predictions (`tables_of_predictions`).
     """
-    context = ClaimContext(study, records, seeds, flatness or {})
-    weighted = [
-        name
-        for name, method in study.methods.items()
-        if isinstance(method.averaging, ScoreWeighted)
-    ]
-    words = f"It is no finding of the paper; see the rows {', '.join(weighted)} in the table."
-    untried = replace(UNTRIED, reason=words) if weighted else UNTRIED
-    return [*(_decide(spec, context) for spec in SPECS), untried]
+    context = ClaimContext(study, records, seeds, flatness or {}, predictions or PredictionTables())
+    return [_decide(key, spec, context) for key, spec in claim_specs().items()]
 
 
-def _decide(spec: ClaimSpec, context: ClaimContext) -> Claim:
-    measure = spec.measure.format(
-        rules=context.rules,
-        transient=f"{context.rules.transient:.0%}",
-        tuned=_rate_in_words(context),
+def pairs_compared(study: Study) -> list[Pair]:
+    """Runs whose results the claims compare, each pair once; those that the study has."""
+    found: dict[Pair, None] = {}
+    for spec in claim_specs().values():
+        for wanted in _comparisons(spec, study):
+            names = {wanted.run, wanted.other} <= set(study.run_names)
+            of_results = wanted.spec.of is None and wanted.spec.other_of is None
+            if names and of_results and wanted.spec.quantity.startswith("test "):
+                found[wanted.run, wanted.other] = None
+    return list(found)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A comparison between two runs of the study, by name."""
+
+    spec: ComparisonSpec
+    run: str
+    other: str
+
+    @property
+    def label(self) -> str:
+        spec = self.spec
+        if self.run == self.other:
+            return f"{self.run}: {spec.of or 'result'} − {spec.other_of or 'result'}"
+        return f"{_named(self.run, spec.of)} − {_named(self.other, spec.other_of)}"
+
+
+def _comparisons(spec: ClaimSpec, study: Study) -> list[_Wanted]:
+    """A claim's comparisons, with the runs that play the parts; a run is not held against itself.
+
+    Where the study has no such run, the part's own name stands for it.
+    """
+    found = []
+    parts = {**study.claims.parts, "start": study.pretrain.name}
+    for each in spec.compare:
+        other = parts[each.other]
+        for run in study.methods if each.run == EVERY else [parts[each.run]]:
+            if run != other or each.of != each.other_of:
+                found.append(_Wanted(each, run, other))
+    return found
+
+
+def _decide(key: str, spec: ClaimSpec, context: ClaimContext) -> Claim:
+    fields = context.fields()
+    rule = spec.rule.format(**fields)
+    claim = Claim(key, spec.statement, spec.question, rule, "not measured", "")
+    alpha, power = context.rules.alpha, context.rules.power
+    if spec.gather == "rates":
+        if lacking := _lacks_rates(context):
+            return replace(claim, reason=f"{lacking}.")
+        evidence = rates.losses_at_the_others_best(context)
+    else:
+        wanted = _comparisons(spec, context.study)
+        if lacking := _lacks(wanted, context):
+            return replace(claim, reason=f"{lacking}.")
+        evidence = [e for each in wanted for e in _compared(each, context)]
+    found = corrected(evidence, alpha, power)
+    verdict = judge(found, alpha, spec.enough)
+    reason = _findings(found, alpha)
+    notes = [note.format(**fields) for note in spec.notes]
+    if spec.gather == "rates":
+        verdict = rates.judge_rates(context, verdict)
+        reason = f"{reason} {rates.explain_rates(context, found)}"
+        notes += rates.notes_on_rates(context)
+    notes += [*_mcnemar_notes(found, context), *_disagreements(found, alpha)]
+    return replace(claim, verdict=verdict, reason=reason, evidence=found, notes=tuple(notes))
+
+
+def _compared(wanted: _Wanted, context: ClaimContext) -> list[Evidence]:
+    """The evidence of one comparison; none where it decides nothing and was not measured."""
+    if wanted.spec.quantity == EVERY_OTHER:
+        decisive = "mean rise of the train loss along random rays"
+        return [
+            e
+            for measure in context.flatness
+            if measure != decisive
+            for e in _evidence(wanted, f"{LOG}{measure}", context)
+        ]
+    quantity = wanted.spec.quantity.format(**context.fields())
+    return _evidence(wanted, quantity, context)
+
+
+def _evidence(wanted: _Wanted, name: str, context: ClaimContext) -> list[Evidence]:
+    spec, quantity = wanted.spec, context.quantity(name)
+    a = context.values(name, wanted.run, spec.of) if wanted.run in context.records else {}
+    b = context.values(name, wanted.other, spec.other_of) if wanted.other in context.records else {}
+    both = a.keys() & b.keys()
+    if not both:
+        return []
+    seeds = len(context.seeds)
+    if len(both) < seeds:  # some of the seeds never pass for all of them
+        quantity = replace(quantity, name=f"{name} ({len(both)} of {seeds} seeds)")
+    found = context.compare(
+        wanted.label,
+        quantity,
+        {seed: a[seed] for seed in both},
+        {seed: b[seed] for seed in both},
+        test=spec.test,
+        decides=spec.decides,
     )
-    claim = Claim(spec.key, spec.statement, spec.question, measure, "not measured", "")
-    lacking = _lacking(spec.needs(context.study), context) or spec.lacks(context)
-    if lacking:
-        return replace(claim, reason=f"{lacking}.")
-    evidence = corrected(spec.gather(context), context.rules.alpha)
-    verdict = spec.judge(evidence, context.rules.alpha)
-    reasons = (
-        _reason(evidence, context.rules.alpha),
-        _too_few_seeds(evidence),
-        spec.explain(context, evidence),
-    )
-    return replace(
-        claim,
-        verdict=verdict,
-        reason=" ".join(filter(None, reasons)),
-        evidence=evidence,
-        notes=(*spec.notes(context), *_mcnemar_notes(evidence, context)),
-    )
+    if spec.of is None and spec.other_of is None and name.startswith("test "):
+        found = _with_images(found, (wanted.run, wanted.other), name, context)
+    return [found]
 
 
-def _rate_in_words(context: ClaimContext) -> str:
-    """The constant rate of the tuned SGD, in brackets; nothing where it has none."""
-    method = context.study.methods.get(context.rules.sgd)
-    if method is None or not isinstance(method.rate, Constant):
-        return ""
-    return f" (rate {method.rate.learning_rate:g})"
+def _with_images(evidence: Evidence, pair: Pair, quantity: str, context: ClaimContext) -> Evidence:
+    """The evidence with what the images add: a wider interval, and McNemar's test by seed."""
+    squares = context.predictions.pairs.get((*pair, quantity.removeprefix("test ")))
+    if squares is not None:
+        interval = crossed_interval(squares, context.study.confidence)
+        evidence = replace(evidence, over_images=interval)
+    counts = context.predictions.mcnemar.get(pair)
+    if counts and quantity == "test accuracy" and evidence.decides:
+        alpha = context.rules.alpha
+        telling = tuple(seed for seed, only in counts.items() if mcnemar_mid_p(*only) < alpha)
+        evidence = replace(evidence, mcnemar_seeds=telling)
+    return evidence
 
 
-def _lacking(names: Sequence[str], context: ClaimContext) -> str:
-    """What a claim needs and the records do not have; empty where nothing is missing."""
-    if not names:
-        return "The study has no rate_sweep of its SGD and its SWA"
+# --- what is missing -----------------------------------------------------------------------
+
+
+def _lacks(wanted: Iterable[_Wanted], context: ClaimContext) -> str:
+    """What deciding comparisons need and the records do not have; empty where nothing."""
+    deciding = [each for each in wanted if each.spec.decides]
+    runs = dict.fromkeys(name for each in deciding for name in (each.run, each.other))
+    if lacking := _lacks_runs(list(runs), context):
+        return lacking
+    for each in deciding:
+        quantity = each.spec.quantity.format(**context.fields())
+        sides = ((each.run, each.spec.of), (each.other, each.spec.other_of))
+        for name, predictor in sides:
+            if lacking := _lacks_values(quantity, name, predictor, context):
+                return lacking
+    return ""
+
+
+def _lacks_runs(names: Sequence[str], context: ClaimContext) -> str:
     unknown = [name for name in names if name not in context.study.run_names]
     if unknown:
         return f"The study has no method {' and no method '.join(map(repr, unknown))}"
     absent = {
         name: [s for s in context.seeds if s not in context.records.get(name, {})] for name in names
     }
-    parts = [f"{name} lacks seeds {', '.join(map(str, s))}" for name, s in absent.items() if s]
-    return "; ".join(parts)
+    return "; ".join(f"{n} lacks seeds {', '.join(map(str, s))}" for n, s in absent.items() if s)
 
 
-def _reason(evidence: Sequence[Evidence], alpha: float) -> str:
-    deciding = [e for e in evidence if e.decides]
-    if not deciding:
-        return "Nothing measured here can decide it."
-    speaking = sum(e.p_for <= alpha for e in deciding)
-    against = sum(e.p_against <= alpha for e in deciding)
-    total = len(deciding)
-    noun = "comparison that decides" if total == 1 else f"{total} comparisons that decide"
-    counts = (
-        f"{speaking or 'none'} {'speaks' if speaking == 1 else 'speak'} for it",
-        f"{against or 'none'} {'speaks' if against == 1 else 'speak'} against it",
-    )
-    if total > 1:
-        return f"Of {noun}, {counts[0]} and {counts[1]}."
-    word = "speaks for it" if speaking else "speaks against it" if against else "speaks for neither"
-    return f"The one {noun} {word}."
-
-
-def _too_few_seeds(evidence: Sequence[Evidence]) -> str:
-    few = [e for e in evidence if e.has_too_few_seeds]
-    if not few:
+def _lacks_values(
+    quantity: str, name: str, predictor: Predictor | None, context: ClaimContext
+) -> str:
+    found = context.values(quantity, name, predictor)
+    absent = [seed for seed in context.seeds if seed not in found]
+    if not absent:
         return ""
-    seeds, fewest = few[0].estimate.n, max(e.fewest_seeds for e in few)
-    return f"{seeds} seeds are too few for the sign-flip test, which takes {fewest} here."
+    every = context.study.finetune.score_every_epochs
+    if quantity.startswith(SWING) and every > 1:
+        return f"Curves have a point every {every} epochs; the swing needs each"
+    if quantity.startswith(LOG):
+        raw = context.flatness.get(quantity.removeprefix(LOG), {}).get(name, {})
+        if falling := [seed for seed in absent if raw.get(seed, 1) <= 0]:
+            listed = ", ".join(map(str, falling))
+            return f"Around {name} the loss falls at seeds {listed}, so its rise has no logarithm"
+    listed = ", ".join(map(str, absent))
+    return f"No {quantity} was measured of {_named(name, predictor)} at seeds {listed}"
+
+
+def _lacks_rates(context: ClaimContext) -> str:
+    runs = rates.sweep_runs(context.study)
+    if not runs:
+        return "The study has no rate_sweep of its SGD and its SWA"
+    return _lacks_runs(runs, context)
+
+
+# --- words ---------------------------------------------------------------------------------
+
+
+def _named(run: str, predictor: Predictor | None) -> str:
+    return f"{run}'s {predictor}" if predictor else run
+
+
+def _findings(evidence: Sequence[Evidence], alpha: float) -> str:
+    """What the deciding comparisons say, those that say the same together."""
+    said: dict[str, list[str]] = {}
+    for e in evidence:
+        if e.decides:
+            name = e.quantity.name.split(" (")[0]
+            said.setdefault(f"{e.finding(alpha)} (in {name})", []).append(e.comparison)
+    if not said:
+        return "Nothing measured here can decide it."
+    return " ".join(f"{_listed(comparisons)}: {words}." for words, comparisons in said.items())
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _mcnemar_notes(evidence: Sequence[Evidence], context: ClaimContext) -> list[str]:
@@ -119,4 +244,14 @@ def _mcnemar_notes(evidence: Sequence[Evidence], context: ClaimContext) -> list[
         for e in evidence
         if e.mcnemar_seeds is not None
         for listed in [", ".join(map(str, e.mcnemar_seeds))]
+    ]
+
+
+def _disagreements(evidence: Sequence[Evidence], alpha: float) -> list[str]:
+    """Where the t test and the sign-flip test say different things of a deciding comparison."""
+    return [
+        f"{e.comparison}: the t test (p {e.p_t:.2g}) and the sign-flip test "
+        f"(p {e.p_sign_flip:.2g}) disagree about a difference."
+        for e in evidence
+        if e.decides and e.tests_disagree(alpha)
     ]

@@ -13,6 +13,7 @@ from swabench.analysis.figures.curves import average, phases
 from swabench.analysis.figures.forest import forest
 from swabench.analysis.figures.landscape import flatness, line, plane
 from swabench.analysis.figures.picture import FORMATS, CannotDrawError, Drawn, Picture
+from swabench.analysis.figures.rates import rates
 from swabench.analysis.figures.sources import Sources
 from swabench.analysis.figures.style import DPI, HEIGHT, WIDTH, plain_style, render
 from swabench.analysis.frame import collect
@@ -28,7 +29,8 @@ def draw(study: Study, store: RecordStore, seeds: Sequence[int]) -> list[Picture
     Raises:
         InputError: There are no records at all, or some cannot be read.
     """
-    sources = Sources(study, store, seeds, collect(study, store, seeds))
+    everything = collect(study, store, seeds, study.run_names)
+    sources = Sources(study, store, seeds, everything)
     drawers: dict[str, Callable[[Sources], Drawn]] = {
         "figure1-average": average,
         "figure2-line": line,
@@ -36,6 +38,7 @@ def draw(study: Study, store: RecordStore, seeds: Sequence[int]) -> list[Picture
         "figure4-forest": forest,
         "figure5-plane": plane,
         "figure6-flatness": flatness,
+        "figure7-rates": rates,
     }
     return [_picture(name, drawer, sources) for name, drawer in drawers.items()]
 

@@ -50,12 +50,12 @@ def forest(sources: Sources) -> Drawn:
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
         ax.xaxis.set_major_locator(MaxNLocator(5))
-    figure.legend(handles=_legend(study), loc="outside upper center", ncols=3)
+    figure.legend(handles=_legend(study, frame), loc="outside upper center", ncols=3)
+    beside = ", every seed, and the paper's numbers" if _has_papers(frame) else " and every seed"
     caption = (
         f"Test accuracy of every method, and its difference to {study.reference}, paired by seed: "
-        f"means with {100 * study.confidence:g} % t intervals, every seed, and the paper's "
-        "numbers. A triangle at the edge marks a difference beyond the axis; its value is on the "
-        "right."
+        f"means with {100 * study.confidence:g} % t intervals{beside}. A triangle at the edge "
+        "marks a difference beyond the axis; its value is on the right."
     )
     return figure, caption, sources.lacking(study.row_names)
 
@@ -113,10 +113,15 @@ def _difference(
     interval(ax, *found, y, style)
 
 
-def _legend(study: Study) -> list[Line2D]:
+def _has_papers(frame: pd.DataFrame) -> bool:
+    """Whether the table has any of the paper's numbers."""
+    return bool(frame["paper_accuracy"].notna().any())
+
+
+def _legend(study: Study, frame: pd.DataFrame) -> list[Line2D]:
     mean = f"mean, {100 * study.confidence:g} % interval"
     return [
         Line2D([], [], color=GREY, marker="o", label=mean),
         Line2D([], [], color=GREY, marker="|", ls="none", alpha=0.5, label="each seed"),
-        Line2D([], [], label="the paper's number", **PAPER),
+        *([Line2D([], [], label="the paper's number", **PAPER)] if _has_papers(frame) else []),
     ]

@@ -99,13 +99,14 @@ def flatness(sources: Sources) -> Drawn:
     rays, sharp = sources.landscape("rays"), sources.landscape("sharpness")
     segments = sources.landscape("segments")
     figure, (left, middle, right) = new_figure(1, 3, width_ratios=[1, 1, 0.8])
-    drawn = _rays(left, rays.tables["rays"], sources)
+    directions = _rays(left, rays.tables["rays"], sources)
     start = _segments(middle, segments.tables["segments"], sources)
     epsilon = _sharpness(right, sharp.tables["sharpness"], sources)
     legend(figure, left, columns=4)
     caption = (
         f"Left: loss of {sources.splits['train']} along random directions of unit norm, the same "
-        f"for every method: mean, and each of {drawn} rays shown faintly. Middle: test "
+        f"for every method: mean over {directions} of them, and each of {len(rays.seeds)} seeds "
+        "shown faintly. Middle: test "
         f"loss on the straight line from the weights of {start} to each average, and beyond both: "
         f"mean, and each of {len(segments.seeds)} seeds. Right: how far the training loss rises "
         f"within a box of ε = {epsilon:g} around the weights (Keskar et al.), "
@@ -116,18 +117,16 @@ def flatness(sources: Sources) -> Drawn:
 
 
 def _rays(ax: Axes, table: pd.DataFrame, sources: Sources) -> int:
-    """The training loss along every ray; returns how many rays a method has."""
+    """The training loss along the rays, mean by seed; returns how many rays a seed has."""
     train = table[table["split"] == "train"]
     for name in dict.fromkeys(train["method"]):
-        own = train[train["method"] == name].assign(
-            ray=lambda f: f["seed"].astype(str) + "/" + f["direction"].astype(str)
-        )
-        curves = own.pivot_table(index="distance", columns="ray", values="loss")
+        own = train[train["method"] == name]
+        curves = own.pivot_table(index="distance", columns="seed", values="loss")
         spread(ax, curves, sources.style(name), name, every=2, band=False)
     ax.set(xlabel="Distance (weight units)", ylabel="Training loss (nats, log scale)")
     ax.set_title("Along random rays")
     log_scale(ax)
-    return int(curves.shape[1])
+    return int(train["direction"].nunique())
 
 
 def _segments(ax: Axes, table: pd.DataFrame, sources: Sources) -> str:

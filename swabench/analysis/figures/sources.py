@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -20,12 +21,24 @@ from swabench.training.measurement import Predictor
 
 @dataclass(frozen=True)
 class Sources:
-    """What figures are drawn from."""
+    """What figures are drawn from.
+
+    Attributes:
+        study: The study.
+        store: Its records, for the landscape.
+        seeds: Which seeds.
+        everything: Records of all runs; `records` are those of the table's rows.
+    """
 
     study: Study
     store: RecordStore
     seeds: Sequence[int]
-    records: Records
+    everything: Records
+
+    @cached_property
+    def records(self) -> Records:
+        """Records of the table's rows."""
+        return self.everything.of(self.study.row_names)
 
     def averaging(self, cyclical: bool) -> str:
         """The first method of one phase that averages, over a cyclical rate or over any."""

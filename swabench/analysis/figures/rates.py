@@ -1,0 +1,82 @@
+"""Figure 7: what averaging does at every rate of the sweep, on the same trajectory."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from swabench.analysis.figures.picture import CannotDrawError, Drawn
+from swabench.analysis.figures.pieces import legend, new_figure
+from swabench.analysis.figures.sources import Sources
+from swabench.analysis.figures.style import ITERATE
+from swabench.analysis.statistics import mean_interval
+from swabench.analysis.table import on_one_trajectory
+
+
+def rates(sources: Sources) -> Drawn:
+    """Figure 7: iterate and average over the rate, and their difference; decay's level beside."""
+    name = _swept_average(sources)
+    runs = [run for (method, _), run in sources.study.sweep_cells.items() if method == name]
+    there = sources.everything.of([run for run in runs if run in sources.everything])
+    frame = on_one_trajectory(sources.study, there)
+    if frame.empty:
+        raise CannotDrawError(f"there is no run of {name} in the rate sweep")
+    frame = frame.sort_values("rate")
+    figure, (left, right) = new_figure(1, 2)
+    level = _level(sources)
+    _over_rates(left, frame, "iterate_accuracy", ITERATE, "iterate (SGD)")
+    _over_rates(left, frame, "average_accuracy", sources.style(name), "average (SWA)")
+    _over_rates(right, frame, "accuracy_difference", sources.style(name), "average − iterate")
+    if level:
+        decayed, at = level
+        left.axhspan(*at[1:], color=sources.style(decayed)["color"], alpha=0.25, lw=0)
+        left.axhline(at[0], color=sources.style(decayed)["color"], lw=1.2, label=decayed)
+    right.axhline(0, color="#444444", linewidth=0.8)
+    left.set(ylabel="Test accuracy (%)")
+    right.set(ylabel="Average − iterate (points)")
+    for ax in (left, right):
+        ax.set_xscale("log")
+        ax.set_xticks(frame["rate"])
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.tick_params(axis="x", rotation=45)
+        ax.set_xlabel("Constant learning rate")
+    legend(figure, left, columns=3)
+    confidence = f"{100 * sources.study.confidence:g} %"
+    caption = (
+        f"Averaging at equal rates: test accuracy of the iterate and of its average ({name}) at "
+        f"every rate of the sweep, and the difference on the same trajectory; means with "
+        f"{confidence} t intervals over {int(frame['seeds'].max())} seeds."
+    )
+    if level:
+        caption += f" The band is {level[0]}, which decays its rate and averages nothing."
+    return figure, caption, sources.lacking([])
+
+
+def _swept_average(sources: Sources) -> str:
+    """The first averaging method whose rate is swept."""
+    study = sources.study
+    for method, _ in study.sweep_cells:
+        if study.row_method(method).averaging:
+            return method
+    raise CannotDrawError("the study sweeps no averaging method's rate")
+
+
+def _level(sources: Sources) -> tuple[str, tuple[float, float, float]] | None:
+    """The decayed SGD's accuracy with its interval; None where the study has none."""
+    name = sources.study.claims.decayed
+    found = sources.records.final(name, "accuracy") if name in sources.records else {}
+    if not found:
+        return None
+    at = mean_interval(list(found.values()), sources.study.confidence)
+    return name, (at.mean, at.low, at.high)
+
+
+def _over_rates(
+    ax: Axes, frame: pd.DataFrame, column: str, style: Mapping[str, Any], label: str
+) -> None:
+    mean = frame[column]
+    reach = [mean - frame[f"{column}_low"], frame[f"{column}_high"] - mean]
+    ax.errorbar(frame["rate"], mean, yerr=reach, capsize=2, label=label, **style)
