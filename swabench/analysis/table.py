@@ -105,19 +105,18 @@ def ensembles(study: Study, records: Records) -> pd.DataFrame:
 
 def presentable_ensembles(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     """The ensembles as a person reads them."""
-    interval = f"[{100 * study.confidence:g} %]"
-    shown = {
-        f"Average, % {interval}": ("average_accuracy", 2, False),
-        f"Ensemble, % {interval}": ("ensemble_accuracy", 2, False),
-        f"Difference, points {interval}": ("accuracy_difference", 3, True),
-        f"Average, loss {interval}": ("average_loss", 4, False),
-        f"Ensemble, loss {interval}": ("ensemble_loss", 4, False),
-        f"Difference, loss {interval}": ("loss_difference", 4, True),
-    }
-    columns = {
-        title: _with_interval(frame, column, column, digits, signed)
-        for title, (column, digits, signed) in shown.items()
-    }
+    columns = _titled(
+        frame,
+        study,
+        {
+            "Average, %": "average_accuracy",
+            "Ensemble, %": "ensemble_accuracy",
+            "Difference, points": "accuracy_difference",
+            "Average, loss": "average_loss",
+            "Ensemble, loss": "ensemble_loss",
+            "Difference, loss": "loss_difference",
+        },
+    )
     return pd.DataFrame({"Method": frame["method"], **columns, "Seeds": frame["seeds"]})
 
 
@@ -150,18 +149,17 @@ def on_one_trajectory(study: Study, records: Records) -> pd.DataFrame:
 
 def presentable_trajectories(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Average less iterate as a person reads it: constant rates from the lowest, then others."""
-    interval = f"[{100 * study.confidence:g} %]"
     frame = frame.sort_values("rate", kind="stable", na_position="last")
-    shown = {
-        f"Iterate, % {interval}": ("iterate_accuracy", 2, False),
-        f"Average, % {interval}": ("average_accuracy", 2, False),
-        f"Average − iterate, points {interval}": ("accuracy_difference", 3, True),
-        f"Average − iterate, loss {interval}": ("loss_difference", 4, True),
-    }
-    columns = {
-        title: _with_interval(frame, column, column, digits, signed)
-        for title, (column, digits, signed) in shown.items()
-    }
+    columns = _titled(
+        frame,
+        study,
+        {
+            "Iterate, %": "iterate_accuracy",
+            "Average, %": "average_accuracy",
+            "Average − iterate, points": "accuracy_difference",
+            "Average − iterate, loss": "loss_difference",
+        },
+    )
     rates = frame["rate"].map(lambda rate: "—" if pd.isna(rate) else f"{rate:g}")
     return pd.DataFrame(
         {"Run": frame["method"], "Rate": rates, **columns, "Seeds": frame["seeds"]}
@@ -253,6 +251,19 @@ def _pairs(
     return [own[seed] for seed in both], [other[seed] for seed in both]
 
 
+def _titled(
+    frame: pd.DataFrame, study: Study, columns: Mapping[str, str]
+) -> dict[str, "pd.Series[str]"]:
+    """Columns with their intervals by title; a difference is signed, and has a digit more."""
+    found = {}
+    for title, column in columns.items():
+        signed = column.endswith("_difference")
+        digits = 4 if "loss" in column else 3 if signed else 2
+        shown = _with_interval(frame, column, column, digits, signed)
+        found[f"{title} [{100 * study.confidence:g} %]"] = shown
+    return found
+
+
 def _with_interval(
     frame: pd.DataFrame, value: str, bounds: str, digits: int, signed: bool = False
 ) -> "pd.Series[str]":
@@ -273,9 +284,9 @@ def _rounded(value: float, digits: int, signed: bool = False) -> str:
     return "—" if pd.isna(value) else f"{value:{'+' if signed else ''}.{digits}f}"
 
 
-def as_csv(frame: pd.DataFrame) -> str:
+def as_csv(frame: pd.DataFrame, float_format: str = "%.6f") -> str:
     """A table for programs: six decimals, one row a line."""
-    return str(frame.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    return str(frame.to_csv(index=False, float_format=float_format, lineterminator="\n"))
 
 
 def as_markdown(

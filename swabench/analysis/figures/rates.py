@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullFormatter
 
 from swabench.analysis.figures.picture import CannotDrawError, Drawn
 from swabench.analysis.figures.pieces import legend, new_figure
@@ -38,8 +38,7 @@ def rates(sources: Sources) -> Drawn:
     right.set(ylabel="Average − iterate (points)")
     for ax in (left, right):
         ax.set_xscale("log")
-        ax.set_xticks(frame["rate"])
-        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.set_xticks(frame["rate"], [f"{rate:g}" for rate in frame["rate"]])
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.tick_params(axis="x", rotation=45)
         ax.set_xlabel("Constant learning rate")

@@ -1,0 +1,421 @@
+"""Every number of the committed results again, from their csv files, by pandas and scipy alone.
+
+Nothing of swabench is imported here: what its tables and claims say must follow from what is
+published beside them, to the printed digit.
+"""
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import optimize, stats
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = sorted(path.parent for path in (ROOT / "results").glob("*/claims.csv"))
+EXACT = 1e-5  # csv files have six decimals
+TESTS = {"better", "worse by more", "equal"}
+
+
+def by_seed(frame: pd.DataFrame, column: str) -> pd.Series:
+    """A column by seed."""
+    return pd.Series(frame[column].to_numpy(), index=frame["seed"].to_numpy()).sort_index()
+
+
+class Published:
+    """A study's committed files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.study = json.loads((folder / "manifest.json").read_text())["study"]
+        self.rules = self.study["claims"]
+        self.alpha = float(self.rules["alpha"])
+        self.confidence = float(self.study["confidence"])
+
+    def read(self, name: str) -> pd.DataFrame:
+        path = self.folder / name
+        return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        found = self.read("metrics.csv")
+        return found[found["batchnorm"] != "running"]
+
+    def final(
+        self, run: str, measure: str, predictor: str | None, split: str = "test"
+    ) -> pd.Series:
+        own = self.metrics[(self.metrics["method"] == run) & (self.metrics["split"] == split)]
+        predictor = predictor or self.result(run)
+        own = own[own["predictor"] == predictor]
+        last = own[own["epoch"] == own["epoch"].max()]
+        return by_seed(last, measure)
+
+    def result(self, run: str) -> str:
+        own = self.metrics[self.metrics["method"] == run]
+        return "average" if (own["predictor"] == "average").any() else "iterate"
+
+    def values(self, run: str, quantity: str, predictor: str | None) -> pd.Series:
+        """A quantity of a run at every seed, whichever file it lies in."""
+        if quantity in ("test accuracy", "test loss"):
+            return self.final(run, quantity.removeprefix("test "), predictor)
+        if quantity.startswith("swing of the test "):
+            measure = quantity.rsplit(" ", 1)[1]
+            own = self.metrics[
+                (self.metrics["method"] == run)
+                & (self.metrics["split"] == "test")
+                & (self.metrics["predictor"] == (predictor or self.result(run)))
+                & (
+                    self.metrics["epoch"]
+                    >= math.floor(self.rules["transient"] * self.study["finetune"]["epochs"])
+                )
+            ]
+            courses = own.sort_values("epoch").groupby("seed")[measure]
+            return pd.Series({s: course.diff().std(ddof=1) for s, course in courses})
+        if quantity.startswith("log of the "):
+            flat = self.read("flatness.csv")
+            own = flat[
+                (flat["measure"] == quantity.removeprefix("log of the ")) & (flat["method"] == run)
+            ]
+            return pd.Series(np.log(by_seed(own, "value")))
+        found = self.read("predictions.csv")
+        own = found[
+            (found["measure"] == quantity)
+            & (found["method"] == run)
+            & (found["predictor"] == (predictor or self.result(run)))
+        ]
+        return by_seed(own, "value")
+
+    # --- the rate sweep ----------------------------------------------------------------
+
+    def swept(self, method: str) -> dict[float, str]:
+        """The run of a method at each rate of the sweep."""
+        rates = self.study["rate_sweep"]["rates"]
+        own = self.study["methods"][method]["rate"]["learning_rate"]
+        others = self.study["methods"].items()
+        found = {}
+        for rate in rates:
+            name = f"{method}-rate-{rate:g}"
+            known = (self.metrics["method"] == name).any()
+            same = [n for n, m in others if n == method and rate == own]
+            found[rate] = name if known else same[0]
+        return found
+
+    def best_rates(self, method: str) -> dict[int, float]:
+        scores = pd.DataFrame(
+            {
+                rate: self.final(run, "accuracy", None, "validation")
+                for rate, run in self.swept(method).items()
+            }
+        )
+        return {seed: float(scores.drop(seed).mean().idxmax()) for seed in scores.index}
+
+    def at(self, method: str, rates: Mapping[int, float]) -> pd.Series:
+        runs = self.swept(method)
+        return pd.Series(
+            {seed: self.final(runs[rate], "accuracy", None)[seed] for seed, rate in rates.items()}
+        )
+
+    def sides(self, comparison: str, quantity: str) -> tuple[pd.Series, pd.Series]:
+        """Both sides of a comparison, from its words."""
+        if at := re.fullmatch(r"(.+): at (.+)'s best rate − at its own", comparison):
+            return self.at(at[1], self.best_rates(at[2])), self.at(at[1], self.best_rates(at[1]))
+        if at := re.fullmatch(r"(.+): at (.+) − at its best rate", comparison):
+            best = self.best_rates(at[1])
+            return self.at(at[1], dict.fromkeys(best, float(at[2]))), self.at(at[1], best)
+        if own := re.fullmatch(r"(.+): (\w+) − (\w+)", comparison):
+            return tuple(self.values(own[1], quantity, p) for p in (own[2], own[3]))  # type: ignore[return-value]
+        sides = []
+        for side in comparison.split(" − "):
+            run, _, predictor = side.partition("'s ")
+            sides.append(self.values(run, quantity, predictor or None))
+        return sides[0], sides[1]
+
+
+@pytest.fixture(params=STUDIES, ids=lambda path: path.name)
+def published(request: pytest.FixtureRequest) -> Published:
+    return Published(request.param)
+
+
+def interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
+    found = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+    return float(found.low), float(found.high)
+
+
+def near(found: object, expected: float) -> bool:
+    value = math.nan if found is None else float(found)  # type: ignore[arg-type]
+    if math.isnan(expected) or math.isnan(value):
+        return math.isnan(expected) == math.isnan(value)
+    return abs(value - expected) <= EXACT + 2e-6 * abs(expected)
+
+
+def test_the_table(published: Published) -> None:
+    reference = published.study["reference"]
+    table = published.read("table.csv").set_index("method")
+    assert list(table.index) == [
+        published.study["pretrain"]["name"], *published.study["methods"]
+    ]  # fmt: skip
+    for name, row in table.iterrows():
+        for measure, difference, prefix in (
+            ("accuracy", f"difference_to_{reference}", ""),
+            ("loss", f"loss_difference_to_{reference}", "loss_"),
+        ):
+            own = published.final(str(name), measure, None)
+            other = published.final(reference, measure, None)
+            assert near(row[measure], own.mean())
+            low, high = interval(own.to_numpy(), published.confidence)
+            assert near(row[f"{measure}_low"], low)
+            assert near(row[f"{measure}_high"], high)
+            if name == reference:
+                continue
+            gaps = (own - other).to_numpy()
+            low, high = interval(gaps, published.confidence)
+            assert near(row[difference], gaps.mean())
+            assert near(row[f"{prefix}difference_low"], low)
+            assert near(row[f"{prefix}difference_high"], high)
+        assert row["seeds"] == len(own)
+
+
+def test_average_less_iterate(published: Published) -> None:
+    table = published.read("trajectories.csv").set_index("method")
+    averaging = published.metrics[published.metrics["predictor"] == "average"]["method"].unique()
+    assert set(table.index) == set(averaging)
+    for name, row in table.iterrows():
+        for measure in ("accuracy", "loss"):
+            sides = [published.final(str(name), measure, p) for p in ("average", "iterate")]
+            gaps = (sides[0] - sides[1]).to_numpy()
+            low, high = interval(gaps, published.confidence)
+            assert near(row[f"average_{measure}"], sides[0].mean())
+            assert near(row[f"iterate_{measure}"], sides[1].mean())
+            assert near(row[f"{measure}_difference"], gaps.mean())
+            assert near(row[f"{measure}_difference_low"], low)
+            assert near(row[f"{measure}_difference_high"], high)
+
+
+def sign_flip(d: np.ndarray) -> float:
+    signs = np.array(list(itertools.product((1, -1), repeat=len(d))))
+    means = np.abs(signs @ d)
+    return float(np.mean(means >= abs(d.sum()) - 1e-9 * len(d) * np.abs(d).max()))
+
+
+def raw_p_values(d: np.ndarray, margin: float) -> dict[str, float]:
+    """Of no difference, of one within the margin, and of one beyond it."""
+    if np.ptp(d) == 0:
+        zero = 1.0 if d[0] == 0 else 0.0
+        within, beyond = float(abs(d[0]) >= margin), float(abs(d[0]) <= margin)
+        return {"p_difference": zero, "p_equal": within, "p_beyond": beyond}
+    n, mean = len(d), d.mean()
+    error = d.std(ddof=1) / math.sqrt(n)
+
+    def above(threshold: float) -> float:
+        return float(stats.t.sf((mean - threshold) / error, n - 1))
+
+    def below(threshold: float) -> float:
+        return float(stats.t.cdf((mean - threshold) / error, n - 1))
+
+    return {
+        "p_difference": 2 * min(above(0), below(0)),
+        "p_equal": max(above(-margin), below(margin)),
+        "p_beyond": min(1.0, 2 * min(above(margin), below(-margin))),
+    }
+
+
+def holm(p_values: list[float]) -> list[float]:
+    order, m, running = np.argsort(p_values, kind="stable"), len(p_values), 0.0
+    found = [0.0] * m
+    for rank, place in enumerate(order):
+        running = max(running, (m - rank) * p_values[place])
+        found[place] = min(1.0, running)
+    return found
+
+
+def detectable(d: np.ndarray, level: float, power: float) -> float:
+    n = len(d)
+    critical = stats.t.isf(level / 2, n - 1)
+
+    def lacking(effect: float) -> float:
+        return float(stats.nct.sf(critical, n - 1, effect * math.sqrt(n))) - power
+
+    return float(d.std(ddof=1) * optimize.brentq(lacking, 0, 100))
+
+
+def words(row: pd.Series, p: Mapping[str, float], mean: float, alpha: float) -> str:
+    """The finding, from its p-values."""
+    measure, unit = row["measure"], row["unit"] if isinstance(row["unit"], str) else ""
+    good, bad = "better", "worse"
+    lower_is_good = measure != "test accuracy" and not measure.startswith("test images")
+    for start, pair in (
+        ("swing", ("steadier", "less steady")), ("log of", ("flatter", "sharper")),
+        ("divergence", ("lower", "higher")), ("variance", ("lower", "higher")),
+    ):  # fmt: skip
+        if measure.startswith(start):
+            good, bad = pair
+    margin = f"{row['margin']:g} {unit}".strip() if not pd.isna(row["margin"]) else ""
+    equal, beyond = bool(margin) and p["p_equal"] <= alpha, bool(margin) and p["p_beyond"] <= alpha
+    if p["p_difference"] > alpha:
+        return f"equal within ±{margin}" if equal else "open"
+    word = good if (mean < 0) == lower_is_good else bad
+    if beyond:
+        return f"{word}, by more than {margin}"
+    if equal:
+        return f"{word}, by less than {margin}"
+    return f"{word}; whether by more than {margin} is open" if margin else word
+
+
+def test_the_claims(published: Published) -> None:
+    claims = published.read("claims.csv")
+    alpha, power = published.alpha, float(published.rules["power"])
+    for key, of_claim in claims.groupby("claim", sort=False):
+        rows = of_claim[of_claim["comparison"].notna()]
+        differences, corrected = {}, {}
+        for place, row in rows.iterrows():
+            quantity = re.sub(r" \(\d+ of \d+ seeds\)$", "", row["measure"])
+            a, b = published.sides(row["comparison"], quantity)
+            d = (a - b).dropna().to_numpy()
+            differences[place] = d
+            corrected[place] = raw_p_values(d, row["margin"]) if len(d) > 1 else {}
+            assert int(row["seeds"]) == len(d), (key, row["comparison"])
+            assert near(row["difference"], d.mean()), (key, row["comparison"], d.mean())
+            if len(d) > 1:
+                low, high = interval(d, published.confidence)
+                assert near(row["low"], low)
+                assert near(row["high"], high)
+                assert near(row["p_t"], corrected[place]["p_difference"])
+            if len(d) <= 16:
+                assert near(row["p_sign_flip"], sign_flip(d))
+        deciding = [place for place, row in rows.iterrows() if row["decides"] in (True, "True")]
+        for name in ("p_difference", "p_equal", "p_beyond"):
+            values = [corrected[place].get(name, math.nan) for place in deciding]
+            if not np.isnan(values).any():
+                for place, value in zip(deciding, holm(values), strict=True):
+                    corrected[place][name] = value
+        for place, row in rows.iterrows():
+            d, p = differences[place], corrected[place]
+            if len(d) < 2:
+                continue
+            for name, value in p.items():
+                if name == "p_difference" or not pd.isna(row["margin"]):
+                    assert near(row[name], value), (key, row["comparison"], name)
+            level = alpha / len(deciding) if place in deciding else alpha
+            expected = detectable(d, level, power) if np.ptp(d) else 0.0
+            assert near(row["detectable"], expected), (key, row["comparison"], row["measure"])
+            assert row["finding"] == words(row, p, d.mean(), alpha), (key, row["comparison"])
+
+
+def test_the_verdicts(published: Published) -> None:
+    """From the findings: all that decide must say what the claim says; for C8 any will do."""
+    for key, rows in published.read("claims.csv").groupby("claim"):
+        deciding = rows[rows["decides"].isin([True, "True"])]
+        if deciding.empty:
+            continue
+        said = []
+        for _, row in deciding.iterrows():
+            finding = row["finding"]
+            word = re.split("[,;]", finding)[0]
+            good = word in ("better", "steadier", "flatter", "lower")
+            bad = word in ("worse", "less steady", "sharper", "higher")
+            beyond = ", by more than" in finding
+            equal = finding.startswith("equal") or ", by less than" in finding
+            if row["test"] == "better":
+                said.append("for" if good else "against" if bad else "equal" if equal else "open")
+            elif row["test"] == "equal":
+                said.append("for" if equal else "against" if beyond else "open")
+            else:
+                said.append("for" if bad and beyond else "against" if equal or good else "open")
+        enough, refuted = (any, all) if key == "C8" else (all, any)
+        expected = "open"
+        if refuted(word == "against" for word in said):
+            expected = "contradicted"
+        elif enough(word == "for" for word in said):
+            expected = "supported"
+        elif all(word == "equal" for word in said):
+            expected = "equal"
+        if key == "C7" and expected == "supported":
+            sgd, swa = (published.best_rates(published.rules[part]) for part in ("sgd", "swa"))
+            expected = "supported" if all(swa[seed] > sgd[seed] for seed in sgd) else "open"
+        assert set(rows["verdict"]) == {expected}, (key, said)
+
+
+def test_the_intervals_over_images(published: Published) -> None:
+    pairs = published.read("pairs.csv")
+    claims = published.read("claims.csv")
+    checked = 0
+    for _, row in claims[claims["low_over_images"].notna()].iterrows():
+        run, other = row["comparison"].split(" − ")
+        measure = row["measure"].removeprefix("test ")
+        (place,) = np.flatnonzero(
+            (pairs["method"] == run) & (pairs["other"] == other) & (pairs["measure"] == measure)
+        )
+        found = pairs.iloc[place]
+        s, n = int(found["seeds"]), int(found["images"])
+        parts = [(found["ms_seeds"], s - 1)]
+        if found["ms_images"] > found["ms_residual"]:
+            parts += [(found["ms_images"], n - 1), (-found["ms_residual"], (s - 1) * (n - 1))]
+        square = sum(part for part, _ in parts)
+        freedom = square**2 / sum(part**2 / df for part, df in parts)
+        tail = (1 + published.confidence) / 2
+        reach = stats.t.ppf(tail, freedom) * math.sqrt(square / (s * n))
+        # Mean squares have six decimals too.
+        assert row["low_over_images"] == pytest.approx(found["mean"] - reach, abs=2e-5, rel=1e-2)
+        assert row["high_over_images"] == pytest.approx(found["mean"] + reach, abs=2e-5, rel=1e-2)
+        assert row["difference"] == pytest.approx(found["mean"], abs=1e-4)
+        checked += 1
+    assert checked
+
+
+def test_mcnemar(published: Published) -> None:
+    counts = published.read("mcnemar.csv")
+    claims = published.read("claims.csv")
+    for _, row in claims[
+        (claims["measure"] == "test accuracy") & claims["decides"].notna()
+    ].iterrows():
+        pair = row["comparison"].split(" − ")
+        own = counts[(counts["method"] == pair[0]) & (counts["other"] == pair[-1])]
+        if own.empty or row["decides"] not in (True, "True"):
+            continue
+        telling = []
+        for seed, a, b in zip(own["seed"], own["only_method"], own["only_other"], strict=True):
+            n, fewer = a + b, min(a, b)
+            exact = stats.binomtest(int(fewer), int(n)).pvalue if n else 1.0
+            mid = min(1.0, exact - stats.binom.pmf(fewer, n, 0.5)) if n else 1.0
+            if a == b:
+                mid = 1.0
+            if mid < published.alpha:
+                telling.append(str(seed))
+        found = row["mcnemar_seeds"]
+        assert ("" if pd.isna(found) else str(found)).replace(".0", "") == " ".join(telling)
+
+
+def test_the_markdown_says_what_the_csv_says(published: Published) -> None:
+    """Every mean of the table as it is printed."""
+    text = (published.folder / "table.md").read_text()
+    for _, row in published.read("table.csv").iterrows():
+        line = next(line for line in text.splitlines() if line.startswith(f"| {row['method']} "))
+        assert (
+            f"{row['accuracy']:.2f} [{row['accuracy_low']:.2f}, {row['accuracy_high']:.2f}]" in line
+        )
+        assert f"{row['loss']:.4f} [{row['loss_low']:.4f}, {row['loss_high']:.4f}]" in line
+    claims = (published.folder / "claims.md").read_text()
+    for _, row in published.read("claims.csv").iterrows():
+        if isinstance(row["finding"], str):
+            assert f"| {row['comparison']} " in claims
+            assert row["finding"] in claims
+
+
+def test_the_readme_shows_the_committed_table() -> None:
+    readme = (ROOT / "README.md").read_text()
+    table = (ROOT / "results" / "mnist" / "table.md").read_text()
+
+    def rows(text: str) -> set[tuple[str, ...]]:
+        lines = (line for line in text.splitlines() if line.startswith("| "))
+        return {tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines}
+
+    first = table.split("\n\n")[1]
+    assert rows(first) <= rows(readme)
