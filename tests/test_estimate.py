@@ -425,6 +425,11 @@ def test_frozen_layers_are_run_once_below_every_boundary(monkeypatch: pytest.Mon
 
 def test_frozen_layers_are_run_once_for_every_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimates, "Probes", Even)
+    sources = load_study("mnist-sources")
+    every = [(name, seed) for seed in sources.seeds for name in sources.run_names]
+    assert estimate(sources, every, CPU).features_seconds == 11 * 70_000
+    assert estimate(sources, [("swa", 1), ("swa", 3)], CPU).features_seconds == 2 * 70_000
+    assert estimate(sources, [("swa", 1), ("swa", 2)], CPU).features_seconds == 70_000
     together = study_of(seed_draws=["head", "backbone"])
     both = [("adam", 0), ("adam", 1), ("sgd", 1)]
     assert estimate(together, both, CPU).features_seconds == 2 * 3500

@@ -1,6 +1,6 @@
 """What seeds draw: together or by turns, as a pure function, in words, and where it is refused."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -145,3 +145,12 @@ def test_what_cannot_be_drawn_is_refused(changes: dict[str, Any], message: str) 
 def test_other_weights_and_fewer_test_images_are_no_matter_where_they_are_not_drawn() -> None:
     study = study_of(backbone={"weights": "IMAGENET1K_V1"}, data={"test_images": 1000})
     assert study.seed_draws == ("head", "order")
+
+
+def test_the_study_of_sources_has_ten_draws_of_each_and_the_papers_rows() -> None:
+    study = load_study("mnist-sources")
+    assert set(study.seed_draws) == set(get_args(Source))
+    assert study.one_source_at_a_time
+    turns = [source_of(seed, study.seed_draws) for seed in study.seeds]
+    assert {source: turns.count(source) for source in SOURCES} == dict.fromkeys(SOURCES, 10)
+    assert study.run_names == load_study("mnist").row_names

@@ -269,11 +269,38 @@ def test_a_landscape_of_such_seeds_is_refused_in_words(finished: Experiment) -> 
         finished.survey(EVERY)
 
 
+def test_reproduce_of_a_study_of_sources_writes_the_sources_and_no_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = write_images(tmp_path / "images")
+    study = study_on(images, **TURNS)
+    (tmp_path / "turns.yaml").write_text(study.model_dump_json(exclude={"name"}))
+    monkeypatch.setenv("SWABENCH_CACHE", str(tmp_path / "cache"))
+    options = ["--config", str(tmp_path / "turns.yaml"), "--results", str(tmp_path / "results")]
+    done = CliRunner().invoke(app, ["reproduce", *options, "--device", "cpu", "--quiet"])
+    assert done.exit_code == 0, done.output
+    for words in (
+        "landscape: not measured",
+        "no comparison of methods",
+        "claims: not decided",
+        "Seeds draw one of these at a time",
+    ):
+        assert words in done.output
+    written = {path.name for path in (tmp_path / "results" / "turns").glob("*.*")}
+    assert written == {"sources.csv", "sources.md", "metrics.csv", "manifest.json", "report.html"}
+    pictures = {path.name for path in (tmp_path / "results" / "turns" / "figures").iterdir()}
+    assert pictures == {"sources.png", "sources.svg"}
+    again = CliRunner().invoke(app, ["claims", *options, "--json"])
+    assert again.exit_code == 0
+    assert '"claims": []' in again.output
+
+
 def test_validate_says_what_seeds_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("swabench.runs.estimate.estimate", lambda *_: Estimate(1, 1))
     options = ["--results", str(tmp_path), "--device", "cpu"]
     for name, words in (
         ("mnist", "the order of the data; one split and one backbone serve all seeds."),
+        ("mnist-sources", "Seeds draw one of these at a time, while the others are held"),
     ):
         done = CliRunner().invoke(app, ["validate", "--config", name, *options])
         assert done.exit_code == 0, done.output

@@ -48,8 +48,7 @@ class DataSettings(Settings):
         selection_images: How many of those held out are selection images: some averages choose
             or weigh their members by them. The others are the validation images. Neither is
             trained on, and no average sees validation or test images.
-        split_seed: Seed of the draw that holds them out; the same for all runs, unless
-            `seed_draws` names the split.
+        split_seed: Seed of the draw that holds them out, where seeds do not draw the split.
         normalization: Mean and deviation of this data set, or ImageNet's for its weights.
         training_images: Train on a stratified draw of so many images; None for all.
         test_images: Test on a stratified draw of so many images; None for all.
@@ -87,8 +86,7 @@ class BackboneSettings(Settings):
     Attributes:
         weights: `random`, a torchvision name such as `IMAGENET1K_V1`, or a file (.pth,
             .safetensors).
-        seed: Seed of random weights; the same for all runs, so features are shared, unless
-            `seed_draws` names the backbone.
+        seed: Seed of random weights, where seeds do not draw the backbone: features are shared.
         standardize_features: Whether the head sees features with the training set's mean and
             deviation taken out. Random features need it: their scales differ by far.
         precision: Number format in which frozen layers are computed and cached.
