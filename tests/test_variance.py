@@ -245,7 +245,11 @@ def test_documents_of_sources_are_written_and_no_comparison(
     }  # fmt: skip
     read = pd.read_csv(store.folder / "sources.csv")
     pd.testing.assert_frame_equal(read, frame, check_dtype=False, rtol=1e-5)
-    assert json.loads(published["manifest.json"])["study"]["one_source_at_a_time"] is True
+    manifest = json.loads(published["manifest.json"])
+    assert manifest["study"]["one_source_at_a_time"] is True
+    assert manifest["draws"]["6"] == {"head": 0, "order": 0, "split": 2, "backbone": 0}
+    assert list(manifest["draws"]) == [str(seed) for seed in range(SEEDS)]
+    assert manifest["backbone"].keys() == {"0", "1", "2", "3", "4"}
 
 
 def test_an_ordinary_table_takes_the_sources_away(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from swabench.analysis.frame import Records, missing_runs
@@ -44,6 +45,7 @@ def manifest(
     content = {
         "study": study.model_dump(mode="json"),
         "seeds": list(seeds),
+        "draws": {str(seed): asdict(study.draws(seed)) for seed in seeds},
         "missing": missing_runs(records, seeds),
         "data": first.get("data"),
         # By the seed of their weights where the study's seeds draw it.
