@@ -184,7 +184,7 @@ def test_a_source_with_one_draw_leaves_the_shares_open(tmp_path: Path, study: St
     assert few["deviation"].isna().all()
     shown = variance.presentable(found, study, "accuracy")
     assert set(shown.iloc[:, 4]) == {"—"}
-    assert set(shown["Draws of each"]) == {"1 to 2"}
+    assert set(shown["Draws"]) == {"1 to 2"}
     assert not shown["head, points [95 %], share"].str.endswith("%").any()
     assert variance.findings(found, study) == []
 

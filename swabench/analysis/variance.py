@@ -148,7 +148,7 @@ def presentable(frame: pd.DataFrame, study: Study, measure: str) -> pd.DataFrame
         cells = {f"{row['source']}, {heading}": _cell(row, digits) for _, row in of_row.iterrows()}
         fewest, most = of_row["draws"].min(), of_row["draws"].max()
         draws = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        lines.append({f"Test {measure} of": label, **cells, "Draws of each": draws})
+        lines.append({f"Test {measure} of": label, **cells, "Draws": draws})
     return pd.DataFrame(lines)
 
 

@@ -41,10 +41,7 @@ def variance(sources: Sources) -> Drawn:
         xlabel="Standard deviation (points)",
     )
     # Intervals are multiples of their deviations, and sources differ by multiples.
-    left.set_xscale("log")
-    left.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    left.xaxis.set_minor_locator(NullLocator())
+    _log_scale(left)
     right.set(xlim=(0, 100), xlabel="Share of variance (%)")
     for ax in (left, right):
         ax.grid(axis="y", visible=False)
@@ -79,6 +76,15 @@ def _shares(ax: Axes, of_line: pd.DataFrame, y: float) -> None:
     begins = np.cumsum(shares) - shares
     for k, (begin, share) in enumerate(zip(begins, shares, strict=True)):
         ax.barh(y, share, left=begin, height=0.7, color=_color(k), edgecolor="white", lw=0.8)
+
+
+def _log_scale(ax: Axes) -> None:
+    """A logarithmic x axis with plain numbers, as many as fit."""
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def _color(source: int) -> str:
