@@ -26,6 +26,7 @@ from swabench.runs.experiment import Experiment
 from swabench.runs.features import Features
 from swabench.runs.materials import Materials
 from swabench.study.seeds import SOURCES
+from swabench.study.study import Stage
 from swabench.system.errors import InputError
 from swabench.system.files import sha256
 from swabench.system.progress import SilentProgress
@@ -219,14 +220,24 @@ def test_a_finished_study_of_sources_loads_nothing(
 
 
 def test_an_interrupted_study_of_sources_gives_what_a_whole_one_does(
-    finished: Experiment, tmp_path: Path
+    finished: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = finished.study.data.folder
     assert images is not None
     again = experiment_in(images.parent, str(tmp_path))
+    pretrained: list[int] = []
+    run = Experiment._run
+
+    def noted(self: Experiment, stage: Stage, seed: int, *given: Any) -> list[str]:
+        if stage is self.study.pretrain:
+            pretrained.append(seed)
+        return run(self, stage, seed, *given)
+
+    monkeypatch.setattr(Experiment, "_run", noted)
     again.pretrain([3, 0, 6])
     again.finetune(["swa"], [7, 2])
     again.finetune(list(again.study.all_methods), EVERY)
+    assert sorted(pretrained) == EVERY  # none twice
     for name in again.study.run_names:
         for seed in EVERY:
             expected = record_of(finished.store, name, seed).arrays_sha256
@@ -286,6 +297,8 @@ def test_reproduce_of_a_study_of_sources_writes_the_sources_and_no_comparison(
         "Seeds draw one of these at a time",
     ):
         assert words in done.output
+    # Training and test images of the study's own split, two others and two backbones, each once.
+    assert len(asked) == 2 * 5
     written = {path.name for path in (tmp_path / "results" / "turns").glob("*.*")}
     assert written == {"sources.csv", "sources.md", "metrics.csv", "manifest.json", "report.html"}
     pictures = {path.name for path in (tmp_path / "results" / "turns" / "figures").iterdir()}
