@@ -391,7 +391,8 @@ def test_what_seeds_draw_counts_by_what_is_drawn() -> None:
 
 def test_known_identities_of_drawn_sources_stay() -> None:
     """As above: records are found by these."""
-    turns = drawing(**BY_TURNS)
+    data = {**load_study("mnist").data.model_dump(), "selection_images": 0}
+    turns = drawing(**BY_TURNS, data=data, controls=None)
     assert [identity(turns, "swa", seed) for seed in range(4)] == KNOWN_BY_TURNS
 
 

@@ -15,7 +15,8 @@ some_sources = st.lists(st.sampled_from(SOURCES), min_size=1, unique=True)
 
 
 def study_of(**changes: Any) -> Study:
-    return Study.model_validate({**load_study("mnist").model_dump(), **changes})
+    whole = load_study("mnist").model_dump()
+    return Study.model_validate({**whole, "controls": None, **changes})
 
 
 @given(st.integers(0, 10_000), some_sources)

@@ -41,6 +41,7 @@ TURNS: dict[str, Any] = {
     "seeds": 8,
     "seed_draws": SOURCES,
     "one_source_at_a_time": True,
+    "controls": None,
     "rate_sweep": None,
 }
 

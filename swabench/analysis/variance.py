@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from swabench.analysis.frame import Records
+from swabench.analysis.words import what_was_run
 from swabench.study.seeds import Source, source_of
 from swabench.study.study import Study
 
@@ -210,7 +211,8 @@ def as_markdown(study: Study, frame: pd.DataFrame, lacking: str) -> str:
         "Standard deviation over the draws of each source, with its interval, and the source's "
         "share in the summed variances of the row."
     )
-    parts = [study.title, lacking, study.draws_in_words, intro, *tables, lines]
+    heading = f"{study.title}. {what_was_run(study)}"
+    parts = [heading, lacking, study.draws_in_words, intro, *tables, lines]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -20,7 +20,7 @@ GAP = 0.7  # between the rows' own results and their differences
 def variance(sources: Sources) -> Drawn:
     """Deviations of the test accuracy over each source's draws, and the sources' shares."""
     study = sources.study
-    frame = variances(study, sources.records)
+    frame = variances(study, sources.records.of(study.row_names))
     frame = frame[frame["measure"] == "accuracy"]
     if not (frame["deviation"] > 0).any():
         raise CannotDrawError("no source has two draws that differ; run more seeds")
