@@ -423,6 +423,22 @@ def test_frozen_layers_are_run_once_below_every_boundary(monkeypatch: pytest.Mon
     assert estimate(load_study("network"), [("sgd", 0)], CPU).features_seconds == 0
 
 
+def test_frozen_layers_are_run_once_for_every_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "Probes", Even)
+    sources = load_study("mnist-sources")
+    every = [(name, seed) for seed in sources.seeds for name in sources.run_names]
+    assert estimate(sources, every, CPU).features_seconds == 11 * 70_000
+    assert estimate(sources, [("swa", 1), ("swa", 3)], CPU).features_seconds == 2 * 70_000
+    assert estimate(sources, [("swa", 1), ("swa", 2)], CPU).features_seconds == 70_000
+    together = study_of(seed_draws=["head", "backbone"])
+    both = [("adam", 0), ("adam", 1), ("sgd", 1)]
+    assert estimate(together, both, CPU).features_seconds == 2 * 3500
+    # Of a few training images, each split has others.
+    data = {**load_study("smoke").data.model_dump(), "test_images": None}
+    few = study_of(seed_draws=["split"], data=data)
+    assert estimate(few, both, CPU).features_seconds == 2 * 12_500
+
+
 def test_a_folder_of_ones_own_has_its_own_sizes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

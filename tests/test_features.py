@@ -412,3 +412,20 @@ class TestCache:
                 frozen(tmp_path, arguments())
         assert entries(tmp_path) == []
         assert len(frozen(tmp_path, arguments())) == 4
+
+
+def test_what_is_not_to_be_kept_is_the_same_and_leaves_no_entry(tmp_path: Path) -> None:
+    def found(keep: bool) -> features.Features:
+        return frozen_features(
+            images(), load_backbone(SETTINGS), "head", 28, NORMALIZATION, "float32",
+            device=CPU, cache=tmp_path, progress=SilentProgress(), name="few", keep=keep,
+        )  # fmt: skip
+
+    passing = found(keep=False)
+    assert entries(tmp_path) == []
+    kept = found(keep=True)
+    assert passing.sha256 == kept.sha256
+    assert torch.equal(passing.values, kept.values)
+    # What others need stays.
+    assert found(keep=False).sha256 == kept.sha256
+    assert len(entries(tmp_path)) == 1

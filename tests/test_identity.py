@@ -197,6 +197,7 @@ CHANGES_NOTHING: dict[str, Any] = {
     "reference": "cyclical",
     "claims": {"sgd": "constant", "margin_points": 0.3},
     "landscape": {"training_images": 5},
+    "seed_draws": ["head", "order"],
 }
 
 
@@ -351,6 +352,48 @@ def test_known_identities_stay() -> None:
         "newest": "9e4be76dbcd5d43f",
     }
     assert {name: identity(every_setting, name, seed=1) for name in known} == known
+
+
+KNOWN_BY_TURNS = [
+    "6251b0b4ffc9b7b0",
+    "09d977702ba81570",
+    "70b130db13781cca",
+    "753d3c63be3c35a9",
+]
+BY_TURNS: dict[str, Any] = {
+    "seed_draws": ["head", "order", "split", "backbone"],
+    "one_source_at_a_time": True,
+}
+
+
+def drawing(**changes: Any) -> Study:
+    return Study.model_validate({**load_study("mnist").model_dump(), **changes})
+
+
+def test_what_seeds_draw_counts_by_what_is_drawn() -> None:
+    mnist, turns = load_study("mnist"), drawing(**BY_TURNS)
+    # Named as they are anyhow, nothing changes.
+    named = drawing(seed_draws=["order", "head"])
+    assert identity(named, "swa", 3) == identity(mnist, "swa", 3)
+    # By turns: heads at seeds 0, 4, …; orders at 1, 5, …; splits at 2, 6, …; backbones at 3, 7, …
+    found = {identity(turns, name, seed) for name in ("adam", "swa") for seed in range(12)}
+    assert len(found) == 24
+    assert found.isdisjoint(identity(mnist, name, s) for name in ("adam", "swa") for s in range(12))
+    split = {**mnist.data.model_dump(), "split_seed": 2}
+    assert identity(turns, "swa", 6) == identity(drawing(data=split), "swa", 0)
+    backbone = {**mnist.backbone.model_dump(), "seed": 2}
+    assert identity(turns, "swa", 7) == identity(drawing(backbone=backbone), "swa", 0)
+    assert identity(turns, "swa", 4) == identity(drawing(seed_draws=["head"]), "swa", 2)
+    assert identity(turns, "swa", 5) == identity(drawing(seed_draws=["order"]), "swa", 2)
+    both = drawing(seed_draws=["head", "order", "split"])
+    assert identity(both, "swa", 2) == identity(drawing(data=split), "swa", 2)
+
+
+def test_known_identities_of_drawn_sources_stay() -> None:
+    """As above: records are found by these."""
+    data = {**load_study("mnist").data.model_dump(), "selection_images": 0}
+    turns = drawing(**BY_TURNS, data=data, controls=None)
+    assert [identity(turns, "swa", seed) for seed in range(4)] == KNOWN_BY_TURNS
 
 
 def test_a_setting_added_later_is_left_out_while_neutral() -> None:

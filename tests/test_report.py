@@ -114,6 +114,12 @@ def text(study: Study, store: RecordStore) -> str:
     return rendered(study, store)
 
 
+def test_says_below_the_table_what_its_seeds_draw(text: str, study: Study) -> None:
+    words = Page(text).words
+    assert study.draws_in_words in words[words.index("The table") : words.rindex("Figures")]
+    assert "; one split and one backbone serve all seeds." in words
+
+
 def test_loads_nothing_and_runs_nothing(text: str) -> None:
     page = Page(text)
     assert not page.open

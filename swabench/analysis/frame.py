@@ -116,7 +116,7 @@ def load_folder(folder: Path, config: str | None, seeds: Sequence[int] | None) -
             store = RecordStore.to_read(
                 folder.parent, study.model_copy(update={"name": folder.name})
             )
-            if (records := find_records(store, there, study.run_names)).all():
+            if (records := find_records(study, store, there, study.run_names)).all():
                 return _from(records.frame, "records")
     frame = read_metrics(folder / "metrics.csv")
     chosen = frame if seeds is None else frame[frame["seed"].isin(seeds)]
@@ -182,7 +182,9 @@ def _candidates(folder: Path, config: str | None, manifest: Mapping[str, Any]) -
     return found
 
 
-def find_records(store: RecordStore, seeds: Sequence[int], names: Sequence[str]) -> Records:
+def find_records(
+    study: Study, store: RecordStore, seeds: Sequence[int], names: Sequence[str]
+) -> Records:
     """The records that are there, by run and seed, checked to be of one kind; maybe none.
 
     Raises:
@@ -193,7 +195,7 @@ def find_records(store: RecordStore, seeds: Sequence[int], names: Sequence[str])
         there = ((seed, store.find(name, seed)) for seed in seeds)
         found[name] = {seed: record for seed, record in there if record is not None}
     records = Records(found)
-    _check_made_alike(records.all())
+    _check_made_alike(study, records.all())
     return records
 
 
@@ -211,7 +213,7 @@ def collect(
     Raises:
         InputError: There is none, or they were made from different data or weights.
     """
-    found = find_records(store, seeds, study.row_names if names is None else names)
+    found = find_records(study, store, seeds, study.row_names if names is None else names)
     if not found.all():
         raise InputError(
             f"{store.folder}: no records of study {study.name!r} with its current settings; "
@@ -220,16 +222,22 @@ def collect(
     return found
 
 
-def _check_made_alike(records: Sequence[Record]) -> None:
+def _check_made_alike(study: Study, records: Sequence[Record]) -> None:
     """Refuse records of different data or weights, and of different features within a seed.
 
     Seeds may differ in their features: another machine rounds otherwise, and pairs are of one
-    seed.
+    seed. Where seeds draw the backbone, its weights are compared within each draw.
     """
     of_seed: dict[int, Record] = {}
+    of_backbone: dict[int, Record] = {}
     for record in records:
         first = of_seed.setdefault(record.seed, record)
-        for other, parts in ((records[0], ("data", "backbone")), (first, ("features",))):
+        same = of_backbone.setdefault(study.draws(record.seed).backbone, record)
+        for other, parts in (
+            (records[0], ("data",)),
+            (same, ("data", "backbone")),
+            (first, ("features",)),
+        ):
             if not agree(record.provenance, other.provenance, parts):
                 raise InputError(
                     f"{record.folder}: was made from different {' or '.join(parts)} than "

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from swabench.analysis.frame import Records, missing_runs
@@ -37,12 +38,18 @@ def manifest(
             "weights": dict(survey.weights),
         }
     first = every[0][1].provenance
+    backbones = {
+        str(study.draws(record.seed).backbone): record.provenance.get("backbone")
+        for _, record in every
+    }
     content = {
         "study": study.model_dump(mode="json"),
         "seeds": list(seeds),
+        "draws": {str(seed): asdict(study.draws(seed)) for seed in seeds},
         "missing": missing_runs(records, seeds),
         "data": first.get("data"),
-        "backbone": first.get("backbone"),
+        # By the seed of their weights where the study's seeds draw it.
+        "backbone": backbones if "backbone" in study.seed_draws else first.get("backbone"),
         "features": features.values,
         "environments": environments.values,
         "training_seconds": round(sum(record.seconds for _, record in every), 1),

@@ -80,6 +80,7 @@ class Publication:
             "ensemble.csv": table.as_csv(ensembles),
             "metrics.csv": table.as_csv(self._records.frame, DIGITS),
         }
+        self._store.remove_texts("sources.*")  # of when its seeds took turns
         for name, text in written.items():
             self._store.write_text(name, text)
         files = [*written, *self.landscape().files]

@@ -9,11 +9,13 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from swabench.analysis import claims_text
+from swabench.analysis import claims_text, variance
 from swabench.analysis import table as tables
 from swabench.analysis.claims import Claim
 from swabench.analysis.evidence import Verdict
@@ -62,18 +64,12 @@ def render_report(
     rows = records.of(study.row_names)
     ensembles = tables.ensembles(study, rows)
     trajectories = tables.on_one_trajectory(study, records)
-    environment = Environment(
-        loader=PackageLoader("swabench.analysis", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    environment.filters["typeset"] = typeset
-    return environment.get_template("report.html.j2").render(
-        study=study,
-        seeds=seeds,
-        version=__version__,
-        note=incompleteness(missing_runs(records, seeds)),
+    return _page(
+        "report.html.j2",
+        study,
+        records,
+        seeds,
+        pictures,
         findings=findings(study, rows, claims),
         comparison=tables.presentable(tables.comparison(study, rows), study),
         undecided=tables.not_distinguished(study, rows),
@@ -81,15 +77,69 @@ def render_report(
         if len(trajectories)
         else None,
         ensembles=tables.presentable_ensembles(ensembles, study) if len(ensembles) else None,
-        figures=[figure(picture) for picture in _finding_first(pictures)],
-        what_was_run=what_was_run(study),
         rule=claims_text.rule_in_words(study),
         verdicts=claims_text.verdicts(claims, study),
         claims=claims,
         words={c.key: claims_text.in_words(c.verdict, study) for c in claims},
         evidence={c.key: claims_text.presentable_evidence(c, study) for c in claims},
+    )
+
+
+def render_sources_report(
+    study: Study,
+    records: Records,
+    seeds: Sequence[int],
+    frame: pd.DataFrame,
+    pictures: Sequence[Picture],
+) -> str:
+    """The page of a study that varies one source of chance at a time, as HTML.
+
+    Args:
+        study: The study.
+        records: Records of all its runs.
+        seeds: The seeds asked for.
+        frame: What each source does, from `variances`.
+        pictures: The figures.
+    """
+    return _page(
+        "report-sources.html.j2",
+        study,
+        records,
+        seeds,
+        pictures,
+        findings=variance.findings(frame, study),
+        comparisons=[variance.presentable(frame, study, measure) for measure in variance.DIGITS],
+        notes=variance.notes(frame, study),
+        instead=variance.INSTEAD,
+    )
+
+
+def _page(
+    template: str,
+    study: Study,
+    records: Records,
+    seeds: Sequence[int],
+    pictures: Sequence[Picture],
+    **parts: Any,
+) -> str:
+    """What every page has, and the parts of its own."""
+    environment = Environment(
+        loader=PackageLoader("swabench.analysis", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["typeset"] = typeset
+    return environment.get_template(template).render(
+        study=study,
+        seeds=seeds,
+        version=__version__,
+        note=incompleteness(missing_runs(records, seeds)),
+        figures=[figure(picture) for picture in _finding_first(pictures)],
+        what_was_run=what_was_run(study),
         settings=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         manifest=_manifest(records),
+        **parts,
     )
 
 
@@ -173,7 +223,8 @@ def _listed(words: Sequence[str]) -> str:
 def _manifest(records: Records) -> list[tuple[str, str]]:
     """Names and values: what went in, where it ran, and how long that took."""
     every = records.all()
-    rows = [("Backbone", str(every[0].provenance["backbone"]))]
+    backbones = dict.fromkeys(str(record.provenance["backbone"]) for record in every)
+    rows = [("Backbone", "; ".join(backbones))]
     rows += [(f"Data: {n}", d) for n, d in sorted(every[0].provenance["data"].items())]
     merged: dict[str, list[str]] = {}
     for record in every:

@@ -303,6 +303,7 @@ def as_markdown(
         lacking,
         shown.to_markdown(index=False, disable_numparse=True),
     ]
+    parts.append(study.draws_in_words)
     parts.append("\n".join(f"- {line}" for line in undecided))
     if len(trajectories):
         beside = presentable_trajectories(trajectories, study)

@@ -179,7 +179,8 @@ def reproduce(asked: AskedWork) -> None:
 
     study, chosen = asked.study()
     experiment = asked.experiment(study)
-    experiment.pretrain(chosen)
+    if "backbone" not in study.seed_draws:  # else backbone by backbone, with what follows
+        experiment.pretrain(chosen)
     problems = []
     try:
         experiment.finetune(list(study.all_methods), chosen)
@@ -286,7 +287,10 @@ def validate(
 
 def _publication(study: Study, store: "RecordStore", seeds: list[int]) -> "Publication":
     from swabench.analysis.publish import Publication
+    from swabench.analysis.publish_sources import SourcesPublication
 
+    if study.one_source_at_a_time:
+        return SourcesPublication(study, store, seeds)
     return Publication(study, store, seeds)
 
 

@@ -11,7 +11,8 @@ import typer
 
 from swabench.cli.printing import progress
 from swabench.study.loading import bundled_studies, load_study
-from swabench.study.study import MOST_SEEDS, Study
+from swabench.study.seeds import MOST_SEEDS
+from swabench.study.study import Study
 from swabench.system.errors import InputError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none

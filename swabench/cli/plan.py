@@ -39,6 +39,9 @@ def planned(
         "fine_tuned_per_seed": len(study.all_methods),
         "trajectories": len(trajectories(study.all_methods)),
         "seeds": list(seeds),
+        "seed_draws": list(study.seed_draws),
+        "one_source_at_a_time": study.one_source_at_a_time,
+        "draws": study.draws_in_words,
         "runs": {"to_do": missing, "done": len(runs) * len(seeds) - len(missing)},
         "time": _time(study, missing, device) if missing else None,
     }
@@ -61,6 +64,7 @@ def in_words(plan: dict[str, Any]) -> list[str]:
         f"  fine-tunes  {plan['fine_tuned_per_seed']} runs per seed, on {plan['trajectories']} "
         "trajectories",
         f"  seeds       {', '.join(map(str, plan['seeds']))}",
+        f"  draws       {plan['draws']}",
         f"  runs        {len(runs['to_do'])} to do, {runs['done']} done",
     ]
     if plan["time"]:

@@ -47,6 +47,12 @@ def missing_parts(study: Study, store: RecordStore, seeds: Sequence[int]) -> lis
 
 def unsurveyable(study: Study, store: RecordStore, seeds: Sequence[int]) -> str:
     """Why the landscape cannot be measured, before anything is loaded; empty where it can."""
+    if study.one_source_at_a_time or {"split", "backbone"} & set(study.seed_draws):
+        return (
+            f"the seeds of study {study.name!r} draw other things than the final layer's start and "
+            "the order of the data, or one at a time; a landscape is measured on one split and one "
+            "backbone"
+        )
     if study.finetune.trainable != "head":
         return (
             f"study {study.name!r} fine-tunes {study.finetune.trainable!r}; the landscape needs "

@@ -48,7 +48,10 @@ def estimate(study: Study, missing: Sequence[tuple[str, int]], device: torch.dev
         "its stages, or data.image_size"
     ):
         return Estimate(
-            sum(extracted * probes.frozen(below) for below in _cached(study, set(learners))),
+            sum(
+                times * extracted * probes.frozen(below)
+                for below, times in _frozen(study, missing).items()
+            ),
             sum(
                 times
                 * _stage_seconds(
@@ -93,12 +96,25 @@ def _learners(study: Study, missing: Sequence[tuple[str, int]]) -> list[tuple[St
     return found
 
 
-def _cached(study: Study, learners: set[tuple[Stage, Methods]]) -> set[Boundary]:
+def _frozen(study: Study, missing: Sequence[tuple[str, int]]) -> Counter[Boundary]:
+    """How often the frozen layers below a boundary are computed: once for each backbone.
+
+    A study on a few training images computes those of each split.
+    """
+    found: dict[tuple[int, int | None], set[Boundary]] = {}
+    for name, seed in missing:
+        draws = study.draws(seed)
+        images = None if study.data.training_images is None else draws.split
+        below = found.setdefault((draws.backbone, images), set())
+        below.add(study.row_stage(name).trainable)
+    return Counter(boundary for below in found.values() for boundary in _cached(study, below))
+
+
+def _cached(study: Study, trainable: set[Boundary]) -> set[Boundary]:
     """The boundaries below which the frozen layers are computed once."""
-    below = {stage.trainable for stage, _ in learners} - {"all"}
-    found = below if study.backbone.cache_features else set()
+    found = trainable - {"all"} if study.backbone.cache_features else set()
     # The standardisation is measured on the final layer's features, whatever trains.
-    return found | ({"head"} if study.backbone.standardize_features and learners else set())
+    return found | ({"head"} if study.backbone.standardize_features else set())
 
 
 def _stage_seconds(stage: Stage, methods: Methods, counts: Counts, cost: LearnerCosts) -> float:

@@ -5,7 +5,7 @@ is to be trained.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +55,7 @@ class Experiment:
         self._device = device
         self._cache = cache
         self._progress = progress
+        self._held: dict[tuple[int, int], Materials] = {}  # by split and backbone; one at most
 
     def pretrain(self, seeds: list[int]) -> int:
         """Pretrain every seed that has no record yet; returns how many runs were recorded.
@@ -62,19 +63,14 @@ class Experiment:
         Raises:
             DivergedError: Some seeds diverged; names them, after the others have been recorded.
         """
-        study = self.study
-        name = study.pretrain.name
+        name = self.study.pretrain.name
         missing = [seed for _, seed in self.store.missing([name], seeds)]
         if not missing:
             return 0
         self.store.prepare()
-        self._materials.prepare(study.pretrain.trainable)
-        total = len(missing) * study.pretrain.epochs
         diverged: list[str] = []
-        with self._progress.task("pretraining", total, "epochs") as advance:
-            for seed in missing:
-                start = Start(initial_head(FEATURES, self._materials.classes, seed))
-                diverged += self._run(study.pretrain, seed, start, [Group([name])], advance)
+        for alike, part in self._by_materials(missing):
+            diverged += self._pretrain(alike, part)
         _raise_if_any(diverged)
         return len(missing)
 
@@ -87,23 +83,19 @@ class Experiment:
         Raises:
             DivergedError: Some runs diverged; names them, after the others have been recorded.
         """
-        study = self.study
         missing = self.store.missing(methods, seeds)
         if not missing:
             return 0
         self.store.prepare()
         wanted = {seed: [name for name, at in missing if at == seed] for _, seed in missing}
-        self.pretrain(list(wanted))
-        self._materials.prepare(study.finetune.trainable)
-        steps = self._order(study.finetune, 0).steps_per_epoch
-        groups = {s: groups_of(study, self.store, names, s, steps) for s, names in wanted.items()}
-        runs = sum(len(group.names) for of_seed in groups.values() for group in of_seed)
         before = self._recorded(list(wanted))
         diverged: list[str] = []
-        with self._progress.task("fine-tuning", runs * study.finetune.epochs, "epochs") as advance:
-            for seed, of_seed in groups.items():
-                start = self._trained(study.pretrain.name, seed)
-                diverged += self._run(study.finetune, seed, start, of_seed, advance)
+        # Both stages of some seeds before the next: features of a drawn backbone are not kept.
+        for alike, part in self._by_materials(list(wanted)):
+            bare = [seed for _, seed in self.store.missing([self.study.pretrain.name], alike)]
+            diverged += self._pretrain(bare, part) or self._finetune(
+                {seed: wanted[seed] for seed in alike}, part
+            )
         _raise_if_any(diverged)
         return self._recorded(list(wanted)) - before
 
@@ -119,7 +111,7 @@ class Experiment:
         if not missing:
             return 0
         self.store.prepare()
-        materials = self._materials
+        materials = self._materials(seeds[0])  # what is surveyed has one split and one backbone
         splits = materials.splits("head")
         provenance = materials.provenance("head")
         surveyor = Surveyor(self.study, self.store, splits, materials.classes, provenance)
@@ -149,13 +141,16 @@ class Experiment:
                 f"--method: {method!r} is not a row of study {self.study.name!r}; "
                 f"choose from {', '.join(self.study.row_names)}"
             )
-        _ = self._materials.standardization  # so that its features are compared with the record's
+        materials = self._materials(seed)
+        _ = materials.standardization  # so that its features are compared with the record's
         trained = self._trained(method, seed)
-        return plain_state(self._materials, self.study.row_stage(method).trainable, trained)
+        return plain_state(materials, self.study.row_stage(method).trainable, trained)
 
     def normalization(self) -> Normalization:
         """Mean and deviation of each channel that the study normalises images with."""
-        return self._materials.normalization
+        # The same whatever seeds draw, so those that are there will do.
+        held = next(iter(self._held.values()), None) or self._materials(self.study.seeds[0])
+        return held.normalization
 
     def _trained(self, name: str, seed: int) -> Start:
         """A recorded run's result."""
@@ -165,7 +160,7 @@ class Experiment:
                 f"{self.store.folder}: holds no record of {name} at seed {seed}; run it first"
             )
         boundary = self.study.row_stage(name).trainable
-        if not agree(record.provenance, self._materials.provenance(boundary)):
+        if not agree(record.provenance, self._materials(seed).provenance(boundary)):
             raise InputError(
                 f"{record.folder}: was made from other data, backbone weights or features than "
                 "those at hand; choose another folder with --results, or delete it and run again"
@@ -183,6 +178,48 @@ class Experiment:
         names = list(self.study.all_methods)
         return len(names) * len(seeds) - len(self.store.missing(names, seeds))
 
+    def _by_materials(self, seeds: Sequence[int]) -> list[tuple[list[int], str]]:
+        """Seeds that share a split and a backbone, and which of how many such parts they are."""
+        found: dict[tuple[int, int], list[int]] = {}
+        for seed in seeds:
+            draws = self.study.draws(seed)
+            found.setdefault((draws.split, draws.backbone), []).append(seed)
+        parts = len(found)
+        return [
+            (alike, f", part {number} of {parts}" if parts > 1 else "")
+            for number, alike in enumerate(found.values(), start=1)
+        ]
+
+    def _pretrain(self, seeds: Sequence[int], part: str) -> list[str]:
+        """Pretrain seeds that share a split and a backbone; returns which diverged, in words."""
+        if not seeds:
+            return []
+        stage = self.study.pretrain
+        self._materials(seeds[0]).prepare(stage.trainable)
+        diverged: list[str] = []
+        total = len(seeds) * stage.epochs
+        with self._progress.task(f"pretraining{part}", total, "epochs") as advance:
+            for seed in seeds:
+                classes = self._materials(seed).classes
+                start = Start(initial_head(FEATURES, classes, self.study.draws(seed).head))
+                diverged += self._run(stage, seed, start, [Group([stage.name])], advance)
+        return diverged
+
+    def _finetune(self, wanted: Mapping[int, Sequence[str]], part: str) -> list[str]:
+        """Fine-tune runs of seeds that share a split and a backbone, by seed; as `_pretrain`."""
+        study, first = self.study, next(iter(wanted))
+        self._materials(first).prepare(study.finetune.trainable)
+        steps = self._order(study.finetune, first).steps_per_epoch
+        groups = {s: groups_of(study, self.store, names, s, steps) for s, names in wanted.items()}
+        runs = sum(len(group.names) for of_seed in groups.values() for group in of_seed)
+        total = runs * study.finetune.epochs
+        diverged: list[str] = []
+        with self._progress.task(f"fine-tuning{part}", total, "epochs") as advance:
+            for seed, of_seed in groups.items():
+                start = self._trained(study.pretrain.name, seed)
+                diverged += self._run(study.finetune, seed, start, of_seed, advance)
+        return diverged
+
     def _run(
         self, stage: Stage, seed: int, trained: Start, groups: Sequence[Group], advance: Advance
     ) -> list[str]:
@@ -191,7 +228,7 @@ class Experiment:
         Returns:
             Which diverged, in words.
         """
-        start = complete(trained, stage.trainable, self._materials)
+        start = complete(trained, stage.trainable, self._materials(seed))
         diverged: list[str] = []
         for group in groups:
             began = time.monotonic()
@@ -209,7 +246,7 @@ class Experiment:
         self, stage: Stage, seed: int, start: Start, group: Group, advance: Advance
     ) -> list[Outcome]:
         """What a group's runs leave behind: trained, or made from a recorded trajectory."""
-        materials = self._materials
+        materials = self._materials(seed)
         methods = {name: self.study.row_method(name) for name in group.names}
         splits = materials.splits(stage.trainable)
         order = self._order(stage, seed)
@@ -241,8 +278,8 @@ class Experiment:
     def _order(self, stage: Stage, seed: int) -> DataOrder:
         """The minibatches of a seed in a stage."""
         number = PRETRAINING if stage is self.study.pretrain else FINETUNING
-        images = len(self._materials.splits(stage.trainable)["train"])
-        return DataOrder(images, stage.batch_size, seed, number)
+        images = len(self._materials(seed).splits(stage.trainable)["train"])
+        return DataOrder(images, stage.batch_size, self.study.draws(seed).order, number)
 
     def _record(
         self, stage: Stage, name: str, seed: int, outcome: Outcome, group: Group, seconds: float
@@ -250,7 +287,7 @@ class Experiment:
         """Write a run's record, with its weights where the stage keeps them."""
         if stage is self.study.finetune and stage.keep_weights == "none":
             outcome = replace(outcome, weights={}, statistics={}, trajectory=None)
-        provenance = dict(self._materials.provenance(stage.trainable))
+        provenance = dict(self._materials(seed).provenance(stage.trainable))
         if group.source:
             provenance["snapshots"] = group.source.arrays_sha256
         self.store.write(
@@ -275,10 +312,21 @@ class Experiment:
     def _environment(self) -> dict[str, Any]:
         return environment(self._device)
 
-    @cached_property
-    def _materials(self) -> Materials:
-        """Loaded when first needed, so that a finished study loads nothing."""
-        return Materials(self.study, self._device, self._cache, self._progress)
+    def _materials(self, seed: int) -> Materials:
+        """What a seed's runs are made from: loaded when needed, and held until others are."""
+        draws = self.study.draws(seed)
+        wanted = (draws.split, draws.backbone)
+        if wanted not in self._held:
+            self._held.clear()  # first: the features of two would not fit everywhere
+            self._held[wanted] = Materials(
+                self.study.as_drawn(seed),
+                self._device,
+                self._cache,
+                self._progress,
+                # Others than the study's own serve one seed, and take half a gigabyte each.
+                keep_features=draws.backbone == self.study.backbone.seed,
+            )
+        return self._held[wanted]
 
 
 def _raise_if_any(diverged: list[str]) -> None:

@@ -70,6 +70,7 @@ def frozen_features(
     cache: Path,
     progress: Progress,
     name: str,
+    keep: bool = True,
 ) -> Features:
     """The frozen layers' output for all images, from the cache or computed into it.
 
@@ -84,6 +85,8 @@ def frozen_features(
         cache: The user's cache folder.
         progress: Takes notes and counts of what is done.
         name: What the images are, for messages.
+        keep: Whether an entry that is written here stays. Without that it is gone as soon as it
+            was read: the result, its digest too, is the same.
 
     Raises:
         InputError: The entry in the cache is not what it should be, or cannot be written.
@@ -115,7 +118,10 @@ def frozen_features(
             _write_entry(folder, key, values, device)
             # Read again: where locks do not hold, another process may have been faster, and all
             # must work with the same numbers.
-            return read_entry(folder, key)
+            features = read_entry(folder, key)
+            if not keep:
+                shutil.rmtree(folder)
+            return features
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{cache}: the cache cannot be written ({error}); "

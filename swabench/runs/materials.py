@@ -60,6 +60,7 @@ class Materials:
         device: Where splits lie.
         cache: The user's cache folder.
         progress: Takes notes and counts of what is done.
+        keep_features: Whether features that are computed here stay in the cache for later runs.
 
     Attributes:
         classes: Number of classes.
@@ -68,11 +69,20 @@ class Materials:
         InputError: Data, weights or cache cannot be used; says which and why.
     """
 
-    def __init__(self, study: Study, device: torch.device, cache: Path, progress: Progress) -> None:
+    def __init__(
+        self,
+        study: Study,
+        device: torch.device,
+        cache: Path,
+        progress: Progress,
+        *,
+        keep_features: bool = True,
+    ) -> None:
         self._study = study
         self._device = device
         self._cache = cache
         self._progress = progress
+        self._keep_features = keep_features
         self._dataset = load_dataset(study.data.dataset, study.data.folder, cache, progress.say)
         self._rows = choose_rows(study.data, self._dataset)
         self._backbone = load_backbone(study.backbone)
@@ -218,6 +228,7 @@ class Materials:
             cache=self._cache,
             progress=self._progress,
             name=name,
+            keep=self._keep_features,
         )
         self._features_sha256.setdefault(boundary, {})[name] = features.sha256
         return features.values.float()

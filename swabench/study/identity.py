@@ -3,7 +3,8 @@
 A changed study never picks up the records of another one. Titles, paths and the study's other
 methods are no part of an identity, so adding a method leaves the runs of the others valid; a
 setting that was added later is left out while it is neutral (`settings.AddedLater`). Files that a
-study names by their paths count by their bytes.
+study names by their paths count by their bytes. Of a seed its draws count: where two studies draw
+the same, their runs are the same.
 """
 
 from collections.abc import Mapping
@@ -44,8 +45,9 @@ class Identities:
 
     def pretraining(self, seed: int) -> str:
         """Of everything that a seed's pretraining depends on."""
-        study, files = self.study, self.files
+        study, files = self.study.as_drawn(seed), self.files
         data, backbone = map(what_results_depend_on, (study.data, study.backbone))
+        draws = self.study.draws(seed)
         if files.data is not None:
             data["folder"] = files.data
         if files.weights is not None:
@@ -56,7 +58,8 @@ class Identities:
                 "data": data,
                 "backbone": backbone,
                 "pretrain": _stage(study.pretrain),
-                "seed": seed,
+                # One number where both are the same, as in records from before they could differ.
+                "seed": draws.head if draws.head == draws.order else [draws.head, draws.order],
             }
         )
 

@@ -17,6 +17,7 @@ from swabench.study.optimizers import Optimizer, ScheduleFreeSGD
 from swabench.study.published import DatasetName
 from swabench.study.rules import ClaimRules
 from swabench.study.schedules import Schedule
+from swabench.study.seeds import Draws, SeedDraws, Seeds, check_draws, draws_of, in_words
 from swabench.study.settings import (
     CHANGES_NO_RESULT,
     AddedLater,
@@ -47,7 +48,7 @@ class DataSettings(Settings):
         selection_images: How many of those held out are selection images: some averages choose
             or weigh their members by them. The others are the validation images. Neither is
             trained on, and no average sees validation or test images.
-        split_seed: Seed of the draw that holds them out; the same for all runs.
+        split_seed: Seed of the draw that holds them out, where seeds do not draw the split.
         normalization: Mean and deviation of this data set, or ImageNet's for its weights.
         training_images: Train on a stratified draw of so many images; None for all.
         test_images: Test on a stratified draw of so many images; None for all.
@@ -85,7 +86,7 @@ class BackboneSettings(Settings):
     Attributes:
         weights: `random`, a torchvision name such as `IMAGENET1K_V1`, or a file (.pth,
             .safetensors).
-        seed: Seed of random weights; the same for all runs, so features are shared.
+        seed: Seed of random weights, where seeds do not draw the backbone: features are shared.
         standardize_features: Whether the head sees features with the training set's mean and
             deviation taken out. Random features need it: their scales differ by far.
         precision: Number format in which frozen layers are computed and cached.
@@ -164,23 +165,6 @@ class Pretraining(Stage):
         return Method(title=self.title, rate=self.rate, paper_accuracy=self.paper_accuracy)
 
 
-MOST_SEEDS = 10_000
-
-
-def _seed_list(value: object) -> object:
-    """A plain number n stands for the seeds 0 … n − 1."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        return value
-    if value > MOST_SEEDS:
-        raise ValueError(f"{value} seeds are more than {MOST_SEEDS}")
-    return list(range(value))
-
-
-Seeds = Annotated[
-    tuple[SeedNumber, ...], BeforeValidator(_seed_list), Field(min_length=1, strict=False)
-]
-
-
 def _none_is_empty(value: object) -> object:
     """`null` takes out what a study inherits."""
     return {} if value is None else value
@@ -192,6 +176,10 @@ class Study(Settings):
     Attributes:
         name: Names the folder under results; the file's stem.
         title: One line that says what the study is.
+        seed_draws: What differs from seed to seed. What is not named is the same for all: the
+            split and the backbone by their own settings, the others as at seed 0.
+        one_source_at_a_time: Whether each seed draws only one of them, by turns, while the others
+            are held: for telling how much each of them does, not for comparing methods.
         reference: The method that the others are compared with.
         confidence: Level of every interval.
         controls: Runs beside the table's rows that claims are held against.
@@ -211,6 +199,8 @@ class Study(Settings):
         default_factory=dict
     )
     seeds: Seeds
+    seed_draws: SeedDraws = ("head", "order")
+    one_source_at_a_time: bool = Field(default=False, strict=True)
     reference: str = "sgd"
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     rate_sweep: RateSweep | None = None
@@ -223,13 +213,6 @@ class Study(Settings):
         if "all" in methods:
             raise ValueError("'all' names every method; choose another name")
         return methods
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError(f"{list(seeds)} names a seed twice")
-        return seeds
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Study":
@@ -277,6 +260,11 @@ class Study(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _draws_fit(self) -> "Study":
+        check_draws(self.seed_draws, self.backbone.weights, self.data.test_images)
+        return self
+
     def _check_methods(self, key: str, methods: Mapping[str, Method]) -> None:
         for name, method in methods.items():
             try:
@@ -313,6 +301,23 @@ class Study(Settings):
                 "backbone.standardize_features: true would fit random weights without BatchNorm "
                 f"statistics, and {stage.trainable!r} trains BatchNorm; set it to false"
             )
+
+    def draws(self, seed: int) -> Draws:
+        """The numbers from which a seed's runs draw."""
+        base = Draws(split=self.data.split_seed, backbone=self.backbone.seed)
+        return draws_of(seed, base, self.seed_draws, self.one_source_at_a_time)
+
+    def as_drawn(self, seed: int) -> "Study":
+        """The study with the split and the backbone that a seed draws."""
+        draws = self.draws(seed)
+        data = self.data.model_copy(update={"split_seed": draws.split})
+        backbone = self.backbone.model_copy(update={"seed": draws.backbone})
+        return self.model_copy(update={"data": data, "backbone": backbone})
+
+    @property
+    def draws_in_words(self) -> str:
+        """What the seeds draw, as a sentence."""
+        return f"{in_words(self.seed_draws, self.one_source_at_a_time)}."
 
     @property
     def row_names(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from swabench.analysis.figures.picture import FORMATS, CannotDrawError, Drawn, P
 from swabench.analysis.figures.rates import rates
 from swabench.analysis.figures.sources import Sources
 from swabench.analysis.figures.style import DPI, HEIGHT, WIDTH, plain_style, render
+from swabench.analysis.figures.variance import variance
 from swabench.analysis.frame import collect
 from swabench.records import RecordStore
 from swabench.study.study import Study
@@ -40,6 +41,8 @@ def draw(study: Study, store: RecordStore, seeds: Sequence[int]) -> list[Picture
         "figure6-flatness": flatness,
         "figure7-rates": rates,
     }
+    if study.one_source_at_a_time:  # a mean over its seeds would mix what they draw
+        drawers = {"sources": variance}
     return [_picture(name, drawer, sources) for name, drawer in drawers.items()]
 
 
