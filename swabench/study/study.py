@@ -26,6 +26,7 @@ from swabench.study.settings import (
     Settings,
 )
 from swabench.study.sweep import RateSweep
+from swabench.study.tuning import Tuning
 from swabench.system.errors import InputError
 
 SplitName = Literal["train", "selection", "validation", "test"]
@@ -198,6 +199,7 @@ class Study(Settings):
         rate_sweep: The same methods at other rates: runs beside the table's rows, for claim C7.
         claims: The rules that decide the paper's claims.
         landscape: What is measured around the final weights.
+        tuning: Search spaces of the methods, whose settings are then chosen before it runs.
     """
 
     name: Name
@@ -216,6 +218,7 @@ class Study(Settings):
     rate_sweep: RateSweep | None = None
     claims: ClaimRules = ClaimRules()
     landscape: LandscapeSettings = LandscapeSettings()
+    tuning: Tuning | None = None
 
     @field_validator("methods", "controls")
     @classmethod
@@ -275,6 +278,12 @@ class Study(Settings):
                 f"landscape.plane.method: unknown averaging method {shown!r}; "
                 f"choose from {', '.join(self.averaging_methods) or 'none'}"
             )
+        if self.tuning:
+            start, epochs = self.pretrain.name, self.finetune.epochs
+            try:
+                self.tuning.check(self.methods, self.seeds, epochs, start)
+            except ValueError as error:
+                raise ValueError(f"tuning.{error}") from None
         return self
 
     def _check_methods(self, key: str, methods: Mapping[str, Method]) -> None:
