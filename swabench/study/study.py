@@ -279,11 +279,7 @@ class Study(Settings):
                 f"choose from {', '.join(self.averaging_methods) or 'none'}"
             )
         if self.tuning:
-            start, epochs = self.pretrain.name, self.finetune.epochs
-            try:
-                self.tuning.check(self.methods, self.seeds, epochs, start)
-            except ValueError as error:
-                raise ValueError(f"tuning.{error}") from None
+            self.tuning.check(self.methods, self.seeds, self.finetune.epochs, self.pretrain.name)
         return self
 
     def _check_methods(self, key: str, methods: Mapping[str, Method]) -> None:

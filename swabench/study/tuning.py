@@ -160,11 +160,11 @@ class Tuning(Settings):
         if shared := sorted(set(seeds) & set(self.seeds)):
             found = ", ".join(map(str, shared))
             raise ValueError(
-                f"seeds: {found} among the study's own seeds; choose others, so that nothing is "
-                "chosen on what is reported"
+                f"tuning.seeds: {found} among the study's own seeds; choose others, so that "
+                "nothing is chosen on what is reported"
             )
         for name, trial in self.trials(methods).items():
-            where = f"families.{trial.family}: {in_words(trial.settings)}"
+            where = f"tuning.families.{trial.family}: {in_words(trial.settings)}"
             if name == start:
                 raise ValueError(f"{where}: the trial {name!r} is called like pretrain.name")
             try:
@@ -185,16 +185,17 @@ class Tuning(Settings):
         for family, grid in self.families.items():
             if family not in methods:
                 raise ValueError(
-                    f"families: unknown method {family!r}; choose from {', '.join(methods)}"
+                    f"tuning.families: unknown method {family!r}; choose from {', '.join(methods)}"
                 )
+            where = f"tuning.families.{family}"
             different: list[dict[str, Any]] = []
             for settings in points(grid):
                 values = (f"{value:g}".replace("+", "") for value in settings.values())
                 name = "-".join([family, *values])
-                method = _with_settings(methods[family], settings, f"families.{family}")
+                method = _with_settings(methods[family], settings, where)
                 what = what_results_depend_on(method)
                 if name in found or what in different:
-                    raise ValueError(f"families.{family}: {name!r} is there twice; take one out")
+                    raise ValueError(f"{where}: {name!r} is there twice; take one out")
                 different.append(what)
                 found[name] = Trial(family, settings, method)
         return found
@@ -216,10 +217,13 @@ def points(grid: Grid) -> Iterator[dict[str, Number]]:
 
 
 def in_words(settings: Mapping[str, Number]) -> str:
-    """Settings without the sections that they lie in: `learning rate 0.01, captures 3`."""
-    return ", ".join(
-        f"{key.rpartition('.')[2].replace('_', ' ')} {value:g}" for key, value in settings.items()
-    )
+    """Settings by their own names: `learning_rate 0.01, captures 3`."""
+    return ", ".join(f"{own_name(key)} {value:g}" for key, value in settings.items())
+
+
+def own_name(key: str) -> str:
+    """A dotted key without the sections that it lies in."""
+    return key.rpartition(".")[2]
 
 
 def _with_settings(method: Method, settings: Mapping[str, Number], where: str) -> Method:
