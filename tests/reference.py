@@ -6,13 +6,27 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CyclicLR,
+    LambdaLR,
+    LinearLR,
+    LRScheduler,
+    StepLR,
+)
 from torch.optim.swa_utils import AveragedModel
 
 from swabench.study.averaging import Newest
 from swabench.study.methods import Method
 from swabench.study.optimizers import SGD
-from swabench.study.schedules import Constant, Cyclical, Multiplicative, Triangular
+from swabench.study.schedules import (
+    Constant,
+    Cosine,
+    Cyclical,
+    Linear,
+    Multiplicative,
+    Triangular,
+)
 
 Batches = Sequence[Sequence[Tensor]]
 
@@ -76,7 +90,7 @@ def one_at_a_time(
 
 
 def torch_optimizer(
-    model: nn.Module, method: Method, settings: SGD, steps: int
+    model: nn.Module, method: Method, settings: SGD, steps: int, epochs: int = 1
 ) -> tuple[torch.optim.SGD, LRScheduler, bool]:
     rate = method.rate
     optimizer = torch.optim.SGD(
@@ -99,6 +113,10 @@ def torch_optimizer(
                 cycle_momentum=False,
             )  # fmt: skip
             return optimizer, scheduler, True
+        case Linear():
+            return optimizer, LinearLR(optimizer, 1.0, 0.0, steps * epochs), False
+        case Cosine():
+            return optimizer, CosineAnnealingLR(optimizer, steps * epochs), False
         case Cyclical():
             return optimizer, LambdaLR(optimizer, sawtooth(rate, steps)), False
         case _:

@@ -46,6 +46,7 @@ COMMANDS = [
     "report",
     "reproduce",
     "table",
+    "tune",
     "validate",
 ]
 STUDY = """

@@ -502,14 +502,15 @@ def test_no_failing_hint_ends_a_finished_study(
 
     monkeypatch.setattr("swabench.system.device.choose_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr("swabench.runs.estimate.estimate", fails)
-    (told,) = plan.next_study("auto")
+    (told,) = plan.next_studies(load_study("smoke"), "auto")
     assert "the time cannot be estimated: " in told
     assert "\n" not in told
 
 
 def test_the_next_study_is_named_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("swabench.runs.estimate.estimate", lambda *_: Estimate(1, 7200))
-    assert plan.next_study("cpu") == []
+    study = load_study("smoke")
+    assert plan.next_studies(study, "cpu") == []
     monkeypatch.setattr("swabench.system.device.choose_device", lambda name: torch.device("cuda"))
-    (told,) = plan.next_study("auto")
+    (told,) = plan.next_studies(study, "auto")
     assert "--config network` fine-tunes all of ResNet-50, in about 2.0 h" in told

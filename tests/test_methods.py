@@ -93,7 +93,9 @@ def test_bundled_timelines_are_those_of_torchs_schedulers_and_of_their_plans(nam
 def stepped(method: Method, epochs: int, steps: int) -> list[float]:
     """The rates of every iteration, as torch's scheduler sets them."""
     parameter = torch.nn.Linear(1, 1)
-    optimizer, scheduler, per_epoch = torch_optimizer(parameter, method, SGD(name="sgd"), steps)
+    optimizer, scheduler, per_epoch = torch_optimizer(
+        parameter, method, SGD(name="sgd"), steps, epochs
+    )
     found = []
     for _ in range(epochs):
         for _ in range(steps):

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from swabench.records import Record, RecordStore, agree, has_runs
+from swabench.records import Record, RecordStore, agree, has_runs, tuned_study
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.study import SplitName, Study
 from swabench.system.errors import InputError
@@ -173,13 +173,19 @@ def _manifest(folder: Path) -> dict[str, Any]:
 def _candidates(folder: Path, config: str | None, manifest: Mapping[str, Any]) -> list[Study]:
     """Studies whose records the folder may hold, the likeliest first."""
     if config is not None:
-        return [load_study(config)]
+        return [_as_run(load_study(config), folder)]
     found = []
     with suppress(ValidationError):  # no manifest, or of a version with other settings
         found.append(Study.model_validate(manifest.get("study")))
     if folder.name in bundled_studies():
-        found.append(load_study(folder.name))
+        found.append(_as_run(load_study(folder.name), folder))
     return found
+
+
+def _as_run(study: Study, folder: Path) -> Study:
+    """With the settings that tuning chose for the folder's runs, where it did."""
+    renamed = study.model_copy(update={"name": folder.name})
+    return tuned_study(folder.parent, renamed) or study
 
 
 def find_records(

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from swabench import __version__
-from swabench.cli import plan
+from swabench.cli import plan, tuning
 from swabench.cli.options import (
     DEFAULT_RESULTS,
     Asked,
@@ -130,6 +130,28 @@ def finetune(asked: AskedWork, method: MethodOption) -> None:
 
 
 @app.command()
+def tune(
+    config: ConfigOption = "mnist-tuned",
+    results: ResultsOption = DEFAULT_RESULTS,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Choose each method's settings by validation loss, with equally many trials a method.
+
+    The study's section `tuning` has a grid for each method and seeds of its own; the test images
+    are not looked at. What is chosen goes to choices.yaml in the study's results, and the study
+    runs with it as long as its grids, and all that its trials share, stay the same.
+
+    Example: swabench tune --config mnist-tuned
+    """
+    asked = AskedWork(config, results, None, device, threads, quiet)
+    study, _ = asked.as_written()
+    _show(*tuning.carry_out(asked, study, json), json)
+
+
+@app.command()
 @with_options
 def landscape(asked: AskedWork) -> None:
     """Measure the loss around the final weights: lines, plane, rays, sharpness, Hessian."""
@@ -173,11 +195,13 @@ def report(asked: Asked) -> None:
 def reproduce(asked: AskedWork) -> None:
     """Run everything: data, all runs, landscape, table, figures, claims, report.
 
-    Finished runs are skipped, so interrupted studies resume.
+    Finished runs are skipped, so interrupted studies resume. A study with a section `tuning` is
+    tuned first, unless that is done.
     """
     from swabench.landscape.survey import unsurveyable
 
-    study, chosen = asked.study()
+    written, chosen = asked.as_written()
+    study = asked.tuned(written) or _tuned_now(asked, written)
     experiment = asked.experiment(study)
     if "backbone" not in study.seed_draws:  # else backbone by backbone, with what follows
         experiment.pretrain(chosen)
@@ -202,9 +226,8 @@ def reproduce(asked: AskedWork) -> None:
     problems.append(_print(published.report(), store))
     if found := dict.fromkeys(problem for problem in problems if problem):
         raise SwabenchError("\n".join(found))
-    if study.finetune.trainable == "head":
-        for line in plan.next_study(asked.device):
-            say(line)
+    for line in plan.next_studies(study, asked.device):
+        say(line)
 
 
 @app.command()
@@ -226,9 +249,10 @@ def export(
     """
     from swabench.runs.export import check_output, write_state
 
-    study = load_study(config)
+    asked = AskedWork(config, results, None, device, threads, quiet)
+    study, _ = asked.study()
     check_output(output)
-    experiment = AskedWork(config, results, None, device, threads, quiet).experiment(study)
+    experiment = asked.experiment(study)
     state = experiment.export(method, seed)
     write_state(state, output)
     mean, deviation = experiment.normalization()
@@ -251,6 +275,8 @@ def methods(config: ConfigOption = "mnist") -> None:
         f"{study.pretrain.name}. Bars: the rate, a full cell is {highest:g}; "
         "o: capture, |: restart from the average."
     )
+    if study.tuning:
+        say("Rates as the file has them; `swabench tune` chooses the settings that they run with.")
     paths = trajectories(study.methods)
     say(f"{len(study.methods)} rows on {len(paths)} trajectories, each trained once per seed.")
     width = max(1, min(4, (out.width - 2) // epochs))
@@ -274,10 +300,11 @@ def validate(
     """Check a study without running it: what it would run, and about how long that takes."""
     from swabench.system.device import choose_device, use_threads
 
-    study, chosen = asked.study()
+    written, chosen = asked.as_written()
     target = choose_device(device)
     use_threads(threads)
-    planned = plan.planned(study, asked.results, chosen, target)
+    tuned = asked.tuned(written)
+    planned = plan.planned(tuned or written, asked.results, chosen, target, tuned is not None)
     if json:
         say_json(planned)
         return
@@ -303,13 +330,25 @@ def _publish(
     study, chosen = asked.study()
     store = RecordStore.to_read(asked.results, study)
     published = document(_publication(study, store, chosen))
+    _show(published, store, json)
+    if published.lacking:
+        raise SwabenchError(published.lacking)
+
+
+def _tuned_now(asked: AskedWork, study: Study) -> Study:
+    """Tune a study that is to run, and return it as it then runs."""
+    say(f"tuning first: {asked.results / study.name} has no choices of this search space")
+    _print(*tuning.carry_out(asked, study))
+    return asked.study()[0]
+
+
+def _show(published: "Published", store: "RecordStore", json: bool) -> None:
+    """Print what was written, for a person or for a program."""
     if json:
         say_json(published.content)
         say(_written(published, store), to=err)
     else:
         _print(published, store)
-    if published.lacking:
-        raise SwabenchError(published.lacking)
 
 
 def _print(published: "Published", store: "RecordStore") -> str:

@@ -97,14 +97,42 @@ class Asked:
     results: ResultsOption = DEFAULT_RESULTS
     seeds: SeedsOption = None
 
-    def study(self) -> tuple[Study, list[int]]:
-        """The study that was asked for, and its seeds or those given instead.
+    def as_written(self) -> tuple[Study, list[int]]:
+        """The study as its file has it, and its seeds or those given instead.
 
         Raises:
             InputError: One of the two options is wrong.
         """
         study = load_study(self.config)
-        return study, list(study.seeds) if self.seeds is None else parse_seeds(self.seeds)
+        seeds = list(study.seeds) if self.seeds is None else parse_seeds(self.seeds)
+        if study.tuning and (shared := sorted(set(seeds) & set(study.tuning.seeds))):
+            raise InputError(
+                f"--seeds: {', '.join(map(str, shared))} tuned the study; give others, so that "
+                "nothing is reported on what it was chosen by"
+            )
+        return study, seeds
+
+    def study(self) -> tuple[Study, list[int]]:
+        """The study that runs, with the settings that tuning chose, and its seeds.
+
+        Raises:
+            InputError: An option is wrong, or the study has yet to be tuned.
+        """
+        study, seeds = self.as_written()
+        if (found := self.tuned(study)) is None:
+            raise InputError(
+                f"study {study.name!r} is to be tuned first: {self.results / study.name} has no "
+                f"choices of its search space; run `swabench tune --config {self.config}`"
+            )
+        return found, seeds
+
+    def tuned(self, study: Study) -> Study | None:
+        """The study with the settings that tuning chose; None where it has yet to choose."""
+        if study.tuning is None:
+            return study
+        from swabench.records import tuned_study
+
+        return tuned_study(self.results, study)
 
 
 @dataclass(frozen=True)

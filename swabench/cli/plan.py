@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from swabench.cli.printing import duration
 from swabench.study.loading import load_study
-from swabench.study.study import Study
+from swabench.study.search_space import trial_study, tuning_of
+from swabench.study.study import SplitName, Study
 from swabench.study.trajectories import trajectories
 from swabench.system.errors import InputError, SwabenchError
 
@@ -15,13 +16,25 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none
 
 
 def planned(
-    study: Study, results: Path, seeds: Sequence[int], device: "torch.device"
+    study: Study,
+    results: Path,
+    seeds: Sequence[int],
+    device: "torch.device",
+    tuned: bool = True,
 ) -> dict[str, Any]:
     """What a study would run, and about how long that takes, for `validate --json`.
 
+    Args:
+        study: The study, with its chosen settings where there are any.
+        results: The results folder.
+        seeds: Which seeds.
+        device: Where it would run.
+        tuned: Whether it needs no tuning any more, if it ever did.
+
     Returns:
         `runs.to_do` lists (method, seed); `time` is None where nothing is left to do, has an
-        `error` where it cannot be estimated, and is in seconds otherwise.
+        `error` where it cannot be estimated, and is in seconds otherwise. `tuning` is the same of
+        the trials, None where the study has none.
     """
     from swabench.records import RecordStore
 
@@ -44,12 +57,34 @@ def planned(
         "draws": study.draws_in_words,
         "runs": {"to_do": missing, "done": len(runs) * len(seeds) - len(missing)},
         "time": _time(study, missing, device) if missing else None,
+        "tuning": _tuning(study, results, device, tuned) if study.tuning else None,
+    }
+
+
+def _tuning(study: Study, results: Path, device: "torch.device", done: bool) -> dict[str, Any]:
+    """What a study's tuning would run; nothing where it is done, even if its records are gone."""
+    from swabench.records import RecordStore
+    from swabench.runs.tuning import LOOKED_AT
+
+    space, trials = tuning_of(study), trial_study(study)
+    runs, seeds = list(trials.run_names), list(trials.seeds)
+    store = RecordStore(RecordStore(results, study).folder, trials)
+    missing = [] if done else store.missing(runs, seeds)
+    return {
+        "families": list(space.families),
+        "trials_per_family": space.trials_per_family,
+        "trials": len(trials.methods),
+        "trajectories": len(trajectories(trials.methods)),
+        "sides": {side: list(families) for side, families in space.sides.items()},
+        "seeds": seeds,
+        "runs": {"to_do": missing, "done": len(runs) * len(seeds) - len(missing)},
+        "time": _time(trials, missing, device, LOOKED_AT) if missing else None,
     }
 
 
 def in_words(plan: dict[str, Any]) -> list[str]:
     """The same in lines for a person."""
-    start, tuning, runs = plan["pretrain"], plan["finetune"], plan["runs"]
+    start, tuning, runs, trials = (plan[k] for k in ("pretrain", "finetune", "runs", "tuning"))
     lines = [
         f"{plan['study']}: {plan['title']}: the study is valid",
         f"  trains      {start['trainable']} by {start['name']} ({start['epochs']} epochs), then "
@@ -69,11 +104,35 @@ def in_words(plan: dict[str, Any]) -> list[str]:
     ]
     if plan["time"]:
         lines.append(f"  time        {_time_in_words(plan['time'])}")
+    return lines + (_tuning_in_words(trials) if trials else [])
+
+
+def _tuning_in_words(trials: dict[str, Any]) -> list[str]:
+    seeds = ", ".join(map(str, trials["seeds"]))
+    lines = [
+        f"  tuning      {trials['trials']} trials on {trials['trajectories']} trajectories: "
+        f"{len(trials['families'])} families with {trials['trials_per_family']} each; "
+        f"seeds {seeds}",
+        f"              {len(trials['runs']['to_do'])} runs to do, {trials['runs']['done']} done",
+    ]
+    if trials["time"]:
+        lines.append(f"              {_time_in_words(trials['time'])}")
     return lines
 
 
-def next_study(device: str) -> list[str]:
-    """What to run next, in a line: where there is a GPU, training the whole network."""
+def next_studies(study: Study, device: str) -> list[str]:
+    """What to run next after a study of the final layer, a line each."""
+    if study.finetune.trainable != "head":
+        return []
+    fair = (
+        "next: `swabench reproduce --config mnist-tuned` compares averaging with annealing fairly, "
+        "each method with settings of its own choice"
+    )
+    return [*([fair] if study.name == "mnist" else []), *_whole_network(device)]
+
+
+def _whole_network(device: str) -> list[str]:
+    """Where there is a GPU: training the whole network."""
     from swabench.runs.estimate import estimate
     from swabench.system.device import choose_device
 
@@ -95,12 +154,16 @@ def _stage(stage: Any, *names: str) -> dict[str, Any]:
 
 
 def _time(
-    study: Study, missing: Sequence[tuple[str, int]], device: "torch.device"
+    study: Study,
+    missing: Sequence[tuple[str, int]],
+    device: "torch.device",
+    measured: Sequence[SplitName] | None = None,
 ) -> dict[str, Any]:
     from swabench.runs.estimate import estimate
 
+    only = {"measured": measured} if measured else {}
     try:
-        cost = estimate(study, missing, device)
+        cost = estimate(study, missing, device, **only)
     except InputError:
         raise
     except SwabenchError as error:

@@ -1,6 +1,14 @@
 """Records: what runs leave behind, written atomically, verified, and found again."""
 
 from swabench.records.record import LandscapeRecord, Provenance, Record, agree
-from swabench.records.store import RecordStore, has_runs
+from swabench.records.store import RecordStore, has_runs, tuned_study
 
-__all__ = ["LandscapeRecord", "Provenance", "Record", "RecordStore", "agree", "has_runs"]
+__all__ = [
+    "LandscapeRecord",
+    "Provenance",
+    "Record",
+    "RecordStore",
+    "agree",
+    "has_runs",
+    "tuned_study",
+]

@@ -7,6 +7,8 @@ Only this room knows where files lie. Under a study's results folder:
     runs/files.json                                           digests of files named by a path
     landscape/<part>/seed-<seed>-<identity>.json              what was measured around the weights
     figures/<name>.<format>                                   pictures, drawn from the above
+    tuning/runs/…                                             trials of a tuning, as another study's
+    choices.yaml                                              what tuning chose among them
 
 An identity is a digest of everything that a run depends on (`study/identity.py`), so the records
 of a changed study are not found and not touched. A record that lies in a folder of another
@@ -27,11 +29,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from swabench.data.inputs import named_files
+from swabench.records.choices import choices_text, read_choices
 from swabench.records.record import ARRAYS, LandscapeRecord, Provenance, Record
 from swabench.records.sealing import read_sealed, sealed
 from swabench.study.identity import Identities, NamedFiles
 from swabench.study.landscape import Part
+from swabench.study.search_space import search_space_digest, tuned
 from swabench.study.study import Study
+from swabench.study.tuning import Choices
 from swabench.system.errors import InputError
 from swabench.system.files import new_folder, remove_leftovers, sha256, write_file
 from swabench.training.measurement import Measurement
@@ -43,6 +48,7 @@ if TYPE_CHECKING:  # tables are made from records in moments, and torch takes se
 _RECORD = "record.json"
 _RUNS, _LANDSCAPE, _FIGURES = "runs", "landscape", "figures"
 _FILES = f"{_RUNS}/files.json"
+_CHOICES = "choices.yaml"
 
 
 class RecordStore:
@@ -142,6 +148,24 @@ class RecordStore:
             (folder / _RECORD).write_bytes(sealed(content))
         if self._files != NamedFiles():
             self._write_file(self.folder / _FILES, sealed(dataclasses.asdict(self._files)))
+
+    def search_space(self) -> str:
+        """A digest of all that the study's tuning depends on."""
+        return search_space_digest(self._study, self._files)
+
+    def choices(self) -> Choices | None:
+        """What tuning chose; None where there is nothing, or of another search space.
+
+        Raises:
+            InputError: The file cannot be read.
+        """
+        path = self.folder / _CHOICES
+        found = read_choices(path) if path.is_file() else None
+        return found if found and found.search_space == self.search_space() else None
+
+    def write_choices(self, choices: Choices) -> str:
+        """Write what tuning chose; returns the file's name."""
+        return self.write_text(_CHOICES, choices_text(choices))
 
     def find_landscape(self, part: Part, seed: int) -> LandscapeRecord | None:
         """What was measured around the weights of a seed's runs; None where nothing was.
@@ -249,6 +273,26 @@ class RecordStore:
 
     def _run_folder(self, method: str, seed: int) -> Path:
         return self.folder / _RUNS / method / f"seed-{seed}-{self.identity(method, seed)}"
+
+
+def tuned_study(results: Path, study: Study) -> Study | None:
+    """The study that runs: its settings as tuning chose them, where it is to be tuned.
+
+    Returns:
+        None where nothing was chosen yet in the study's present search space.
+
+    Raises:
+        InputError: What was chosen cannot be read, or does not fit.
+    """
+    if study.tuning is None:
+        return study
+    store = RecordStore.to_read(results, study)
+    choices = store.choices()
+    try:
+        return tuned(study, choices) if choices else None
+    except InputError as error:
+        path = store.folder / _CHOICES
+        raise InputError(f"{path}: {error}; delete it and run `swabench tune` again") from None
 
 
 def has_runs(folder: Path) -> bool:

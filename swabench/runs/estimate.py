@@ -13,11 +13,17 @@ from swabench.runs.probes import Counts, LearnerCosts, Probes
 from swabench.study.averaging import NEEDS_SELECTION, GreedySoup
 from swabench.study.methods import Method
 from swabench.study.published import Sizes
-from swabench.study.study import Boundary, DataSettings, Stage, Study
+from swabench.study.study import Boundary, DataSettings, SplitName, Stage, Study
 from swabench.study.trajectories import trajectories
 from swabench.system.device import memory_for
 from swabench.system.errors import InputError
-from swabench.training.loop import RunPlan, keeps_ensemble, run_plans, scored_epochs
+from swabench.training.loop import (
+    MEASURED,
+    RunPlan,
+    keeps_ensemble,
+    run_plans,
+    scored_epochs,
+)
 
 Methods = tuple[Method, ...]
 
@@ -30,8 +36,19 @@ class Estimate:
     training_seconds: float
 
 
-def estimate(study: Study, missing: Sequence[tuple[str, int]], device: torch.device) -> Estimate:
+def estimate(
+    study: Study,
+    missing: Sequence[tuple[str, int]],
+    device: torch.device,
+    measured: Sequence[SplitName] = MEASURED,
+) -> Estimate:
     """Estimate the missing runs of a study on a device; takes seconds, whatever the study.
+
+    Args:
+        study: The study.
+        missing: Its runs to do, as (name, seed).
+        device: Where they would run.
+        measured: On which images they are measured.
 
     Raises:
         InputError: The study asks for more images than its data set has, or a folder of the
@@ -39,7 +56,7 @@ def estimate(study: Study, missing: Sequence[tuple[str, int]], device: torch.dev
         SwabenchError: The device has not enough memory, so that the study would fail too.
     """
     sizes = dataset_sizes(study.data.dataset, study.data.folder)
-    counts = count_images(study.data, sizes)
+    counts = count_images(study.data, sizes, measured)
     probes = Probes(study, sizes, counts, device)
     learners = Counter(_learners(study, missing))
     extracted = counts.training + counts.scored
@@ -62,8 +79,10 @@ def estimate(study: Study, missing: Sequence[tuple[str, int]], device: torch.dev
         )
 
 
-def count_images(data: DataSettings, sizes: Sizes) -> Counts:
-    """How many images a study uses of a data set.
+def count_images(
+    data: DataSettings, sizes: Sizes, measured: Sequence[SplitName] = MEASURED
+) -> Counts:
+    """How many images a study uses of a data set, to train and to measure on.
 
     Raises:
         InputError: More than there are.
@@ -77,7 +96,8 @@ def count_images(data: DataSettings, sizes: Sizes) -> Counts:
     for key, count, most in asked:
         if count > most:
             raise InputError(f"data.{key}: {count:,} images, where there are {most:,}; lower it")
-    scored = data.validation_images + (data.test_images or sizes.test_images)
+    tested = (data.test_images or sizes.test_images) if "test" in measured else 0
+    scored = data.validation_images + tested
     return Counts(data.training_images or left, scored, data.selection_images)
 
 

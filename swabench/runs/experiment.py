@@ -20,7 +20,7 @@ from swabench.runs.export import plain_state
 from swabench.runs.groups import Group, groups_of
 from swabench.runs.learners import Start, complete, in_lockstep, make_learner
 from swabench.runs.materials import Materials
-from swabench.study.study import Stage, Study
+from swabench.study.study import SplitName, Stage, Study
 from swabench.study.trajectories import trajectories
 from swabench.system.device import memory_for
 from swabench.system.environment import environment
@@ -29,7 +29,7 @@ from swabench.system.progress import Advance, Progress
 from swabench.training.backbone import FEATURES, Normalization
 from swabench.training.heads import initial_head
 from swabench.training.learner import Learner
-from swabench.training.loop import DataOrder, Outcome, run_plans, train
+from swabench.training.loop import MEASURED, DataOrder, Outcome, run_plans, train
 from swabench.training.replay import ReplayedHead, at_the_ends_of_epochs
 
 # Stages draw their data orders from different streams of the same seed.
@@ -45,10 +45,17 @@ class Experiment:
         device: Where to run it.
         cache: The user's cache folder, for data and features.
         progress: Takes notes and counts of what is done.
+        measured: On which images runs are measured; those of other splits are not looked at.
     """
 
     def __init__(
-        self, study: Study, results: Path, device: torch.device, cache: Path, progress: Progress
+        self,
+        study: Study,
+        results: Path,
+        device: torch.device,
+        cache: Path,
+        progress: Progress,
+        measured: Sequence[SplitName] = MEASURED,
     ) -> None:
         self.study = study
         self.store = RecordStore(results, study)
@@ -56,6 +63,7 @@ class Experiment:
         self._cache = cache
         self._progress = progress
         self._held: dict[tuple[int, int], Materials] = {}  # by split and backbone; one at most
+        self._measured = measured
 
     def pretrain(self, seeds: list[int]) -> int:
         """Pretrain every seed that has no record yet; returns how many runs were recorded.
@@ -270,6 +278,7 @@ class Experiment:
             order,
             stage.epochs,
             score_every=stage.score_every_epochs,
+            measured=self._measured,
             # A whole network's weights of every epoch would fill a disk.
             keep_trajectory=in_lockstep(self.study, stage.trainable),
             after_epoch=lambda: advance(len(methods)),
@@ -323,6 +332,7 @@ class Experiment:
                 self._device,
                 self._cache,
                 self._progress,
+                self._measured,
                 # Others than the study's own serve one seed, and take half a gigabyte each.
                 keep_features=draws.backbone == self.study.backbone.seed,
             )

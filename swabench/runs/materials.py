@@ -1,7 +1,7 @@
 """What every run of a study shares: images split, frozen features, standardised, on the device."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from swabench.training.backbone import (
     weights_digest,
 )
 from swabench.training.learner import Split, Splits
+from swabench.training.loop import MEASURED
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Materials:
         device: Where splits lie.
         cache: The user's cache folder.
         progress: Takes notes and counts of what is done.
+        measured: Splits that are there to be measured on; other images of the kind (the test
+            images of a tuning) are left alone.
         keep_features: Whether features that are computed here stay in the cache for later runs.
 
     Attributes:
@@ -75,6 +78,7 @@ class Materials:
         device: torch.device,
         cache: Path,
         progress: Progress,
+        measured: Sequence[SplitName] = MEASURED,
         *,
         keep_features: bool = True,
     ) -> None:
@@ -84,7 +88,9 @@ class Materials:
         self._progress = progress
         self._keep_features = keep_features
         self._dataset = load_dataset(study.data.dataset, study.data.folder, cache, progress.say)
-        self._rows = choose_rows(study.data, self._dataset)
+        rows = choose_rows(study.data, self._dataset)
+        wanted = {"train", "selection", *measured}
+        self._rows = {split: own for split, own in rows.items() if split in wanted}
         self._backbone = load_backbone(study.backbone)
         self._splits: dict[Boundary, Splits] = {}
         self._standardization: Standardization | None = None
@@ -205,15 +211,17 @@ class Materials:
     def _features(self, boundary: Boundary) -> dict[SplitName, Tensor]:
         """The frozen layers' outputs, float32, first dimension N each."""
         rows, dataset = dict(self._rows), self._dataset
-        test_rows = rows.pop("test")
+        test_rows = rows.pop("test", None)
         # Features of whole arrays are shared by studies that split them differently; a study on
         # a few images computes those alone.
         used = np.arange(len(dataset.train_labels))
         if self._study.data.training_images is not None:
             used = np.sort(np.concatenate(list(rows.values())))
         train = self._frozen_features(dataset.train_images[used], boundary, "training")
-        test = self._frozen_features(dataset.test_images[test_rows], boundary, "test")
         chosen = {split: train[np.searchsorted(used, own)] for split, own in rows.items()}
+        if test_rows is None:
+            return chosen
+        test = self._frozen_features(dataset.test_images[test_rows], boundary, "test")
         return {**chosen, "test": test}
 
     def _frozen_features(self, images: NDArray[np.uint8], boundary: Boundary, name: str) -> Tensor:

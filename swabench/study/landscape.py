@@ -4,6 +4,7 @@ The mathematics is `landscape/geometry.py`; these settings stand apart from it b
 read in moments, and torch is not.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -129,3 +130,38 @@ class LandscapeSettings(Settings):
         """The settings of one part."""
         found: PartSettings = getattr(self, name)
         return found
+
+
+def rows_of_part(
+    part: Part,
+    rows: Sequence[str],
+    *,
+    reference: str,
+    averages: Sequence[str],
+    shown: str | None,
+) -> tuple[str, ...]:
+    """The rows of a table that a part of the landscape looks at.
+
+    Args:
+        part: Which part.
+        rows: All rows, pretraining first.
+        reference: What the others are compared with.
+        averages: The rows that are averages.
+        shown: The average that the plane goes through; None for the first.
+
+    Returns:
+        Names in order, the plane's as the pretrained, the reference and one average; none where
+        there are too few rows for that part.
+    """
+    start, others = rows[0], [name for name in averages if name != reference]
+    found: Mapping[Part, tuple[Sequence[str], int]] = {  # and how many it takes at least
+        "lines": ([start, reference, *others], 2),
+        "segments": ([reference, *others], 2),
+        "plane": ([start, reference, *([shown] if shown else others[:1])], 3),
+        "rays": (rows, 1),
+        "sharpness": (rows, 1),
+        "hessian": (rows, 1),
+    }
+    names, least = found[part]
+    distinct = tuple(dict.fromkeys(names))
+    return distinct if len(distinct) >= least else ()

@@ -69,9 +69,15 @@ def load_study(config: str) -> Study:
     merged = _merged(path, ())
     merged.setdefault("name", path.stem)
     try:
-        return Study.model_validate(merged)
+        study = Study.model_validate(merged)
     except ValidationError as error:
         raise InputError(_in_words(path, error)) from None
+    if study.tuning and study.tuning.chosen:
+        raise InputError(
+            f"{path}: tuning.chosen: is for `swabench tune`, which writes choices.yaml in the "
+            "study's results; take it out"
+        )
+    return study
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -55,7 +55,8 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 SeedNumber = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 
 
-def _no_flag(value: object) -> object:
+def no_flag(value: object) -> object:
+    """Refuse a truth value where a number is meant: Python takes one for the other."""
     if isinstance(value, bool):
         raise ValueError("give a number, not true or false")
     return value
@@ -67,7 +68,7 @@ def _name(value: str) -> str:
     return value
 
 
-Rate = Annotated[float, BeforeValidator(_no_flag), Field(gt=0)]
+Rate = Annotated[float, BeforeValidator(no_flag), Field(gt=0)]
 # Names become folders and options.
 Name = Annotated[str, AfterValidator(_name)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from swabench.study.averaging import NEEDS_SELECTION
-from swabench.study.landscape import LandscapeSettings, Part
+from swabench.study.landscape import LandscapeSettings, Part, rows_of_part
 from swabench.study.methods import Method
 from swabench.study.optimizers import Optimizer, ScheduleFreeSGD
 from swabench.study.published import DatasetName
@@ -27,6 +27,7 @@ from swabench.study.settings import (
     Settings,
 )
 from swabench.study.sweep import RateSweep
+from swabench.study.tuning import Tuning
 from swabench.system.errors import InputError
 
 SplitName = Literal["train", "selection", "validation", "test"]
@@ -186,6 +187,7 @@ class Study(Settings):
         rate_sweep: The same methods at other rates: runs beside the table's rows, for claim C7.
         claims: The rules that decide the paper's claims.
         landscape: What is measured around the final weights.
+        tuning: Search spaces of the methods, whose settings are then chosen before it runs.
     """
 
     name: Name
@@ -206,6 +208,7 @@ class Study(Settings):
     rate_sweep: RateSweep | None = None
     claims: ClaimRules = ClaimRules()
     landscape: LandscapeSettings = LandscapeSettings()
+    tuning: Tuning | None = None
 
     @field_validator("methods", "controls")
     @classmethod
@@ -258,6 +261,8 @@ class Study(Settings):
                 f"landscape.plane.method: unknown averaging method {shown!r}; "
                 f"choose from {', '.join(self.averaging_methods) or 'none'}"
             )
+        if self.tuning:
+            self.tuning.check(self.methods, self.seeds, self.finetune.epochs, self.pretrain.name)
         return self
 
     @model_validator(mode="after")
@@ -360,25 +365,14 @@ class Study(Settings):
         return self.pretrain if name == self.pretrain.name else self.finetune
 
     def landscape_rows(self, part: Part) -> tuple[str, ...]:
-        """The rows of the table that a part of the landscape looks at.
-
-        The plane's are the pretrained, the reference and one average, in this order. Empty where
-        the study has too few rows for that part.
-        """
-        start, reference = self.pretrain.name, self.reference
-        averages = [name for name in self.averaging_methods if name != reference]
-        shown = self.landscape.plane.method
-        rows: Mapping[Part, tuple[Sequence[str], int]] = {  # and how many it takes at least
-            "lines": ([start, reference, *averages], 2),
-            "segments": ([reference, *averages], 2),
-            "plane": ([start, reference, *([shown] if shown else averages[:1])], 3),
-            "rays": (self.row_names, 1),
-            "sharpness": (self.row_names, 1),
-            "hessian": (self.row_names, 1),
-        }
-        found, least = rows[part]
-        distinct = tuple(dict.fromkeys(found))
-        return distinct if len(distinct) >= least else ()
+        """The rows of the table that a part of the landscape looks at, see `rows_of_part`."""
+        return rows_of_part(
+            part,
+            self.row_names,
+            reference=self.reference,
+            averages=self.averaging_methods,
+            shown=self.landscape.plane.method,
+        )
 
     def landscape_seeds(self, part: Part, seeds: Sequence[int]) -> list[int]:
         """Which of `seeds` a part of the landscape looks at: the first few, or all."""

@@ -21,7 +21,8 @@ from swabench.training.averages import Average, Member, average_of
 from swabench.training.learner import Learner, Splits, accuracy_and_loss, log_probabilities
 from swabench.training.measurement import Measurement, Predictor, Statistics
 
-SCORED: list[SplitName] = ["validation", "test"]
+MEASURED: tuple[SplitName, ...] = ("validation", "test")
+"""The images on which predictors are measured, unless fewer are asked for."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def train(
     epochs: int,
     *,
     score_every: int = 1,
+    measured: Sequence[SplitName] = MEASURED,
     keep_trajectory: bool = False,
     after_epoch: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
@@ -119,10 +121,11 @@ def train(
         learner: Holds the trajectories at their starting weights.
         plans: One for each run; those on one trajectory have the same rates, and one whose
             timeline restarts has a trajectory to itself.
-        splits: The images measured after scored epochs, and those that plans select by.
+        splits: The images to measure on, and those that plans select by.
         order: Minibatches; the same for all trajectories.
         epochs: Passes over the training images.
         score_every: Epochs between measurements; the last epoch is measured always.
+        measured: On which splits; no other is predicted, but for the selection images.
         keep_trajectory: Whether to keep the iterate's weights of every epoch.
         after_epoch: Called when an epoch is done and measured.
 
@@ -132,9 +135,8 @@ def train(
     device = splits["train"].labels.device
     rates = torch.tensor(_rates(plans, learner.runs)).to(device, learner.weights().dtype)
     scored = scored_epochs(epochs, score_every)
-    observers = _Observers(
-        learner, plans, splits, {epoch * order.steps_per_epoch - 1 for epoch in scored}
-    )
+    ends = {epoch * order.steps_per_epoch - 1 for epoch in scored}
+    observers = _Observers(learner, plans, splits, measured, ends)
     trajectory = [learner.weights().cpu()] if keep_trajectory else []
     step = 0
     for epoch in range(epochs):
@@ -187,10 +189,6 @@ class _Predicted:
     statistics: Tensor
     log_probabilities: Mapping[SplitName, Tensor]
 
-    def probabilities(self, row: int) -> list[Tensor]:
-        """Class probabilities of one of the weights, by scored split, shape (N, C) each."""
-        return [self.log_probabilities[split][row].exp() for split in SCORED]
-
 
 class _Observers:
     """The averages, ensembles and measurements of the runs of one learner.
@@ -200,16 +198,22 @@ class _Observers:
     """
 
     def __init__(
-        self, learner: Learner, plans: Sequence[RunPlan], splits: Splits, scored_steps: set[int]
+        self,
+        learner: Learner,
+        plans: Sequence[RunPlan],
+        splits: Splits,
+        measured: Sequence[SplitName],
+        scored_steps: set[int],
     ) -> None:
         self._learner = learner
         self._plans = plans
         self._splits = splits
+        self._measured = measured
         self._outcomes = [Outcome() for _ in plans]
         self._selecting = {
             run for run, plan in enumerate(plans) if isinstance(plan.averaging, NEEDS_SELECTION)
         }
-        self._wanted: list[SplitName] = list(SCORED)
+        self._wanted: list[SplitName] = list(measured)
         if self._selecting:
             self._wanted.append("selection")
         self._ensembles = {
@@ -233,7 +237,9 @@ class _Observers:
                 continue
             weights = average.weights(self._selection_loss)
             keeps = run in self._ensembles
-            predictions = self._predict(weights.unsqueeze(0)).probabilities(0) if keeps else []
+            predictions = (
+                self._probabilities(self._predict(weights.unsqueeze(0)), 0) if keeps else []
+            )
             self._learner.restart(self._plans[run].trajectory, weights)
             average.restart(Member(weights, predictions))
 
@@ -272,7 +278,7 @@ class _Observers:
             self._keep_predictions(predictor, last.log_probabilities)
         for run in self._ensembles:
             self._keep_predictions("ensemble", self._ensemble(run), {run: 0})
-        labels = {split: self._splits[split].labels.cpu() for split in SCORED}
+        labels = {split: self._splits[split].labels.cpu() for split in self._measured}
         for outcome in self._outcomes:
             outcome.labels = labels
         return self._outcomes
@@ -294,12 +300,16 @@ class _Observers:
             self._iterates = self._predict(None)
         return self._iterates
 
+    def _probabilities(self, predicted: _Predicted, row: int) -> list[Tensor]:
+        """Class probabilities of one of the weights, by measured split, shape (N, C) each."""
+        return [predicted.log_probabilities[split][row].exp() for split in self._measured]
+
     def _averaged_weights(self) -> Tensor:
         return torch.stack([a.weights(self._selection_loss) for a in self._averages.values()])
 
     def _ensemble(self, run: int) -> dict[SplitName, Tensor]:
         """Log probabilities of one run's ensemble, by split, shape (1, N, C) each."""
-        means = zip(SCORED, self._averages[run].predictions(), strict=True)
+        means = zip(self._measured, self._averages[run].predictions(), strict=True)
         return {split: _safe_log(mean).unsqueeze(0) for split, mean in means}
 
     def _member(self, run: int, weights: Tensor) -> Member:
@@ -307,7 +317,7 @@ class _Observers:
         trajectory = self._plans[run].trajectory
         member = Member(weights[trajectory])
         if run in self._ensembles:
-            predictions = self._predicted_iterates().probabilities(trajectory)
+            predictions = self._probabilities(self._predicted_iterates(), trajectory)
             member = replace(member, predictions=predictions)
         if run in self._selecting:
             predicted = self._predicted_iterates().log_probabilities["selection"][[trajectory]]
@@ -337,7 +347,7 @@ class _Observers:
         rows: Mapping[int, int] | None = None,
     ) -> None:
         """Measure predictions (K, N, C) and note them with the runs whose they are."""
-        for split in SCORED:
+        for split in self._measured:
             scores = accuracy_and_loss(predicted[split], self._splits[split].labels)
             accuracies, losses = (values.tolist() for values in scores)
             for run, row in (rows or self._rows(predictor)).items():
@@ -354,7 +364,7 @@ class _Observers:
         predicted: Mapping[SplitName, Tensor],
         rows: Mapping[int, int] | None = None,
     ) -> None:
-        for split in SCORED:
+        for split in self._measured:
             for run, row in (rows or self._rows(predictor)).items():
                 kept = predicted[split][row].cpu().contiguous().clone()
                 self._outcomes[run].log_probabilities[predictor, split] = kept

@@ -1,0 +1,87 @@
+"""The figure of a tuning: the validation loss over the learning rate, a curve a family."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+
+from swabench.analysis.figures.picture import FORMATS, CannotDrawError, Drawn, Picture
+from swabench.analysis.figures.pieces import new_figure
+from swabench.analysis.figures.style import COLORS, HEIGHT, LINES, MARKERS, plain_style, render
+from swabench.study.search_space import tuning_of
+from swabench.study.study import Study
+
+NAME = "tuning"
+ROOM_ABOVE = 1.5
+"""How far the axis reaches above the best losses, in units of their range."""
+
+
+def draw_tuning(study: Study, frame: pd.DataFrame) -> Picture:
+    """Draw a tuning from its trials (`analysis.tuning.trial_frame`)."""
+    try:
+        with plain_style():
+            figure, caption, note = _losses(study, frame)
+    except CannotDrawError as reason:
+        return Picture(NAME, "", {}, skipped=str(reason))
+    return Picture(NAME, caption, {kind: render(figure, kind, caption, note) for kind in FORMATS})
+
+
+def _losses(study: Study, frame: pd.DataFrame) -> Drawn:
+    """Two panels: families that hand over the iterate, and those that hand over an average."""
+    rates = {family: rate for family in tuning_of(study).families if (rate := _rate(study, family))}
+    panels = {
+        "Hand over the iterate": [f for f in rates if not study.methods[f].averaging],
+        "Hand over an average": [f for f in rates if study.methods[f].averaging],
+    }
+    shown = {title: families for title, families in panels.items() if families}
+    if not shown:
+        raise CannotDrawError("no family's rate is tuned")
+    figure, axes = new_figure(1, len(shown), sharey=True)
+    figure.set_figheight(1.4 * HEIGHT)  # the legends need room
+    for ax, (title, families) in zip(axes, shown.items(), strict=True):
+        for number, family in enumerate(families):
+            _curve(ax, frame[frame["family"] == family], rates[family], family, number)
+        _dress(ax, title, sorted(frame.loc[frame["chosen"], "loss"]))
+    axes[0].set_ylabel("Validation loss (nats)")
+    caption = (
+        "Mean validation loss over the tuning seeds of what each family hands over, against its "
+        "learning rate (of a cyclical rate, the highest), at the best of its other settings. "
+        "Ringed: the trial that was chosen. Curves that leave the picture go on above it."
+    )
+    return figure, caption, ""
+
+
+def _rate(study: Study, family: str) -> str | None:
+    """The setting that is a family's learning rate, where it is tuned."""
+    grid = tuning_of(study).families[family]
+    return next((k for k in ("rate.learning_rate", "rate.high") if k in grid), None)
+
+
+def _curve(ax: Axes, trials: pd.DataFrame, rate: str, family: str, number: int) -> None:
+    """A family's lowest loss at each rate, with the chosen one ringed."""
+    lowest = trials.groupby(rate)["loss"].min().dropna()
+    style: dict[str, Any] = {
+        "color": COLORS[number % len(COLORS)],
+        "linestyle": LINES[number % len(LINES)],
+        "marker": MARKERS[number % len(MARKERS)],
+    }
+    if number >= len(COLORS):  # colours come round again: hollow marks tell the second round
+        style["mfc"] = "white"
+    ax.plot(lowest.index, lowest, label=family, **style)
+    chosen = trials[trials["chosen"]]
+    ax.plot(
+        chosen[rate], chosen["loss"], "o", ms=10, mfc="none", mec=style["color"], linestyle="none"
+    )
+
+
+def _dress(ax: Axes, title: str, best: Sequence[float]) -> None:
+    """Axes for losses near the best ones, over rates on a logarithmic scale."""
+    reach = best[-1] - best[0] or 0.01 * abs(best[0])
+    ax.set_ylim(best[0] - 0.3 * reach, best[-1] + ROOM_ABOVE * reach)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set(title=title, xlabel="Learning rate")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)

@@ -1,0 +1,115 @@
+"""What a tuning leaves for people: all trials, the choices, and a picture."""
+
+import pandas as pd
+
+from swabench.analysis.figures import FORMATS
+from swabench.analysis.figures.tuning import draw_tuning
+from swabench.analysis.frame import Records, collect, incompleteness, missing_runs
+from swabench.analysis.publish import Published
+from swabench.analysis.tuning import choose, trial_frame
+from swabench.records import RecordStore
+from swabench.study.search_space import trial_study, tuning_of
+from swabench.study.study import Study
+from swabench.study.tuning import Choices, in_words, own_name
+
+
+def publish_tuning(study: Study, store: RecordStore) -> Published:
+    """Choose by the records of a study's trials, and write what was chosen and all that was tried.
+
+    Args:
+        study: The study that is tuned.
+        store: Its records, among which those of its trials lie.
+
+    Raises:
+        InputError: There are no records, or a family has no trial with all seeds.
+    """
+    trials = trial_study(study)
+    records = collect(
+        trials, RecordStore(store.folder, trials), list(trials.seeds), list(trials.methods)
+    )
+    frame = trial_frame(study, records)
+    choices = choose(study, frame, store.search_space())
+    shown, notes = presentable(study, choices, frame), in_sentences(study, choices, records)
+    text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    files = [
+        store.write_text("tuning.csv", text),
+        store.write_text("tuning.md", as_markdown(study, shown, notes)),
+    ]
+    picture = draw_tuning(study, frame)
+    for kind in FORMATS:
+        name = f"{picture.name}.{kind}"
+        if kind in picture.content:
+            files.append(store.write_figure(name, picture.content[kind]))
+        else:
+            store.remove_figure(name)
+    files.append(store.write_choices(choices))
+    content = {
+        "study": study.name,
+        "title": study.title,
+        **choices.model_dump(mode="json"),
+        "all_trials": frame.to_dict(orient="records"),
+    }
+    return Published(files, f"Chosen settings: {study.title}", shown, notes, content=content)
+
+
+def presentable(study: Study, choices: Choices, frame: pd.DataFrame) -> pd.DataFrame:
+    """What was chosen, as a person reads it: a row a family."""
+    accuracies = frame[frame["chosen"]].set_index("family")["accuracy"]
+    return pd.DataFrame(
+        [
+            {
+                "Family": family,
+                "Chosen": in_words(choice.settings),
+                "At the edge": ", ".join(map(own_name, choice.at_edge)) or "—",
+                "Validation loss": _with_error(choice.loss, choice.standard_error),
+                "Validation accuracy, %": f"{accuracies[family]:.2f}",
+                "Trials": choice.trials,
+            }
+            for family, choice in choices.families.items()
+        ]
+    )
+
+
+def in_sentences(study: Study, choices: Choices, records: Records) -> list[str]:
+    """What to know of a tuning beside its table."""
+    tuning = tuning_of(study)
+    lines = []
+    for side, family in choices.sides.items():
+        of_side, loss = tuning.sides[side], choices.families[family].loss
+        lines.append(
+            f"Side {side}: {family} ({loss:.4f} nats), the best of {', '.join(of_side)} "
+            f"({len(of_side) * tuning.trials_per_family} trials)."
+        )
+    edges = [
+        f"{family} ({', '.join(map(own_name, choice.at_edge))})"
+        for family, choice in choices.families.items()
+        if choice.at_edge
+    ]
+    if edges:
+        lines.append(
+            f"At the edge of their grids: {', '.join(edges)}. A better value may lie beyond; who "
+            "extends one grid must extend all, so that trials stay equal."
+        )
+    if lacking := missing_runs(records, tuning.seeds):
+        lines.append(f"{incompleteness(lacking)} Such trials are not chosen.")
+    return lines
+
+
+def as_markdown(study: Study, shown: pd.DataFrame, notes: list[str]) -> str:
+    """The whole of `tuning.md`."""
+    tuning = tuning_of(study)
+    seeds = ", ".join(map(str, tuning.seeds))
+    parts = [
+        f"# Chosen settings: {study.title}",
+        f"Each of the {len(tuning.families)} families has {tuning.trials_per_family} trials at "
+        f"seeds {seeds}, none of which the study itself uses. Chosen is the trial with the lowest "
+        "mean validation loss of what it hands over; ± is that mean's standard error over seeds. "
+        "The test images were not looked at. All trials: `tuning.csv`.",
+        str(shown.to_markdown(index=False, disable_numparse=True)),
+        "\n".join(f"- {note}" for note in notes),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"

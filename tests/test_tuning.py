@@ -1,0 +1,522 @@
+"""Tuning: search spaces, their checks and digests, and the choice on made-up records."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from swabench.analysis.frame import collect
+from swabench.analysis.publish_tuning import publish_tuning
+from swabench.analysis.tuning import choose, trial_frame
+from swabench.records import RecordStore, tuned_study
+from swabench.study.identity import NamedFiles
+from swabench.study.loading import load_study
+from swabench.study.search_space import search_space_digest, trial_study, tuned, tuning_of
+from swabench.study.study import SplitName, Study
+from swabench.study.trajectories import trajectories
+from swabench.study.tuning import Choice, Choices
+from swabench.system.errors import InputError
+from swabench.training.loop import Outcome
+from swabench.training.measurement import Measurement, Predictor
+from tests import made_up
+
+COMMITTED = sorted(Path(__file__).parents[1].glob("results/*/choices.yaml"))
+RATES = [0.001, 0.002, 0.004, 0.008]
+TUNING: dict[str, Any] = {
+    "seeds": [7, 9],
+    "trials_per_family": 4,
+    "families": {
+        "sgd": {"rate.learning_rate": RATES},
+        "swa": {"rate.learning_rate": [0.002, 0.004], "averaging.start_at_epoch": [0, 1]},
+        "sgd-multiplicative": {"rate.learning_rate": [0.01, 0.02], "rate.every_epochs": [1, 2]},
+    },
+    "sides": {"averaging": ["swa"], "annealed": ["sgd-multiplicative"]},
+}
+
+
+def study(tuning: Mapping[str, Any] | None = None, **changes: Any) -> Study:
+    """The smoke study with search spaces, and with keys of them replaced."""
+    whole = load_study("smoke").model_dump()
+    whole["data"]["selection_images"] = 100
+    return Study.model_validate({**whole, "tuning": {**TUNING, **(tuning or {})}, **changes})
+
+
+# --- trials ----------------------------------------------------------------------------------
+
+
+def test_trials_are_all_combinations_of_a_familys_values() -> None:
+    trials = tuning_of(study()).trials(study().methods)
+    assert list(trials) == [
+        *(f"sgd-{rate}" for rate in RATES),
+        "swa-0.002-0", "swa-0.002-1", "swa-0.004-0", "swa-0.004-1",
+        "sgd-multiplicative-0.01-1", "sgd-multiplicative-0.01-2",
+        "sgd-multiplicative-0.02-1", "sgd-multiplicative-0.02-2",
+    ]  # fmt: skip
+    own, trial = study().methods["swa"], trials["swa-0.004-1"]
+    assert trial.family == "swa"
+    assert trial.settings == {"rate.learning_rate": 0.004, "averaging.start_at_epoch": 1}
+    assert own.averaging is not None
+    assert trial.method == own.model_copy(
+        update={
+            "title": "SWA, constant rate (learning_rate 0.004, start_at_epoch 1)",
+            "rate": own.rate.model_copy(update={"learning_rate": 0.004}),
+            "averaging": own.averaging.model_copy(update={"start_at_epoch": 1.0}),
+            "paper_accuracy": None,
+        }
+    )
+
+
+def test_trials_are_a_study_that_shares_all_but_seeds_and_methods() -> None:
+    whole = study()
+    trials = trial_study(whole)
+    assert list(trials.all_methods) == list(tuning_of(whole).trials(whole.methods))
+    assert trials.seeds == (7, 9)
+    assert trials.pretrain == whole.pretrain
+    assert trials.backbone == whole.backbone
+    assert trials.finetune == whole.finetune.model_copy(update={"keep_weights": "none"})
+    assert trials.data == whole.data.model_copy(update={"test_images": None})
+    assert trials.tuning is None
+    assert trials.rate_sweep is None
+    # sgd and swa at 0.002 and 0.004 are one trajectory each.
+    assert len(trajectories(trials.all_methods)) == 4 + 4
+
+
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "unequal trials": (
+        {"trials_per_family": 3}, {},
+        r"families.sgd: its grid has 4 = 4 trials where every family has 3",
+    ),
+    "a product that is too small": (
+        {"families": {**TUNING["families"], "swa": {"rate.learning_rate": [0.1, 0.2]}}}, {},
+        r"families.swa: its grid has 2 = 2 trials where every family has 4",
+    ),
+    "a seed of the study": ({"seeds": [7, 1]}, {}, r"tuning.seeds: 1 among the study's own seeds"),
+    "a seed twice": ({"seeds": [7, 7]}, {}, r"names a seed twice"),
+    "no seed": ({"seeds": []}, {}, r"at least 1 item"),
+    "an unknown family": (
+        {"families": {"sdg": {"rate.learning_rate": RATES}}, "sides": {}}, {},
+        r"tuning.families: unknown method 'sdg'; choose from sgd, ",
+    ),
+    "an unknown setting": (
+        {"families": {"sgd": {"rate.learning_rates": RATES}}, "sides": {}}, {},
+        r"families.sgd: learning_rates 0.001: rate.learning_rates: unknown key",
+    ),
+    "a part that the method has not": (
+        {"families": {"sgd": {"averaging.captures": [1, 2, 3, 4]}}, "sides": {}}, {},
+        r"families.sgd.averaging.captures: the method has no 'averaging' of its own",
+    ),
+    "a value that the setting refuses": (
+        {"families": {"sgd": {"rate.learning_rate": [0.1, 0.2, 0.3, -1]}}, "sides": {}}, {},
+        r"families.sgd: learning_rate -1: rate.learning_rate: Input should be greater than 0",
+    ),
+    "a value that does not fit the epochs": (
+        {"families": {"swa": {"averaging.start_at_epoch": [0, 1, 2, 3]}}, "sides": {}}, {},
+        r"families.swa: start_at_epoch 3: averaging.start_at_epoch: 3 leaves no capture in 3",
+    ),
+    "a flag": (
+        {"families": {"sgd": {"rate.learning_rate": [0.1, 0.2, 0.3, True]}}, "sides": {}}, {},
+        r"give a number, not true or false",
+    ),
+    "a value twice": (
+        {"families": {"sgd": {"rate.learning_rate": [0.1, 0.2, 0.3, 0.1]}}, "sides": {}}, {},
+        r"families.sgd: 'sgd-0.1' is there twice",
+    ),
+    "a setting that changes nothing": (
+        {"families": {"sgd": {"paper_accuracy": [1, 2, 3, 4]}}, "sides": {}}, {},
+        r"families.sgd: 'sgd-2' is there twice",
+    ),
+    "one side": ({"sides": {"averaging": ["swa"]}}, {}, r"sides: found 1; name two"),
+    "an unknown family on a side": (
+        {"sides": {"averaging": ["swa"], "annealed": ["linear"]}}, {},
+        r"sides.annealed: 'linear' has no search space; choose from sgd, swa",
+    ),
+    "a family on both sides": (
+        {"sides": {"averaging": ["swa"], "annealed": ["swa"]}}, {}, r"'swa' is named twice",
+    ),
+    "unequal sides": (
+        {"sides": {"averaging": ["swa"], "annealed": ["sgd", "sgd-multiplicative"]}}, {},
+        r"sides: averaging 4, annealed 8 trials in all; give both equally many families",
+    ),
+    "a trial that is called like the start": (
+        {}, {"pretrain": {**load_study("smoke").pretrain.model_dump(), "name": "sgd-0.001"}},
+        r"the trial 'sgd-0.001' is called like pretrain.name",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_unfair_or_unfit_search_spaces_are_refused_with_their_key(name: str) -> None:
+    tuning, changes, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        study(tuning, **changes)
+
+
+def test_a_choice_is_not_written_into_the_study_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    chosen = choices().model_dump(mode="json")
+    content = {"extends": "smoke", "title": "t", "tuning": {**TUNING, "chosen": chosen}}
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=r"mine.yaml: tuning.chosen"):
+        load_study(str(path))
+
+
+def test_the_bundled_study_gives_every_family_equally_many_trials() -> None:
+    loaded = load_study("mnist-tuned")
+    tuning = tuning_of(loaded)
+    assert list(tuning.families) == list(loaded.methods)
+    trials = list(tuning.trials(loaded.methods).values())
+    for family in loaded.methods:
+        assert sum(t.family == family for t in trials) == tuning.trials_per_family
+    sides = [sum(t.family in names for t in trials) for names in tuning.sides.values()]
+    assert sides[0] == sides[1] > 0
+    assert set(tuning.seeds).isdisjoint(loaded.seeds)
+    assert len(loaded.seeds) == 20
+    assert [loaded.row_method(n).paper_accuracy for n in loaded.row_names] == [None] * 17
+    for name, method in loaded.methods.items():
+        plan = method.averaging
+        included = plan is not None and getattr(plan, "include_start", False)
+        assert included == (name == "swa-with-start"), name
+    averaging, annealed = ([loaded.methods[n] for n in names] for names in tuning.sides.values())
+    assert list(tuning.sides) == ["averaging", "annealed"]
+    assert all(m.averaging and m.rate.schedule == "constant" for m in averaging)
+    assert not any(m.averaging or m.rate.schedule == "constant" for m in annealed)
+
+
+# --- the digest ------------------------------------------------------------------------------
+
+
+def test_a_choice_holds_for_one_search_space() -> None:
+    """Whatever its trials depend on counts, and nothing else does."""
+    base = load_study("smoke").model_dump()
+    data = {**base["data"], "selection_images": 100}
+    methods = base["methods"]
+    same: list[Study] = [
+        study(title="Another title"),
+        study(seeds=[3, 4, 5]),
+        study(data={**data, "test_images": 500}),
+        study(claims={"alpha": 0.01}),
+        study(rate_sweep=None),
+        study(methods={**methods, "sgd": _at(methods["sgd"], 0.123)}),  # a trial has its own
+        study(methods={**methods, "pswa": methods["swa"]}, rate_sweep=None),
+    ]
+    others = [
+        study({"seeds": [7, 8]}),
+        study({"sides": {}}),
+        study({"sides": {"averaging": ["swa"], "annealed": ["sgd"]}}),
+        study({"families": {**TUNING["families"], "sgd": {"rate.learning_rate": [1, 2, 3, 4]}}}),
+        study(data={**data, "selection_images": 50}),
+        study(data={**data, "training_images": 500}),
+        study(pretrain={**base["pretrain"], "epochs": 2}),
+        study(finetune={**base["finetune"], "batch_size": 64}),
+        study(backbone={**base["backbone"], "seed": 1}),
+        study(
+            methods={**methods, "swa": {**methods["swa"], "averaging": {"include_start": False}}}
+        ),
+    ]
+    digest = digest_of(study())
+    assert [digest_of(other) for other in same] == [digest] * len(same)
+    found = [digest_of(other) for other in others]
+    assert len({digest, *found}) == 1 + len(others)
+    assert digest_of(study(), NamedFiles(data="0" * 64)) == digest
+    assert digest_of(study(), NamedFiles(weights="0" * 64)) != digest
+    assert digest_of(tuned(study(), choices())) == digest
+
+
+def digest_of(tuned_or_not: Study, files: NamedFiles = NamedFiles()) -> str:  # noqa: B008
+    return search_space_digest(tuned_or_not, files)
+
+
+def _at(method: dict[str, Any], rate: float) -> dict[str, Any]:
+    return {**method, "rate": {**method["rate"], "learning_rate": rate}}
+
+
+# --- the tuned study -------------------------------------------------------------------------
+
+
+def choices(**settings: dict[str, Any]) -> Choices:
+    """Something to choose, with a family's settings replaced."""
+    chosen = {
+        "sgd": {"rate.learning_rate": 0.002},
+        "swa": {"rate.learning_rate": 0.004, "averaging.start_at_epoch": 1},
+        "sgd-multiplicative": {"rate.learning_rate": 0.02, "rate.every_epochs": 2},
+    } | settings
+    return Choices(
+        search_space="0123456789abcdef",
+        seeds=(7, 9),
+        families={f: Choice(settings=s, loss=0.25, trials=4) for f, s in chosen.items()},
+        sides={"averaging": "swa", "annealed": "sgd-multiplicative"},
+    )
+
+
+def test_a_tuned_study_is_the_study_with_the_chosen_methods() -> None:
+    whole = study()
+    assert whole.all_methods["sgd"].title == "SGD, constant rate"  # and nothing of it stays behind
+    found = tuned(whole, choices())
+    trials = tuning_of(whole).trials(whole.methods)
+    assert found.methods["sgd"] == trials["sgd-0.002"].method
+    assert found.all_methods["swa"] == trials["swa-0.004-1"].method
+    assert found.methods["sgd-multiplicative"].title.endswith(
+        "(learning_rate 0.02, every_epochs 2)"
+    )
+    for name in ("swa-cyclical", "pswa"):
+        assert found.methods[name] == whole.methods[name]
+    assert list(found.methods) == list(whole.methods)
+    assert tuning_of(found).chosen == choices()
+    assert found.claims.named_methods == whole.claims.named_methods
+    for name in Study.model_fields.keys() - {"methods", "tuning"}:
+        assert getattr(found, name) == getattr(whole, name)
+    # As the manifest has it, it is the same again.
+    assert Study.model_validate(found.model_dump(mode="json")) == found
+
+
+def test_a_choice_that_is_no_trial_is_refused() -> None:
+    with pytest.raises(InputError, match=r"families.sgd: what is chosen is none of its trials"):
+        tuned(study(), choices(sgd={"rate.learning_rate": 0.003}))
+    fewer = choices()
+    del fewer.families["swa"]
+    with pytest.raises(InputError, match=r"families\.swa"):
+        tuned(study(), fewer)
+    other = choices().model_copy(update={"sides": {"averaging": "sgd", "annealed": "swa"}})
+    with pytest.raises(InputError, match=r"sides\.averaging: what is chosen is none of swa"):
+        tuned(study(), other)
+
+
+# --- the choice ------------------------------------------------------------------------------
+
+SGD_LOSSES = {0.001: 0.30, 0.002: 0.24, 0.004: 0.26, 0.008: 0.50}
+"""Validation losses of what is handed over, in the mean over the seeds; likewise below."""
+SWA_LOSSES = {(0.002, 0): 0.25, (0.002, 1): 0.27, (0.004, 0): 0.23, (0.004, 1): 0.22}
+DECAY_LOSSES = {(0.01, 1): 0.233, (0.01, 2): 0.221, (0.02, 1): 0.25, (0.02, 2): 0.24}
+
+
+def truth(name: str) -> float:
+    family, *_ = [f for f in TUNING["families"] if name.startswith(f + "-0")]
+    values = tuple(float(part) for part in name.removeprefix(family + "-").split("-"))
+    if family == "sgd":
+        return SGD_LOSSES[values[0]]
+    losses = SWA_LOSSES if family == "swa" else DECAY_LOSSES
+    return losses[values[0], int(values[1])]
+
+
+def outcome(name: str, seed: int, averages: bool) -> Outcome:
+    """Whatever else could be looked at, by mistake, has its optimum somewhere else."""
+    right, result = truth(name), "average" if averages else "iterate"
+    predictors: list[Predictor] = ["iterate", "average", "ensemble"] if averages else ["iterate"]
+    splits: list[SplitName] = ["test", "selection", "validation"]
+    found = []
+    for epoch in (1, 2, 3):
+        for split in splits:
+            for predictor in predictors:
+                decides = (epoch, split, predictor) == (3, "validation", result)
+                # Elsewhere the worst is the best.
+                loss = right + deviation(name) * (1 if seed == 7 else -1) if decides else 1 - right
+                # The higher the loss, the higher the accuracy: it is the loss that decides.
+                found.append(Measurement(epoch, predictor, split, 90 + loss, loss))
+    return Outcome(history=found)
+
+
+def deviation(name: str) -> float:
+    """Seed 7 alone, and seed 9 alone, would choose another trial than both together."""
+    family = name.removesuffix("-0").split("-0.")[0]
+    losses = {"sgd": SGD_LOSSES, "swa": SWA_LOSSES}.get(family, DECAY_LOSSES)
+    rank = sorted(losses.values()).index(truth(name))  # type: ignore[attr-defined]
+    return [0.05, 0.1, -0.1, -0.1][rank]
+
+
+def write_trials(results: Path, of: Study, without: tuple[str, int] | None = None) -> RecordStore:
+    """The records of all trials but one."""
+    trials = trial_study(of)
+    folder = RecordStore(results, of).folder
+    store = RecordStore(folder, trials)
+    for seed in trials.seeds:
+        for name, method in trials.methods.items():
+            if (name, seed) != without:
+                store.write(
+                    name, seed, outcome(name, seed, method.averaging is not None),
+                    provenance=made_up.PROVENANCE, environment=made_up.ENVIRONMENT, seconds=1,
+                )  # fmt: skip
+    return RecordStore(results, of)
+
+
+def frame_of(results: Path, of: Study) -> pd.DataFrame:
+    trials = trial_study(of)
+    store = RecordStore(RecordStore(results, of).folder, trials)
+    records = collect(trials, store, list(trials.seeds), list(trials.methods))
+    return trial_frame(of, records)
+
+
+def test_the_lowest_mean_validation_loss_of_what_is_handed_over_is_chosen(tmp_path: Path) -> None:
+    write_trials(tmp_path, study())
+    found = choose(study(), frame_of(tmp_path, study()), "0" * 16)
+    assert {family: choice.settings for family, choice in found.families.items()} == {
+        "sgd": {"rate.learning_rate": 0.002},
+        "swa": {"rate.learning_rate": 0.004, "averaging.start_at_epoch": 1},
+        "sgd-multiplicative": {"rate.learning_rate": 0.01, "rate.every_epochs": 2},
+    }
+    assert {family: choice.loss for family, choice in found.families.items()} == {
+        "sgd": 0.24, "swa": 0.22, "sgd-multiplicative": 0.221,
+    }  # fmt: skip
+    # Of the two values 0.24 ± 0.05 the deviation is 0.05 · √2.
+    assert found.families["sgd"].standard_error == pytest.approx(0.05)
+    assert found.sides == {"averaging": "swa", "annealed": "sgd-multiplicative"}
+    assert found.seeds == (7, 9)
+    assert found.search_space == "0" * 16
+    assert all(choice.trials == 4 for choice in found.families.values())
+
+
+def test_integers_stay_integers(tmp_path: Path) -> None:
+    write_trials(tmp_path, study())
+    found = choose(study(), frame_of(tmp_path, study()), "0" * 16)
+    assert isinstance(found.families["sgd-multiplicative"].settings["rate.every_epochs"], int)
+    tuned(study(), found)
+
+
+def test_an_optimum_at_the_edge_of_its_grid_is_flagged(tmp_path: Path) -> None:
+    one = {"rate.learning_rate": RATES, "averaging.start_at_epoch": [1]}  # a grid without edges
+    two = {**TUNING["families"]["sgd-multiplicative"]}
+    of = study({"families": {"sgd": {"rate.learning_rate": RATES}, "swa": one,
+                             "sgd-multiplicative": two}})  # fmt: skip
+    tuning = tuning_of(of)
+    assert tuning.at_edge("sgd", {"rate.learning_rate": 0.001}) == ("rate.learning_rate",)
+    assert tuning.at_edge("sgd", {"rate.learning_rate": 0.002}) == ()
+    assert tuning.at_edge("sgd", {"rate.learning_rate": 0.008}) == ("rate.learning_rate",)
+    inside = {"rate.learning_rate": 0.002, "averaging.start_at_epoch": 1}
+    assert tuning.at_edge("swa", inside) == ()
+    shuffled = study({"families": {"sgd": {"rate.learning_rate": [0.002, 0.008, 0.001, 0.004]}},
+                      "sides": {}})  # fmt: skip
+    assert tuning_of(shuffled).at_edge("sgd", {"rate.learning_rate": 0.002}) == ()
+    write_trials(tmp_path, study())
+    frame = frame_of(tmp_path, study())
+    at_edge = dict(zip(frame["trial"], frame["at_edge"], strict=True))
+    flagged = "rate.learning_rate averaging.start_at_epoch"
+    assert {k: v for k, v in at_edge.items() if v} == {
+        "swa-0.004-1": flagged,
+        "sgd-multiplicative-0.01-2": "rate.learning_rate rate.every_epochs",
+    }
+
+
+def test_of_a_side_the_family_with_the_lowest_loss_is_sent() -> None:
+    families = {**TUNING["families"], "pswa": {"rate.low": [0.001, 0.002, 0.003, 0.004]}}
+    sides = {"one": ["sgd", "swa"], "other": ["sgd-multiplicative", "pswa"]}
+    frame = pd.DataFrame(
+        {
+            "family": list(families),
+            "trial": ["sgd-0.001", "swa-0.002-0", "sgd-multiplicative-0.01-1", "pswa-0.002"],
+            "loss": [0.2, 0.3, 0.1000001, 0.1],
+            "loss_se": 0.1,
+            "chosen": True,
+            "at_edge": "",
+        }
+    )
+    found = choose(study({"families": families, "sides": sides}), frame, "0")
+    assert found.sides == {"one": "sgd", "other": "pswa"}
+
+
+def test_a_trial_that_lacks_a_seed_is_not_chosen(tmp_path: Path) -> None:
+    store = write_trials(tmp_path, study(), without=("sgd-0.002", 7))
+    published = publish_tuning(study(), store)
+    found = store.choices()
+    assert found is not None
+    assert found.families["sgd"].settings == {"rate.learning_rate": 0.004}
+    assert any("sgd-0.002 lacks seeds 7" in note for note in published.notes)
+    table = pd.read_csv(store.folder / "tuning.csv").set_index("trial")
+    assert table.loc["sgd-0.002", "seeds"] == 1
+    assert not table.loc["sgd-0.002", "chosen"]
+
+
+def test_a_family_without_a_whole_trial_is_told(tmp_path: Path) -> None:
+    of = study({"families": {"sgd": {"rate.learning_rate": [0.002]}}, "sides": {},
+                "trials_per_family": 1, "seeds": [7, 9]})  # fmt: skip
+    store = write_trials(tmp_path, of, without=("sgd-0.002", 9))
+    with pytest.raises(InputError, match=r"tuning.families.sgd: no trial has a record at every"):
+        publish_tuning(of, store)
+
+
+# --- what is written -------------------------------------------------------------------------
+
+
+def test_all_trials_the_choices_and_a_picture_are_written(tmp_path: Path) -> None:
+    store = write_trials(tmp_path, study())
+    published = publish_tuning(study(), store)
+    assert list(published.files) == [
+        "tuning.csv", "tuning.md", "figures/tuning.png", "figures/tuning.svg", "choices.yaml",
+    ]  # fmt: skip
+    for name in published.files:
+        assert (store.folder / name).stat().st_size > 0
+    table = pd.read_csv(store.folder / "tuning.csv")
+    assert len(table) == 12
+    assert table.loc[table["chosen"], "trial"].tolist() == [
+        "sgd-0.002", "swa-0.004-1", "sgd-multiplicative-0.01-2",
+    ]  # fmt: skip
+    assert dict(zip(table["trial"], table["loss"], strict=True)) == {
+        name: pytest.approx(truth(name)) for name in table["trial"]
+    }
+    text = (store.folder / "tuning.md").read_text()
+    assert "| sgd " in text
+    assert "learning_rate 0.004, start_at_epoch 1" in text
+    assert "Side averaging: swa (0.2200 nats)" in text
+    assert "At the edge of their grids: swa (learning_rate, start_at_epoch)" in text
+    assert published.content["families"]["sgd"]["settings"] == {"rate.learning_rate": 0.002}
+    assert len(published.content["all_trials"]) == 12
+
+
+def test_choices_are_read_as_they_were_written(tmp_path: Path) -> None:
+    store = write_trials(tmp_path, study())
+    assert store.choices() is None
+    assert tuned_study(tmp_path, study()) is None
+    publish_tuning(study(), store)
+    frame = frame_of(tmp_path, study())
+    assert store.choices() == choose(study(), frame, store.search_space())
+    found = tuned_study(tmp_path, study())
+    assert found is not None
+    assert (
+        found.methods["swa"].title == "SWA, constant rate (learning_rate 0.004, start_at_epoch 1)"
+    )
+    plain = load_study("smoke")
+    assert tuned_study(tmp_path, plain) is plain
+    head, *_ = (store.folder / "choices.yaml").read_text().splitlines()
+    assert head.startswith("# What `swabench tune` chose")
+
+
+def test_choices_of_another_search_space_are_none(tmp_path: Path) -> None:
+    publish_tuning(study(), write_trials(tmp_path, study()))
+    other = study({"seeds": [7, 8]})
+    assert tuned_study(tmp_path, other) is None
+    assert RecordStore(tmp_path, other).choices() is None
+    assert tuned_study(tmp_path, study(seeds=5)) is not None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("rate.learning_rate: 0.002", "rate.learning_rate: 0.003"),
+        ("families:", "family:"),
+        ("families:", "families: ["),
+        ("loss: 0.24", "loss: low"),
+        ("averaging: swa", "averaging: sgd"),
+    ],
+)
+def test_choices_that_were_spoilt_are_told_with_their_file(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    store = write_trials(tmp_path, study())
+    publish_tuning(study(), store)
+    path = store.folder / "choices.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match=r"choices.yaml: .*delete it and run `swabench tune`"):
+        tuned_study(tmp_path, study())
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
+def test_committed_choices_are_of_the_study_as_it_is(path: Path) -> None:
+    """Who changes a search space tunes anew, and commits what was chosen."""
+    study = load_study(path.parent.name)
+    found = tuned_study(path.parents[1], study)
+    assert found is not None
+    assert found.tuning is not None
+    assert found.tuning.chosen is not None
+    assert found.tuning.chosen.sides.keys() == tuning_of(study).sides.keys()
