@@ -24,6 +24,7 @@ from swabench.analysis.frame import Records, collect
 from swabench.analysis.predictions import PredictionTables, tables_of_predictions
 from swabench.analysis.statistics import Estimate, detectable_difference
 from swabench.records import RecordStore
+from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.training.measurement import Predictor
 from tests.made_up import Truth, record_of, study_with, the_controls, write_run, write_study
@@ -168,6 +169,33 @@ def test_a_score_that_helps_at_any_power_is_enough(tmp_path: Path) -> None:
     one = dict(list(worse.items())[:1])
     assert decided(tmp_path / "c", one, study=study)["C8"].verdict == "open"
     assert decided(tmp_path / "d", {}, study=study)["C8"].verdict == "equal"
+
+
+@pytest.mark.parametrize(
+    ("truths", "verdict"),
+    [
+        ({}, "supported"),
+        ({"exponential": Truth(accuracy=93.03)}, "supported"),
+        ({"exponential": Truth(accuracy=93.3)}, "contradicted"),
+        ({"sgd-linear": Truth(accuracy=93.3)}, "contradicted"),
+        ({"exponential": Truth(loss=0.27)}, "contradicted"),
+        ({"exponential": Truth(accuracy=93.1)}, "open"),
+        ({"swa": Truth(accuracy=90), "sgd-cosine": Truth(accuracy=90)}, "supported"),
+    ],
+)
+def test_the_primary_contrast_is_of_the_two_sides_that_tuning_chose(
+    tmp_path: Path, truths: dict[str, Truth], verdict: str
+) -> None:
+    content = load_study("mnist-tuned").model_dump()
+    sides = {"averaging": "exponential", "annealed": "sgd-linear"}
+    content["tuning"]["chosen"] = {"search_space": "", "seeds": [], "families": {}, "sides": sides}
+    study = Study.model_validate({**content, "seeds": SEEDS})
+    found = decided(tmp_path, truths, study=study)
+    assert next(iter(found)) == "P1"
+    assert found["P1"].verdict == verdict, found["P1"]
+    assert {e.comparison for e in found["P1"].evidence} == {"exponential − sgd-linear"}
+    assert [e.quantity.margin for e in found["P1"].evidence] == [0.1, 0.005]
+    assert "exponential less sgd-linear" in found["P1"].rule
 
 
 @pytest.mark.parametrize(
@@ -635,8 +663,9 @@ def test_every_part_is_played_by_the_method_that_the_rules_name(tmp_path: Path) 
 
 def test_every_claim_names_parts_and_quantities_that_there_are() -> None:
     study = study_with(2, controls=the_controls())
-    parts = {*study.claims.parts, "start", "every method"}
-    assert list(claim_specs()) == [f"C{k}" for k in range(1, 9)]
+    sides = {"averaging_side", "annealed_side"}
+    parts = {*study.claims.parts, *sides, "start", "every method"}
+    assert list(claim_specs()) == ["P1", *(f"C{k}" for k in range(1, 9))]
     for key, spec in claim_specs().items():
         assert spec.gather or any(c.decides for c in spec.compare), key
         for c in spec.compare:

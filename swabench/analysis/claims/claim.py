@@ -18,7 +18,7 @@ class Claim:
     """One claim of the paper, and what the records say about it.
 
     Attributes:
-        key: C1 to C8.
+        key: C1 to C8, or P1, the primary contrast of a tuned study.
         statement: The claim itself, to stand after "that" or "whether".
         question: The claim as one question.
         rule: What is measured, and what decides.
@@ -78,6 +78,8 @@ class ClaimSpec(_Data):
         rule: What is measured, and what decides; with fields for the study's rules.
         compare: The comparisons.
         gather: A claim whose comparisons take more than that: `rates`.
+        of_tuned_studies: Whether it is a question of this product to a study whose methods are
+            tuned and compared by sides, and no claim of the paper.
         enough: Whether all deciding comparisons must speak for it, or any will do.
         notes: What else a reader should see.
     """
@@ -87,6 +89,7 @@ class ClaimSpec(_Data):
     rule: str
     compare: tuple[ComparisonSpec, ...] = ()
     gather: Literal["rates"] | None = None
+    of_tuned_studies: bool = False
     enough: Literal["all", "any"] = "all"
     notes: tuple[str, ...] = ()
 

@@ -99,7 +99,7 @@ class ClaimContext:
         rules = self.rules
         head = self.study.finetune.trainable == "head"
         return {
-            **rules.parts,
+            **parts_of(self.study),
             "margin_points": f"{rules.margin_points:g}",
             "margin_nats": f"{rules.margin_nats:g}",
             "margin_flatness": f"{rules.margin_flatness:g}",
@@ -109,6 +109,13 @@ class ClaimContext:
             if head
             else "The loss of a network is not convex: methods may lie in different basins.",
         }
+
+
+def parts_of(study: Study) -> dict[str, str]:
+    """The run that plays each part: the rules', pretraining, the sides that tuning chose."""
+    chosen = study.tuning.chosen if study.tuning else None
+    sides = {f"{side}_side": name for side, name in chosen.sides.items()} if chosen else {}
+    return {**study.claims.parts, **sides, "start": study.pretrain.name}
 
 
 def swing(course: Sequence[float]) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from swabench.analysis.claims import rates
 from swabench.analysis.claims.claim import Claim, ClaimSpec, ComparisonSpec, claim_specs
-from swabench.analysis.claims.context import LOG, SWING, ClaimContext
+from swabench.analysis.claims.context import LOG, SWING, ClaimContext, parts_of
 from swabench.analysis.evidence import Evidence, corrected, judge
 from swabench.analysis.flatness import Flatness
 from swabench.analysis.frame import Records
@@ -35,13 +35,19 @@ def decide_claims(
         predictions: What was computed from the predictions (`tables_of_predictions`).
     """
     context = ClaimContext(study, records, seeds, flatness or {}, predictions or PredictionTables())
-    return [_decide(key, spec, context) for key, spec in claim_specs().items()]
+    return [_decide(key, spec, context) for key, spec in claims_of(study).items()]
+
+
+def claims_of(study: Study) -> dict[str, ClaimSpec]:
+    """The claims that are put to a study: the paper's, and before them its primary contrast."""
+    contrasts = "averaging_side" in parts_of(study)
+    return {k: s for k, s in claim_specs().items() if contrasts or not s.of_tuned_studies}
 
 
 def pairs_compared(study: Study) -> list[Pair]:
     """Runs whose results the claims compare, each pair once; those that the study has."""
     found: dict[Pair, None] = {}
-    for spec in claim_specs().values():
+    for spec in claims_of(study).values():
         for wanted in _comparisons(spec, study):
             names = {wanted.run, wanted.other} <= set(study.run_names)
             of_results = wanted.spec.of is None and wanted.spec.other_of is None
@@ -72,7 +78,7 @@ def _comparisons(spec: ClaimSpec, study: Study) -> list[_Wanted]:
     Where the study has no such run, the part's own name stands for it.
     """
     found = []
-    parts = {**study.claims.parts, "start": study.pretrain.name}
+    parts = parts_of(study)
     for each in spec.compare:
         other = parts[each.other]
         for run in study.methods if each.run == EVERY else [parts[each.run]]:
