@@ -253,7 +253,7 @@ def words(row: pd.Series, p: Mapping[str, float], mean: float, alpha: float) -> 
     lower_is_good = measure != "test accuracy" and not measure.startswith("test images")
     for start, pair in (
         ("swing", ("steadier", "less steady")), ("log of", ("flatter", "sharper")),
-        ("divergence", ("lower", "higher")), ("variance", ("lower", "higher")),
+        ("divergence", ("nearer", "farther")), ("variance", ("lower", "higher")),
     ):  # fmt: skip
         if measure.startswith(start):
             good, bad = pair
@@ -310,7 +310,7 @@ def test_the_claims(published: Published) -> None:
 
 
 def test_the_verdicts(published: Published) -> None:
-    """From the findings: all that decide must say what the claim says; for C8 any will do."""
+    """From the findings: all that decide must say what the claim says."""
     for key, rows in published.read("claims.csv").groupby("claim"):
         deciding = rows[rows["decides"].isin([True, "True"])]
         if deciding.empty:
@@ -319,8 +319,8 @@ def test_the_verdicts(published: Published) -> None:
         for _, row in deciding.iterrows():
             finding = row["finding"]
             word = re.split("[,;]", finding)[0]
-            good = word in ("better", "steadier", "flatter", "lower")
-            bad = word in ("worse", "less steady", "sharper", "higher")
+            good = word in ("better", "steadier", "flatter", "lower", "nearer")
+            bad = word in ("worse", "less steady", "sharper", "higher", "farther")
             beyond = ", by more than" in finding
             equal = finding.startswith("equal") or ", by less than" in finding
             if row["test"] == "better":
@@ -329,11 +329,10 @@ def test_the_verdicts(published: Published) -> None:
                 said.append("for" if equal else "against" if beyond else "open")
             else:
                 said.append("for" if bad and beyond else "against" if equal or good else "open")
-        enough, refuted = (any, all) if key == "C8" else (all, any)
         expected = "open"
-        if refuted(word == "against" for word in said):
+        if "against" in said:
             expected = "contradicted"
-        elif enough(word == "for" for word in said):
+        elif all(word == "for" for word in said):
             expected = "supported"
         elif all(word == "equal" for word in said):
             expected = "equal"
@@ -359,12 +358,11 @@ def test_the_intervals_over_images(published: Published) -> None:
         if found["ms_images"] > found["ms_residual"]:
             parts += [(found["ms_images"], n - 1), (-found["ms_residual"], (s - 1) * (n - 1))]
         square = sum(part for part, _ in parts)
-        freedom = square**2 / sum(part**2 / df for part, df in parts)
+        freedom = min(s - 1, square**2 / sum(part**2 / df for part, df in parts))
         tail = (1 + published.confidence) / 2
         reach = stats.t.ppf(tail, freedom) * math.sqrt(square / (s * n))
-        # Mean squares have six decimals too.
-        assert row["low_over_images"] == pytest.approx(found["mean"] - reach, abs=2e-5, rel=1e-2)
-        assert row["high_over_images"] == pytest.approx(found["mean"] + reach, abs=2e-5, rel=1e-2)
+        assert row["low_over_images"] == pytest.approx(found["mean"] - reach, rel=1e-6)
+        assert row["high_over_images"] == pytest.approx(found["mean"] + reach, rel=1e-6)
         assert row["difference"] == pytest.approx(found["mean"], abs=1e-4)
         checked += 1
     assert checked
@@ -387,7 +385,7 @@ def test_mcnemar(published: Published) -> None:
             mid = min(1.0, exact - stats.binom.pmf(fewer, n, 0.5)) if n else 1.0
             if a == b:
                 mid = 1.0
-            if mid < published.alpha:
+            if mid <= published.alpha:
                 telling.append(str(seed))
         found = row["mcnemar_seeds"]
         assert ("" if pd.isna(found) else str(found)).replace(".0", "") == " ".join(telling)

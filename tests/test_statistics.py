@@ -391,7 +391,6 @@ class TestTwoWay:
             narrow = mean_interval(d.mean(axis=1))
             alone += narrow.low <= 0 <= narrow.high
         assert covered / trials > 0.94
-        assert covered / trials < 0.99
         assert alone <= covered
 
     def test_is_no_narrower_than_over_seeds(self) -> None:
@@ -402,6 +401,22 @@ class TestTwoWay:
         low, high = crossed_interval(layout.mean_squares())
         narrow = mean_interval(d.mean(axis=1))
         assert low < narrow.low < narrow.high < high
+
+    @pytest.mark.parametrize("seeds", [2, 3, 4, 6])
+    def test_counting_the_images_never_narrows_it(self, seeds: int) -> None:
+        rng = generator()
+        for _ in range(200):
+            d = (
+                rng.normal(0, 1, (seeds, 1))
+                + rng.normal(0, 0.3, (1, 20))
+                + rng.normal(0, 1, (seeds, 20))
+            )
+            layout = TwoWay()
+            for row in d:
+                layout.add(row)
+            low, high = crossed_interval(layout.mean_squares())
+            narrow = mean_interval(d.mean(axis=1))
+            assert high - low >= (narrow.high - narrow.low) * (1 - 1e-9)
 
     def test_one_seed_has_no_interval(self) -> None:
         layout = TwoWay()

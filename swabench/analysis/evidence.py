@@ -68,6 +68,7 @@ class Evidence:
         p_beyond: Two-sided p of a difference beyond the margin, likewise.
         test: What the claim says of it; None where it is shown only.
         decides: Whether the verdict rests on it; the rest is there to be looked at.
+        control: Whether it says what else would do the same.
         detectable: The difference that so many seeds of this spread detect, see `Rules.power`.
         over_images: Interval that counts the test images as drawn, too; None where not computed.
         mcnemar_seeds: Seeds at which McNemar's mid-p test distinguishes the two models; None
@@ -84,6 +85,7 @@ class Evidence:
     p_beyond: float = math.nan
     test: Test | None = None
     decides: bool = False
+    control: bool = False
     detectable: float = math.nan
     over_images: tuple[float, float] | None = None
     mcnemar_seeds: tuple[int, ...] | None = None
@@ -121,8 +123,14 @@ class Evidence:
         return self.is_to_the_bad(alpha)
 
     def tests_disagree(self, alpha: float) -> bool:
-        """Whether the t test sees a difference and the sign-flip test none, or the other way."""
-        return not math.isnan(self.p_t) and (self.p_t <= alpha) != (self.p_sign_flip <= alpha)
+        """Whether the t test sees a difference and the sign-flip test none, or the other way.
+
+        Before any correction. With fewer seeds than its smallest p allows, the sign-flip test
+        can see none, and says nothing.
+        """
+        if math.isnan(self.p_t) or 2.0 ** (1 - self.estimate.n) > alpha:
+            return False
+        return (self.p_t <= alpha) != (self.p_sign_flip <= alpha)
 
     def finding(self, alpha: float) -> str:
         """What the comparison says, in words."""
@@ -163,6 +171,7 @@ class Comparer:
         *,
         test: Test | None = None,
         decides: bool = False,
+        control: bool = False,
     ) -> Evidence:
         """The differences a − b, estimated and tested; nothing is corrected yet.
 
@@ -188,6 +197,7 @@ class Comparer:
             p_beyond=beyond,
             test=test,
             decides=decides,
+            control=control,
         )
 
 
@@ -216,25 +226,19 @@ def corrected(evidence: Sequence[Evidence], alpha: float, power: float) -> tuple
     return tuple(found)
 
 
-def judge(
-    evidence: Sequence[Evidence], alpha: float, enough: Literal["all", "any"] = "all"
-) -> Verdict:
-    """The verdict of corrected evidence.
+def judge(evidence: Sequence[Evidence], alpha: float) -> Verdict:
+    """The verdict of corrected evidence: all that decides must speak for it, and any can refute it.
 
     Args:
         evidence: A claim's, corrected.
         alpha: The level.
-        enough: Whether all deciding comparisons must speak for the claim, and any can refute it;
-            or any will do, and all must refute it.
     """
     deciding = [e for e in evidence if e.decides]
-    speaking = [e.speaks_for(alpha) for e in deciding]
-    against = [e.speaks_against(alpha) for e in deciding]
     if not deciding:
         return "open"
-    if all(against) if enough == "any" else any(against):
+    if any(e.speaks_against(alpha) for e in deciding):
         return "contradicted"
-    if any(speaking) if enough == "any" else all(speaking):
+    if all(e.speaks_for(alpha) for e in deciding):
         return "supported"
     # A claim of a difference where there is none beyond the margin.
     if all(e.test == "better" and e.is_equal(alpha) and not e.speaks_for(alpha) for e in deciding):

@@ -15,7 +15,7 @@ Flatness = Mapping[str, Mapping[str, Values]]
 """Measure → method → seed → sharpness."""
 
 LINE = "mean rise of the test loss along the line"
-"""What decides claim C4: the paper's figure 2 as one number."""
+"""The paper's figure 2 as one number: along a direction and in a unit of each method's own."""
 
 # Per seed, the landscape's tables by part. Columns: lines alpha (0 start, 1 end), end, split,
 # loss; rays distance, direction, method, split, loss; sharpness method, epsilon, sharpness;

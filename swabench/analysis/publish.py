@@ -23,9 +23,6 @@ from swabench.analysis.surveys import surveys, tables_by_seed, tables_over_seeds
 from swabench.records import RecordStore
 from swabench.study.study import Study
 
-DIGITS = "%.9g"
-"""Of what is measured, so that what follows from it can be computed again to the printed digit."""
-
 
 @dataclass(frozen=True)
 class Published:
@@ -78,7 +75,7 @@ class Publication:
             "table.tex": table.as_latex(study, shown, lacking),
             "trajectories.csv": table.as_csv(trajectories),
             "ensemble.csv": table.as_csv(ensembles),
-            "metrics.csv": table.as_csv(self._records.frame, DIGITS),
+            "metrics.csv": table.as_csv(self._records.frame, table.DIGITS),
         }
         self._store.remove_texts("sources.*")  # of when its seeds took turns
         for name, text in written.items():
@@ -105,7 +102,7 @@ class Publication:
         self._store.remove_texts("landscape-*.csv")
         self._store.remove_texts("flatness.csv")
         for name, frame in tables.items():
-            self._store.write_text(name, table.as_csv(frame, DIGITS))
+            self._store.write_text(name, table.as_csv(frame, table.DIGITS))
         self._store.write_text("manifest.json", self._manifest())
         return Published([*tables, "manifest.json"])
 
@@ -134,17 +131,17 @@ class Publication:
         decided, study, predictions = self._claims, self._study, self._predictions
         written = {
             "claims.md": claims_text.claims_markdown(decided, study),
-            "claims.csv": table.as_csv(claims_text.evidence_frame(decided, study)),
-            "predictions.csv": table.as_csv(predictions.numbers_frame(), DIGITS),
+            "claims.csv": table.as_csv(claims_text.evidence_frame(decided, study), table.DIGITS),
+            "predictions.csv": table.as_csv(predictions.numbers_frame(), table.DIGITS),
             "mcnemar.csv": table.as_csv(predictions.mcnemar_frame()),
-            "pairs.csv": table.as_csv(predictions.pairs_frame(), DIGITS),
+            "pairs.csv": table.as_csv(predictions.pairs_frame(), table.DIGITS),
         }
         for name, text in written.items():
             self._store.write_text(name, text)
         shown = claims_text.verdicts(decided, study)
         return Published(
             list(written),
-            "The paper's claims",
+            "Claims",
             shown,
             lacking=self._lacking(self._records),
             content={

@@ -36,7 +36,7 @@ class SourcesPublication(Publication):
         written = {
             "sources.csv": sources.as_csv(self._frame),
             "sources.md": sources.as_markdown(study, self._frame, lacking),
-            "metrics.csv": table.as_csv(self._records.frame),
+            "metrics.csv": table.as_csv(self._records.frame, table.DIGITS),
         }
         for name, text in written.items():
             self._store.write_text(name, text)

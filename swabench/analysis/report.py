@@ -22,6 +22,7 @@ from swabench.analysis.evidence import Verdict
 from swabench.analysis.figures import Picture
 from swabench.analysis.frame import Records, incompleteness, missing_runs
 from swabench.analysis.words import what_was_run
+from swabench.study.seeds import listed
 from swabench.study.study import Study
 from swabench.system.version import __version__
 
@@ -172,7 +173,7 @@ def findings(study: Study, records: Records, claims: Sequence[Claim]) -> list[st
             if found == standing
         ]
         if names:
-            said.append(f"{words}: {_listed(names)}.")
+            said.append(f"{words}: {listed(names)}.")
     return [*said, *_claims_in_words(claims)]
 
 
@@ -202,9 +203,9 @@ def _finding_first(pictures: Sequence[Picture]) -> list[Picture]:
 
 def _claims_in_words(claims: Sequence[Claim]) -> list[str]:
     sentences: Mapping[Verdict, tuple[str, str]] = {
-        "supported": ("The records support the paper's claim", "that"),
-        "contradicted": ("The records contradict the paper's claim", "that"),
-        "equal": ("There is no difference beyond the margin, for or against the claim", "that"),
+        "supported": ("The records support", "that"),
+        "contradicted": ("The records contradict", "that"),
+        "equal": ("No difference beyond the margin speaks for or against", "that"),
         "open": ("With these seeds it is open", "whether"),
         "not measured": ("It was not measured", "whether"),
     }
@@ -212,12 +213,8 @@ def _claims_in_words(claims: Sequence[Claim]) -> list[str]:
     for verdict, (opening, link) in sentences.items():
         parts = [f"{link} {c.statement} ({c.key})" for c in claims if c.verdict == verdict]
         if parts:
-            said.append(f"{opening} {_listed(parts)}.")
+            said.append(f"{opening} {listed(parts)}.")
     return said
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _manifest(records: Records) -> list[tuple[str, str]]:

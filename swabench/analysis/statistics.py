@@ -351,7 +351,8 @@ def crossed_interval(found: MeanSquares, confidence: float = 0.95) -> tuple[floa
     square = sum(part for part, _ in parts)
     if square <= 0:
         return found.mean, found.mean
-    freedom = square**2 / sum(part**2 / df for part, df in parts)
+    # No more than the seeds', so that counting the images can only widen it.
+    freedom = min(s - 1, square**2 / sum(part**2 / df for part, df in parts))
     reach = float(stats.t.isf((1 - confidence) / 2, freedom)) * math.sqrt(square / (s * n))
     return found.mean - reach, found.mean + reach
 

@@ -22,6 +22,9 @@ from swabench.training.measurement import Predictor
 
 Standing = Literal["above", "below", "not distinguished"]
 
+DIGITS = "%.9g"
+"""Of what is measured, so that what follows from it can be computed again to the printed digit."""
+
 PREDICTORS: tuple[Predictor, Predictor] = ("average", "ensemble")
 """The two ways of making one prediction of several snapshots."""
 

@@ -1,26 +1,38 @@
 """A study in one honest sentence: what it trained, on what, from where."""
 
-from swabench.study.study import Study
+from swabench.study.study import Boundary, Study
 
-CLASSES_OF_HEAD = "a softmax regression, which is a convex problem"
+_DATA = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+_OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
 
 
 def what_was_run(study: Study) -> str:
-    """What was trained on what, and what its test accuracies can be compared with."""
-    backbone = (
-        "ResNet-50 with seeded random weights"
-        if study.backbone.weights == "random"
-        else f"ResNet-50 with the weights {study.backbone.weights.rsplit('/', 1)[-1]}"
+    """What was trained, on which images, from which weights, by what, and with whose settings."""
+    data = _DATA.get(study.data.dataset, study.data.dataset)
+    first, then = study.pretrain, study.finetune
+    optimizer = _OPTIMIZERS.get(first.optimizer.name, first.optimizer.name)
+    layers = _layers(then.trainable, study)
+    before = "" if first.trainable == then.trainable else f" ({_layers(first.trainable, study)})"
+    sentence = (
+        f"What was trained, on {data} at {study.data.image_size} pixels: {layers}; first by "
+        f"{optimizer} for {first.epochs} epochs{before}, then by every method for {then.epochs}."
     )
-    data = {"mnist": "MNIST", "cifar10": "CIFAR-10"}.get(study.data.dataset, study.data.dataset)
-    trained = {
-        "head": f"the final layer of a {backbone}: {CLASSES_OF_HEAD}, on fixed features",
+    if study.tuning and study.tuning.chosen:
+        seeds = len(study.tuning.chosen.seeds)
+        sentence += (
+            " Every method's settings were chosen by validation loss, of "
+            f"{study.tuning.trials_per_family} trials each, on {seeds} other seeds (`tuning.md`)."
+        )
+    return sentence
+
+
+def _layers(trainable: Boundary, study: Study) -> str:
+    weights = study.backbone.weights
+    named = f"the weights {weights.rsplit('/', 1)[-1]}"
+    backbone = f"ResNet-50 with {'seeded random weights' if weights == 'random' else named}"
+    return {
+        "head": f"the final layer of a {backbone}: a softmax regression, which is a convex "
+        "problem, on fixed features",
         "layer4": f"the last stage and the final layer of a {backbone}",
         "all": f"all layers of a {backbone}",
-    }[study.finetune.trainable]
-    longest = study.finetune.epochs
-    return (
-        f"What was trained, on {data} at {study.data.image_size} pixels: {trained}; first by "
-        f"{study.pretrain.title.split(',')[0].split()[0]} for {study.pretrain.epochs} epochs, then "
-        f"by every method for {longest}."
-    )
+    }[trainable]

@@ -100,10 +100,12 @@ class Experiment:
         diverged: list[str] = []
         # Both stages of some seeds before the next: features of a drawn backbone are not kept.
         for alike, part in self._by_materials(list(wanted)):
-            bare = [seed for _, seed in self.store.missing([self.study.pretrain.name], alike)]
-            diverged += self._pretrain(bare, part) or self._finetune(
-                {seed: wanted[seed] for seed in alike}, part
-            )
+            start = self.study.pretrain.name
+            bare = [seed for _, seed in self.store.missing([start], alike)]
+            diverged += self._pretrain(bare, part)
+            started = [seed for seed in alike if self.store.find(start, seed)]
+            if started:
+                diverged += self._finetune({seed: wanted[seed] for seed in started}, part)
         _raise_if_any(diverged)
         return self._recorded(list(wanted)) - before
 

@@ -122,11 +122,15 @@ _WHAT_THE_PAPER_RAN = {"data", "backbone", "pretrain", "finetune"}
 
 def _without_paper(base: dict[str, Any]) -> dict[str, Any]:
     """Without the paper's numbers: they belong to the paper's study, not to one on other data."""
-    methods = {
-        name: {**spec, "paper_accuracy": None} if isinstance(spec, dict) else spec
-        for name, spec in base.get("methods", {}).items()
-    }
-    return {**base, "pretrain": {**base["pretrain"], "paper_accuracy": None}, "methods": methods}
+    found = dict(base)
+    if isinstance(base.get("pretrain"), dict):
+        found["pretrain"] = {**base["pretrain"], "paper_accuracy": None}
+    if isinstance(base.get("methods"), dict):
+        found["methods"] = {
+            name: {**spec, "paper_accuracy": None} if isinstance(spec, dict) else spec
+            for name, spec in base["methods"].items()
+        }
+    return found
 
 
 def _with_own_paths(own: dict[str, Any], path: Path) -> dict[str, Any]:

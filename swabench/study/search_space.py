@@ -40,6 +40,7 @@ def trial_study(study: Study) -> Study:
         finetune=study.finetune.model_copy(update={"keep_weights": "none"}),
         methods={name: trial.method for name, trial in trials.items()},
         seeds=tuning.seeds,
+        seed_draws=study.seed_draws,
         reference=study.pretrain.name,
         confidence=study.confidence,
     )

@@ -261,6 +261,8 @@ class Study(Settings):
                 f"landscape.plane.method: unknown averaging method {shown!r}; "
                 f"choose from {', '.join(self.averaging_methods) or 'none'}"
             )
+        if self.tuning and self.one_source_at_a_time:
+            raise ValueError("tuning: a study of one source at a time compares no methods; drop it")
         if self.tuning:
             self.tuning.check(self.methods, self.seeds, self.finetune.epochs, self.pretrain.name)
         return self

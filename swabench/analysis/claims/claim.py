@@ -80,7 +80,6 @@ class ClaimSpec(_Data):
         gather: A claim whose comparisons take more than that: `rates`.
         of_tuned_studies: Whether it is a question of this product to a study whose methods are
             tuned and compared by sides, and no claim of the paper.
-        enough: Whether all deciding comparisons must speak for it, or any will do.
         notes: What else a reader should see.
     """
 
@@ -90,7 +89,6 @@ class ClaimSpec(_Data):
     compare: tuple[ComparisonSpec, ...] = ()
     gather: Literal["rates"] | None = None
     of_tuned_studies: bool = False
-    enough: Literal["all", "any"] = "all"
     notes: tuple[str, ...] = ()
 
 

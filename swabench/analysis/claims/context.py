@@ -8,7 +8,7 @@ import numpy as np
 from swabench.analysis.evidence import Comparer, Quantity, Values
 from swabench.analysis.flatness import Flatness
 from swabench.analysis.frame import Records
-from swabench.analysis.predictions import AGREEMENT, PredictionTables
+from swabench.analysis.predictions import DIVERGENCE, VARIANCE, PredictionTables
 from swabench.study.study import SplitName, Study
 from swabench.training.measurement import Predictor
 
@@ -55,10 +55,11 @@ class ClaimContext:
             return Quantity(name, unit, -1, words=("steadier", "less steady"))
         if name.startswith(LOG):
             return Quantity(name, "", -1, rules.margin_flatness, ("flatter", "sharper"))
-        if name.startswith(AGREEMENT):
-            return Quantity(name, "%", 1, words=("higher", "lower"))
-        unit = "nats" if name.startswith("divergence") else ""
-        return Quantity(name, unit, -1, words=("lower", "higher"))
+        if name.startswith(DIVERGENCE):
+            return Quantity(name, "nats", -1, rules.margin_nats, ("nearer", "farther"))
+        if name != VARIANCE:
+            raise ValueError(f"no such quantity: {name!r}")
+        return Quantity(name, "", -1, words=("lower", "higher"))
 
     def values(self, quantity: str, run: str, predictor: Predictor | None) -> Values:
         """A quantity of a run's predictor, by default of what it hands over, at every seed.
@@ -92,7 +93,9 @@ class ClaimContext:
         first = math.floor(self.rules.transient * self.study.finetune.epochs)
         course = self.records.course(run, measure, predictor)
         kept = course[course.index >= first]
-        return {s: swing(kept[s].dropna().tolist()) for s in self.seeds if s in kept}
+        curves = {s: kept[s].dropna().tolist() for s in self.seeds if s in kept}
+        # Of a single change there is no deviation.
+        return {s: swing(curve) for s, curve in curves.items() if len(curve) > 2}
 
     def fields(self) -> Mapping[str, str]:
         """What stands for the braces in the claims' words."""
@@ -103,6 +106,9 @@ class ClaimContext:
             "margin_points": f"{rules.margin_points:g}",
             "margin_nats": f"{rules.margin_nats:g}",
             "margin_flatness": f"{rules.margin_flatness:g}",
+            "rates_chosen": "Rates are those that tuning chose."
+            if self.study.tuning and self.study.tuning.chosen
+            else "Both SGD's are as the study has them: no rate was chosen on validation images.",
             "transient": f"{rules.transient:.0%}",
             "convexity": "This study trains a final layer alone: its loss is convex and has one "
             "basin, so all methods are in the same."
@@ -119,6 +125,5 @@ def parts_of(study: Study) -> dict[str, str]:
 
 
 def swing(course: Sequence[float]) -> float:
-    """Standard deviation of the changes from one epoch to the next: 0 for a steady trend."""
-    changes = np.diff(course)
-    return float(changes.std(ddof=1)) if len(changes) > 1 else 0.0
+    """Standard deviation of at least two changes from one epoch to the next."""
+    return float(np.diff(course).std(ddof=1))

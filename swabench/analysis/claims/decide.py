@@ -1,6 +1,6 @@
 """From a claim's words and the measurements to a verdict with its reasons."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from swabench.analysis.claims import rates
@@ -11,6 +11,7 @@ from swabench.analysis.flatness import Flatness
 from swabench.analysis.frame import Records
 from swabench.analysis.predictions import Pair, PredictionTables
 from swabench.analysis.statistics import crossed_interval, mcnemar_mid_p
+from swabench.study.seeds import listed
 from swabench.study.study import Study
 from swabench.training.measurement import Predictor
 
@@ -100,27 +101,38 @@ def _decide(key: str, spec: ClaimSpec, context: ClaimContext) -> Claim:
         wanted = _comparisons(spec, context.study)
         if lacking := _lacks(wanted, context):
             return replace(claim, reason=f"{lacking}.")
-        evidence = [e for each in wanted for e in _compared(each, context)]
+        named = {comparison.quantity for comparison in spec.compare}
+        evidence = [e for each in wanted for e in _compared(each, context, named)]
     found = corrected(evidence, alpha, power)
-    verdict = judge(found, alpha, spec.enough)
+    verdict = judge(found, alpha)
     reason = _findings(found, alpha)
     notes = [note.format(**fields) for note in spec.notes]
     if spec.gather == "rates":
         verdict = rates.judge_rates(context, verdict)
         reason = f"{reason} {rates.explain_rates(context, found)}"
         notes += rates.notes_on_rates(context)
-    notes += [*_mcnemar_notes(found, context), *_disagreements(found, alpha)]
+    notes += [
+        *_other_measures(found, alpha),
+        *_controls(found, alpha),
+        *_mcnemar_notes(found, context),
+        *_disagreements(found, alpha),
+    ]
     return replace(claim, verdict=verdict, reason=reason, evidence=found, notes=tuple(notes))
 
 
-def _compared(wanted: _Wanted, context: ClaimContext) -> list[Evidence]:
-    """The evidence of one comparison; none where it decides nothing and was not measured."""
+def _compared(wanted: _Wanted, context: ClaimContext, named: Collection[str]) -> list[Evidence]:
+    """The evidence of one comparison; none where it decides nothing and was not measured.
+
+    Args:
+        wanted: The comparison.
+        context: What it draws on.
+        named: The quantities that the claim names; other measures of flatness are none of them.
+    """
     if wanted.spec.quantity == EVERY_OTHER:
-        decisive = "mean rise of the train loss along random rays"
         return [
             e
             for measure in context.flatness
-            if measure != decisive
+            if f"{LOG}{measure}" not in named
             for e in _evidence(wanted, f"{LOG}{measure}", context)
         ]
     quantity = wanted.spec.quantity.format(**context.fields())
@@ -144,6 +156,7 @@ def _evidence(wanted: _Wanted, name: str, context: ClaimContext) -> list[Evidenc
         {seed: b[seed] for seed in both},
         test=spec.test,
         decides=spec.decides,
+        control=spec.control,
     )
     if spec.of is None and spec.other_of is None and name.startswith("test "):
         found = _with_images(found, (wanted.run, wanted.other), name, context)
@@ -159,7 +172,7 @@ def _with_images(evidence: Evidence, pair: Pair, quantity: str, context: ClaimCo
     counts = context.predictions.mcnemar.get(pair)
     if counts and quantity == "test accuracy" and evidence.decides:
         alpha = context.rules.alpha
-        telling = tuple(seed for seed, only in counts.items() if mcnemar_mid_p(*only) < alpha)
+        telling = tuple(seed for seed, only in counts.items() if mcnemar_mid_p(*only) <= alpha)
         evidence = replace(evidence, mcnemar_seeds=telling)
     return evidence
 
@@ -230,20 +243,41 @@ def _findings(evidence: Sequence[Evidence], alpha: float) -> str:
     said: dict[str, list[str]] = {}
     for e in evidence:
         if e.decides:
-            name = e.quantity.name.split(" (")[0]
-            said.setdefault(f"{e.finding(alpha)} (in {name})", []).append(e.comparison)
+            words = f"{e.finding(alpha)} (in {e.quantity.name})"
+            said.setdefault(words, []).append(e.comparison)
     if not said:
         return "Nothing measured here can decide it."
-    return " ".join(f"{_listed(comparisons)}: {words}." for words, comparisons in said.items())
+    return " ".join(f"{listed(comparisons)}: {words}." for words, comparisons in said.items())
 
 
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+def _controls(evidence: Sequence[Evidence], alpha: float) -> list[str]:
+    """What the controls say, in a note each."""
+    return [
+        f"Control: {e.comparison}: {e.finding(alpha)} (in {e.quantity.name})."
+        for e in evidence
+        if e.control
+    ]
+
+
+def _other_measures(evidence: Sequence[Evidence], alpha: float) -> list[str]:
+    """Where another measure of the same pair finds more than the margin, and the deciding not."""
+    deciding = {e.comparison for e in evidence if e.decides and not e.is_beyond(alpha)}
+    disagreeing = [
+        e
+        for e in evidence
+        if e.quantity.name.startswith(LOG) and e.comparison in deciding and not e.decides
+    ]
+    return [
+        f"Another measure says otherwise: {e.comparison}: {e.finding(alpha)} "
+        f"(in {e.quantity.name})."
+        for e in disagreeing
+        if e.is_beyond(alpha)
+    ]
 
 
 def _mcnemar_notes(evidence: Sequence[Evidence], context: ClaimContext) -> list[str]:
     return [
-        f"{e.comparison}: seed by seed, McNemar's mid-p is below {context.rules.alpha:g} at "
+        f"{e.comparison}: seed by seed, McNemar's mid-p is at most {context.rules.alpha:g} at "
         f"{len(e.mcnemar_seeds)} of {len(context.seeds)} seeds"
         # All of them, or none, need not be named.
         + (f" ({listed})." if 0 < len(e.mcnemar_seeds) < len(context.seeds) else ".")
