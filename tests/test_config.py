@@ -166,3 +166,33 @@ def test_extending_in_a_circle_or_nothing_is_refused(tmp_path: Path) -> None:
 def test_a_rate_in_yamls_bare_exponent_form_is_read_as_a_number(tmp_path: Path) -> None:
     loaded = study(tmp_path, MINIMAL.replace("learning_rate: 0.001", "learning_rate: 1e-3"))
     assert loaded.pretrain.rate.rates(1, 1)[0] == 0.001
+
+
+@pytest.mark.parametrize(
+    ("own", "keeps"),
+    [
+        ("seeds: 3\n", True),
+        ("methods: {pswa: null}\n", True),
+        ("data: {validation_images: 6000}\n", False),
+        ("backbone: {seed: 1}\n", False),
+        ("finetune: {epochs: 9}\n", False),
+    ],
+)
+def test_the_papers_numbers_are_not_inherited_by_a_study_of_something_else(
+    tmp_path: Path, own: str, keeps: bool
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(f"extends: mnist\n{own}")
+    study = load_study(str(path))
+    assert (study.methods["sgd"].paper_accuracy == 93.01) is keeps
+    assert (study.pretrain.paper_accuracy is not None) is keeps
+
+
+@pytest.mark.parametrize(
+    "base", ["title: x\n", "pretrain: null\nmethods: null\n", "methods: [1]\n"]
+)
+def test_what_is_extended_may_lack_anything(tmp_path: Path, base: str) -> None:
+    (tmp_path / "base.yaml").write_text(base)
+    (tmp_path / "own.yaml").write_text("extends: base\ndata: {validation_images: 10}\n")
+    with pytest.raises(InputError, match=r"own\.yaml: "):
+        load_study(str(tmp_path / "own.yaml"))

@@ -103,8 +103,10 @@ def as_markdown(study: Study, shown: pd.DataFrame, notes: list[str]) -> str:
         f"# Chosen settings: {study.title}",
         f"Each of the {len(tuning.families)} families has {tuning.trials_per_family} trials at "
         f"seeds {seeds}, none of which the study itself uses. Chosen is the trial with the lowest "
-        "mean validation loss of what it hands over; ± is that mean's standard error over seeds. "
-        "The test images were not looked at. All trials: `tuning.csv`.",
+        "mean validation loss of what it hands over; ± is that mean's standard error over seeds, "
+        "which share their images and are shared by all trials: it says little about which of two "
+        "trials is better, and near equals are chosen by chance. The test images were not looked "
+        "at. All trials: `tuning.csv`.",
         str(shown.to_markdown(index=False, disable_numparse=True)),
         "\n".join(f"- {note}" for note in notes),
     ]

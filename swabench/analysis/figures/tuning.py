@@ -32,8 +32,8 @@ def _losses(study: Study, frame: pd.DataFrame) -> Drawn:
     """Two panels: families that hand over the iterate, and those that hand over an average."""
     rates = {family: rate for family in tuning_of(study).families if (rate := _rate(study, family))}
     panels = {
-        "Hand over the iterate": [f for f in rates if not study.methods[f].averaging],
-        "Hand over an average": [f for f in rates if study.methods[f].averaging],
+        "Without an averaging plan": [f for f in rates if not study.methods[f].averaging],
+        "With an averaging plan": [f for f in rates if study.methods[f].averaging],
     }
     shown = {title: families for title, families in panels.items() if families}
     if not shown:
