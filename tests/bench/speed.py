@@ -257,7 +257,7 @@ def main() -> None:
     plain = {runs: plain_stacked_rate(runs, device) for runs in stacked}
     step_flops = 4 * FEATURES * CLASSES  # of a run and an image: forward, and the gradient
     usual = usual_rate(user_cache() / "mnist", device)
-    rows_alone = {"rate_sweep": None, "controls": None}
+    rows_alone: dict[str, object] = {"rate_sweep": None, "controls": None}
     rows_seconds, rows_images, _ = whole_study(device, user_cache(), rows_alone)
     study_seconds, images_seen, further = whole_study(device, user_cache(), {})
     found = {
