@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.contour import QuadContourSet
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from PIL import Image
@@ -25,6 +24,7 @@ from swabench.study.landscape import Part
 from swabench.study.study import Study
 from swabench.system.errors import InputError
 from swabench.training.measurement import Predictor
+from tests.drawing import kept
 from tests.made_up import last_of, record_of, small_study, survey, write_study
 
 WIDE = {"confidence": 0.8}
@@ -65,17 +65,8 @@ def drawn(store: RecordStore) -> Mapping[str, Sequence[Axes]]:
 
     Of a study with another confidence than the usual, which is read from records all the same.
     """
-    found: list[Figure] = []
-
-    def keep(figure: Figure, *_: object) -> bytes:
-        found.append(figure)
-        return b""
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "FORMATS", ("svg",))
-        patch.setattr(figures, "render", keep)
-        names = [p.name for p in draw(small_study().model_copy(update=WIDE), store, [0, 1])]
-    return {name: figure.axes for name, figure in zip(names, found, strict=True)}
+    pictures, found = kept(lambda: draw(small_study().model_copy(update=WIDE), store, [0, 1]))
+    return {p.name: figure.axes for p, figure in zip(pictures, found, strict=True)}
 
 
 def texts(picture: Picture) -> list[str]:

@@ -169,9 +169,9 @@ def test_can_be_read_without_eyes(text: str) -> None:
 
 def test_tells_what_was_found(study: Study, store: RecordStore, text: str) -> None:
     words = Page(text).words
-    assert "that every fine-tuning is better than Adam alone (C1)" in words
-    assert "The records contradict that SWA and tuned SGD are extremely close (C2)" in (words)
-    assert "It was not measured whether SWA's minimum is as wide as SGD's (C4)" in words
+    assert "Supported: every fine-tuning is better than Adam alone (C1)" in words
+    assert "Contradicted: SWA and tuned SGD are extremely close (C2)" in words
+    assert "Not measured: SWA's minimum is as wide as SGD's (C4)" in words
     records = collect(study, store, range(8))
     found = standings(study, records)
     assert found["adam"] == "below"

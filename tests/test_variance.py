@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy import stats
 
 from swabench.analysis import figures, variance
@@ -22,6 +21,7 @@ from swabench.analysis.variance import deviation_interval, interval_factors, var
 from swabench.records import RecordStore
 from swabench.study.seeds import SOURCES, source_of
 from swabench.study.study import Study
+from tests.drawing import kept
 from tests.made_up import Truth, study_with, write_run
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -302,16 +302,7 @@ def test_missing_runs_are_told(tmp_path: Path, study: Study) -> None:
 
 @pytest.fixture(scope="module")
 def axes(store: RecordStore, study: Study) -> list[Axes]:
-    found: list[Figure] = []
-
-    def keep(figure: Figure, *_: object) -> bytes:
-        found.append(figure)
-        return b""
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "FORMATS", ("svg",))
-        patch.setattr(figures, "render", keep)
-        (picture,) = figures.draw(study, store, range(SEEDS))
+    (picture,), found = kept(lambda: figures.draw(study, store, range(SEEDS)))
     assert (picture.name, picture.skipped, picture.note) == ("sources", "", "")
     return found[0].axes
 

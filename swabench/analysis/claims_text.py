@@ -101,6 +101,7 @@ def presentable_evidence(claim: Claim, study: Study) -> pd.DataFrame:
                 "Comparison": e.comparison,
                 "In": e.quantity.name,
                 f"Mean [{level}]": _estimate(e),
+                "Seeds": e.estimate.n,  # of some parts of the landscape not all
                 "Finding": e.finding(alpha),
                 "p (t)": p_value(e.p_t),
                 "p (sign-flip)": p_value(e.p_sign_flip) + MARK * e.tests_disagree(alpha),

@@ -4,7 +4,7 @@ Predictions fill megabytes a run and are not published; the tables made here are
 number that a claim or a report rests on can be computed again from published files.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -20,9 +20,11 @@ from swabench.training.measurement import Predictor
 
 Pair = tuple[str, str]
 
+MEASURED: tuple[Predictor, ...] = ("iterate", "average")
+"""Predictors of a run whose variance over seeds is measured."""
+
 VARIANCE = "variance of the predictions over seeds"
 DIVERGENCE = "divergence from the ensemble of "
-AGREEMENT = "test images given the class of the ensemble of "
 
 _POINTS = 100.0
 
@@ -34,8 +36,8 @@ class PredictionTables:
     Attributes:
         numbers: One a measure, run, predictor and seed. `DIVERGENCE` of a run: the mean
             Kullback-Leibler divergence of a predictor from the run's ensemble, in nats.
-            `AGREEMENT`: the share of images that both give one class, in percent. `VARIANCE`: the
-            mean squared distance of a seed's probabilities from the other seeds' mean.
+            `VARIANCE`: the mean squared distance of a seed's probabilities from the other seeds'
+            mean.
         mcnemar: For pairs of runs, seed by seed: how many images one of the two alone gets right.
         pairs: For pairs of runs: the mean difference and the three mean squares of a two-way
             layout of seeds × images, in points of accuracy and in nats.
@@ -109,7 +111,7 @@ def tables_of_predictions(
             _compare(tables, layouts, read, (name, other))
         for name, other in product(ensembles, [*ensembles, *rows]):
             _hold_against_ensemble(tables, read, name, other)
-        for name, predictor in _spread_of(ensembles, rows, records):
+        for name, predictor in product(dict.fromkeys([*ensembles, *rows]), MEASURED):
             if (own := read.predictions(name, predictor)) is not None:
                 total, count = sums.get((name, predictor), (0.0, 0))
                 sums[name, predictor] = (total + np.exp(own), count + 1)
@@ -172,11 +174,11 @@ def _compare(
 ) -> None:
     """Right answers and losses of two results, image by image."""
     labels = read.labels(pair[0])
-    both = [read.predictions(name, None) for name in pair]
-    if labels is None or both[0] is None or both[1] is None:
+    one, other = (read.predictions(name, None) for name in pair)
+    if labels is None or one is None or other is None:
         return
-    right = [own.argmax(-1) == labels for own in both if own is not None]
-    losses = [-own[np.arange(len(labels)), labels] for own in both if own is not None]
+    right = [own.argmax(-1) == labels for own in (one, other)]
+    losses = [-own[np.arange(len(labels)), labels] for own in (one, other)]
     only = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     tables.mcnemar.setdefault(pair, {})[read.seed] = only
     for measure, values, scale in (("accuracy", right, _POINTS), ("loss", losses, 1.0)):
@@ -189,29 +191,15 @@ def _hold_against_ensemble(tables: PredictionTables, read: _Reader, name: str, o
     ensemble = read.predictions(name, "ensemble")
     if ensemble is None:
         return
-    predictors: list[Predictor | None] = ["iterate", "average"] if other == name else [None]
+    predictors: Sequence[Predictor | None] = MEASURED if other == name else [None]
     for predictor in predictors:
         own = read.predictions(other, predictor)
         if own is None:
             continue
         shown = predictor or read.result(other)
         divergence = (np.exp(ensemble) * (ensemble - own)).sum(-1).mean()
-        same = _POINTS * (ensemble.argmax(-1) == own.argmax(-1)).mean()
-        for measure, value in ((DIVERGENCE, divergence), (AGREEMENT, same)):
-            key = (measure + name, other, shown)
-            tables.numbers.setdefault(key, {})[read.seed] = float(value)
-
-
-def _spread_of(
-    ensembles: Sequence[str], rows: Sequence[str], records: Mapping[str, object]
-) -> list[tuple[str, Predictor]]:
-    """Of which predictors the variance over seeds is measured."""
-    found: dict[tuple[str, Predictor], None] = {}
-    both: tuple[Predictor, ...] = ("iterate", "average")
-    for name, predictor in product([*ensembles, *rows], both):
-        if name in records:
-            found[name, predictor] = None
-    return list(found)
+        key = (DIVERGENCE + name, other, shown)
+        tables.numbers.setdefault(key, {})[read.seed] = float(divergence)
 
 
 def _distance_from_others(

@@ -45,6 +45,18 @@ class Published:
     content: Mapping[str, Any] = field(default_factory=dict)
 
 
+def write_picture(store: RecordStore, picture: Picture) -> list[str]:
+    """Write a picture in every format, and remove what it has no longer; returns the files."""
+    files = []
+    for kind in FORMATS:
+        name = f"{picture.name}.{kind}"
+        if kind in picture.content:
+            files.append(store.write_figure(name, picture.content[kind]))
+        else:
+            store.remove_figure(name)
+    return files
+
+
 class Publication:
     """The documents of one study.
 
@@ -108,16 +120,11 @@ class Publication:
 
     def figures(self) -> Published:
         """Draw every figure whose records are there (PNG and SVG)."""
-        files, notes, lacking = [], [], dict[str, None]()
+        files, notes, lacking = list[str](), [], dict[str, None]()
         for picture in self._pictures:
+            files += write_picture(self._store, picture)
             if picture.skipped:
                 notes.append(f"{picture.name}: not drawn: {picture.skipped}")
-            for kind in FORMATS:
-                name = f"{picture.name}.{kind}"
-                if kind in picture.content:
-                    files.append(self._store.write_figure(name, picture.content[kind]))
-                else:
-                    self._store.remove_figure(name)
             if picture.note:
                 lacking[picture.note] = None
         return Published(files, notes=notes, lacking=" ".join(lacking))

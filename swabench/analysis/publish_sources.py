@@ -34,7 +34,7 @@ class SourcesPublication(Publication):
         for pattern in _OF_A_COMPARISON:
             self._store.remove_texts(pattern)
         written = {
-            "sources.csv": sources.as_csv(self._frame),
+            "sources.csv": table.as_csv(self._frame, "%.6g"),  # deviations of losses are small
             "sources.md": sources.as_markdown(study, self._frame, lacking),
             "metrics.csv": table.as_csv(self._records.frame, table.DIGITS),
         }

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from swabench.analysis.figures import FORMATS
+from swabench.analysis import table
 from swabench.analysis.figures.tuning import draw_tuning
 from swabench.analysis.frame import Records, collect, incompleteness, missing_runs
-from swabench.analysis.publish import Published
+from swabench.analysis.publish import Published, write_picture
 from swabench.analysis.tuning import choose, trial_frame
 from swabench.records import RecordStore
 from swabench.study.search_space import trial_study, tuning_of
@@ -24,25 +24,19 @@ def publish_tuning(study: Study, store: RecordStore) -> Published:
         InputError: There are no records, or a family has no trial with all seeds.
     """
     trials = trial_study(study)
-    records = collect(
-        trials, RecordStore(store.folder, trials), list(trials.seeds), list(trials.methods)
-    )
+    records = collect(trials, store.of_trials(), list(trials.seeds), list(trials.methods))
     frame = trial_frame(study, records)
     choices = choose(study, frame, store.search_space())
     shown, notes = presentable(study, choices, frame), in_sentences(study, choices, records)
-    text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    files = [
-        store.write_text("tuning.csv", text),
-        store.write_text("tuning.md", as_markdown(study, shown, notes)),
-    ]
     picture = draw_tuning(study, frame)
-    for kind in FORMATS:
-        name = f"{picture.name}.{kind}"
-        if kind in picture.content:
-            files.append(store.write_figure(name, picture.content[kind]))
-        else:
-            store.remove_figure(name)
-    files.append(store.write_choices(choices))
+    if picture.skipped:
+        notes.append(f"{picture.name}: not drawn: {picture.skipped}")
+    files = [
+        store.write_text("tuning.csv", table.as_csv(frame, "%.6g")),
+        store.write_text("tuning.md", as_markdown(study, shown, notes)),
+        *write_picture(store, picture),
+        store.write_choices(choices),
+    ]
     content = {
         "study": study.name,
         "title": study.title,

@@ -202,18 +202,18 @@ def _finding_first(pictures: Sequence[Picture]) -> list[Picture]:
 
 
 def _claims_in_words(claims: Sequence[Claim]) -> list[str]:
-    sentences: Mapping[Verdict, tuple[str, str]] = {
-        "supported": ("The records support", "that"),
-        "contradicted": ("The records contradict", "that"),
-        "equal": ("No difference beyond the margin speaks for or against", "that"),
-        "open": ("With these seeds it is open", "whether"),
-        "not measured": ("It was not measured", "whether"),
+    openings: Mapping[Verdict, str] = {
+        "supported": "Supported",
+        "contradicted": "Contradicted",
+        "equal": "No difference beyond the margin, so neither supported nor contradicted",
+        "open": "Open with these seeds",
+        "not measured": "Not measured",
     }
     said = []
-    for verdict, (opening, link) in sentences.items():
-        parts = [f"{link} {c.statement} ({c.key})" for c in claims if c.verdict == verdict]
+    for verdict, opening in openings.items():
+        parts = [f"{c.statement} ({c.key})" for c in claims if c.verdict == verdict]
         if parts:
-            said.append(f"{opening} {listed(parts)}.")
+            said.append(f"{opening}: {listed(parts)}.")
     return said
 
 

@@ -1,8 +1,9 @@
 """How much each source of chance moves the results, where a study varies one at a time.
 
-Deviations over the draws of a source, and the shares of their squares (variances) in the sum, as
-Bouthillier et al. 2021 (arXiv 2103.03098) report them: for every row of the table, and for its
-difference to the reference, paired by seed, which is what a comparison is made of.
+Deviations over the draws of a source, one source varied at a time (Bouthillier et al. 2021, arXiv
+2103.03098), and, which is our own sum, the shares of their squares (variances): for every row of
+the table, and for its difference to the reference, paired by seed, which is what a comparison is
+made of.
 """
 
 import math
@@ -14,6 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from swabench.analysis.evidence import Values
 from swabench.analysis.frame import Records
 from swabench.analysis.words import what_was_run
 from swabench.study.seeds import Source, source_of
@@ -27,9 +29,6 @@ INSTEAD = (
     "sources.md has what each source of chance does"
 )
 """Why such a study has no comparison and no claims."""
-
-Values = Mapping[int, float]
-"""A number at every seed."""
 
 
 @dataclass(frozen=True)
@@ -195,11 +194,6 @@ def notes(frame: pd.DataFrame, study: Study) -> list[str]:
             "deviation, so shares are rough."
         )
     return lines
-
-
-def as_csv(frame: pd.DataFrame) -> str:
-    """The sources for programs: six digits, for deviations of losses are small."""
-    return str(frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def as_markdown(study: Study, frame: pd.DataFrame, lacking: str) -> str:

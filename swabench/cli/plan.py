@@ -68,7 +68,7 @@ def _tuning(study: Study, results: Path, device: "torch.device", done: bool) -> 
 
     space, trials = tuning_of(study), trial_study(study)
     runs, seeds = list(trials.run_names), list(trials.seeds)
-    store = RecordStore(RecordStore(results, study).folder, trials)
+    store = RecordStore(results, study).of_trials()
     missing = [] if done else store.missing(runs, seeds)
     return {
         "families": list(space.families),
@@ -84,11 +84,11 @@ def _tuning(study: Study, results: Path, device: "torch.device", done: bool) -> 
 
 def in_words(plan: dict[str, Any]) -> list[str]:
     """The same in lines for a person."""
-    start, tuning, runs, trials = (plan[k] for k in ("pretrain", "finetune", "runs", "tuning"))
+    start, after, runs, tuning = (plan[k] for k in ("pretrain", "finetune", "runs", "tuning"))
     lines = [
         f"{plan['study']}: {plan['title']}: the study is valid",
         f"  trains      {start['trainable']} by {start['name']} ({start['epochs']} epochs), then "
-        f"{tuning['trainable']} ({tuning['epochs']} epochs, batch {tuning['batch_size']})",
+        f"{after['trainable']} ({after['epochs']} epochs, batch {after['batch_size']})",
         f"  rows        {', '.join(plan['rows'])}",
     ]
     if plan["controls"]:
@@ -104,7 +104,7 @@ def in_words(plan: dict[str, Any]) -> list[str]:
     ]
     if plan["time"]:
         lines.append(f"  time        {_time_in_words(plan['time'])}")
-    return lines + (_tuning_in_words(trials) if trials else [])
+    return lines + (_tuning_in_words(tuning) if tuning else [])
 
 
 def _tuning_in_words(trials: dict[str, Any]) -> list[str]:

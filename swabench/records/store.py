@@ -34,7 +34,7 @@ from swabench.records.record import ARRAYS, LandscapeRecord, Provenance, Record
 from swabench.records.sealing import read_sealed, sealed
 from swabench.study.identity import Identities, NamedFiles
 from swabench.study.landscape import Part
-from swabench.study.search_space import search_space_digest, tuned
+from swabench.study.search_space import search_space_digest, trial_study, tuned
 from swabench.study.study import Study
 from swabench.study.tuning import Choices
 from swabench.system.errors import InputError
@@ -148,6 +148,10 @@ class RecordStore:
             (folder / _RECORD).write_bytes(sealed(content))
         if self._files != NamedFiles():
             self._write_file(self.folder / _FILES, sealed(dataclasses.asdict(self._files)))
+
+    def of_trials(self) -> "RecordStore":
+        """Where the trials of the study's tuning lie: in its own folder, apart."""
+        return RecordStore(self.folder, trial_study(self._study))
 
     def search_space(self) -> str:
         """A digest of all that the study's tuning depends on."""

@@ -124,10 +124,8 @@ def _sources_differ(drawn: tuple[Source, ...]) -> tuple[Source, ...]:
     return drawn
 
 
-Seeds = Annotated[
-    tuple[SeedNumber, ...],
-    BeforeValidator(_seed_list),
-    Field(min_length=1, strict=False),
-    AfterValidator(_seeds_differ),
+DistinctSeeds = Annotated[
+    tuple[SeedNumber, ...], Field(min_length=1, strict=False), AfterValidator(_seeds_differ)
 ]
+Seeds = Annotated[DistinctSeeds, BeforeValidator(_seed_list)]
 SeedDraws = Annotated[tuple[Source, ...], Field(min_length=1), AfterValidator(_sources_differ)]

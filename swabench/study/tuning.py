@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from swabench.study.methods import Method
+from swabench.study.seeds import DistinctSeeds
 from swabench.study.settings import (
     Count,
     Name,
@@ -96,20 +97,13 @@ class Tuning(Settings):
         chosen: What tuning chose, in a study that is tuned; it is read from `choices.yaml`.
     """
 
-    seeds: Annotated[tuple[SeedNumber, ...], Field(min_length=1, strict=False)]
+    seeds: DistinctSeeds
     trials_per_family: Count
     families: Annotated[dict[Name, Annotated[Grid, Field(min_length=1)]], Field(min_length=1)]
     sides: dict[Name, Annotated[tuple[str, ...], Field(min_length=1, strict=False)]] = Field(
         default_factory=dict
     )
     chosen: Choices | None = None
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError(f"{list(seeds)} names a seed twice")
-        return seeds
 
     @model_validator(mode="after")
     def _is_fair(self) -> "Tuning":

@@ -15,11 +15,11 @@ from swabench.training.measurement import Predictor
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper, and what the records say about it.
+    """One claim, and what the records say about it.
 
     Attributes:
         key: C1 to C8, or P1, the primary contrast of a tuned study.
-        statement: The claim itself, to stand after "that" or "whether".
+        statement: The claim itself, as a sentence without its capital and full stop.
         question: The claim as one question.
         rule: What is measured, and what decides.
         verdict: By that rule.
@@ -73,7 +73,7 @@ class ClaimSpec(_Data):
     """How one claim is put to the test.
 
     Attributes:
-        statement: The claim itself, to stand after "that" or "whether".
+        statement: The claim itself, as a sentence without its capital and full stop.
         question: The claim as one question.
         rule: What is measured, and what decides; with fields for the study's rules.
         compare: The comparisons.
@@ -94,6 +94,6 @@ class ClaimSpec(_Data):
 
 @cache
 def claim_specs() -> Mapping[str, ClaimSpec]:
-    """The paper's claims by key, as `claims.yaml` has them."""
+    """All claims by key, as `claims.yaml` has them."""
     text = files("swabench.analysis.claims").joinpath("claims.yaml").read_text(encoding="utf-8")
     return {key: ClaimSpec.model_validate(spec) for key, spec in yaml.safe_load(text).items()}

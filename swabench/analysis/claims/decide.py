@@ -96,7 +96,8 @@ def _decide(key: str, spec: ClaimSpec, context: ClaimContext) -> Claim:
     if spec.gather == "rates":
         if lacking := _lacks_rates(context):
             return replace(claim, reason=f"{lacking}.")
-        evidence = rates.losses_at_the_others_best(context)
+        best = rates.best_of_each(context)
+        evidence = rates.losses_at_the_others_best(context, best)
     else:
         wanted = _comparisons(spec, context.study)
         if lacking := _lacks(wanted, context):
@@ -108,9 +109,9 @@ def _decide(key: str, spec: ClaimSpec, context: ClaimContext) -> Claim:
     reason = _findings(found, alpha)
     notes = [note.format(**fields) for note in spec.notes]
     if spec.gather == "rates":
-        verdict = rates.judge_rates(context, verdict)
-        reason = f"{reason} {rates.explain_rates(context, found)}"
-        notes += rates.notes_on_rates(context)
+        verdict = rates.judge_rates(context, best, verdict)
+        reason = f"{reason} {rates.explain_rates(context, best, found)}"
+        notes += rates.notes_on_rates(context, best)
     notes += [
         *_other_measures(found, alpha),
         *_controls(found, alpha),
@@ -146,9 +147,6 @@ def _evidence(wanted: _Wanted, name: str, context: ClaimContext) -> list[Evidenc
     both = a.keys() & b.keys()
     if not both:
         return []
-    seeds = len(context.seeds)
-    if len(both) < seeds:  # some of the seeds never pass for all of them
-        quantity = replace(quantity, name=f"{name} ({len(both)} of {seeds} seeds)")
     found = context.compare(
         wanted.label,
         quantity,

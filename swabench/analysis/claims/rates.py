@@ -7,6 +7,9 @@ from swabench.analysis.claims.context import ClaimContext
 from swabench.analysis.evidence import Evidence, Values, Verdict
 from swabench.study.study import Study
 
+Best = Mapping[str, Mapping[int, float]]
+"""The best rate by method and seed."""
+
 
 def sweep_runs(study: Study) -> list[str]:
     """The sweep's runs of SGD and SWA; none where the study does not sweep both."""
@@ -30,10 +33,14 @@ def best_rates(context: ClaimContext, method: str) -> dict[int, float]:
     return {seed: best(seed) for seed in context.seeds}
 
 
-def losses_at_the_others_best(context: ClaimContext) -> list[Evidence]:
+def best_of_each(context: ClaimContext) -> Best:
+    """The best rates of SGD and of SWA."""
+    return {name: best_rates(context, name) for name in (context.rules.sgd, context.rules.swa)}
+
+
+def losses_at_the_others_best(context: ClaimContext, best: Best) -> list[Evidence]:
     """SGD at SWA's best rate decides; SWA at SGD's, and every rate of both, are shown."""
     sgd, swa = context.rules.sgd, context.rules.swa
-    best = {name: best_rates(context, name) for name in (sgd, swa)}
     accuracy = context.quantity("test accuracy")
     found = [
         context.compare(
@@ -55,32 +62,34 @@ def losses_at_the_others_best(context: ClaimContext) -> list[Evidence]:
     return found
 
 
-def judge_rates(context: ClaimContext, verdict: Verdict) -> Verdict:
+def judge_rates(context: ClaimContext, best: Best, verdict: Verdict) -> Verdict:
     """A loss at a rate that is not the higher one is no loss by too high a rate."""
-    sgd, swa = (best_rates(context, name) for name in (context.rules.sgd, context.rules.swa))
+    sgd, swa = best[context.rules.sgd], best[context.rules.swa]
     if verdict == "supported" and any(swa[seed] <= sgd[seed] for seed in context.seeds):
         return "open"
     return verdict
 
 
-def explain_rates(context: ClaimContext, evidence: Sequence[Evidence]) -> str:
-    """Each one's best rate, and what the other loses there."""
+def explain_rates(context: ClaimContext, best: Best, evidence: Sequence[Evidence]) -> str:
+    """Each one's best rate, and how the other does there against its own best."""
     sentences = []
     parts = (context.rules.swa, context.rules.sgd)
     for name, other, e in zip(parts, reversed(parts), evidence[:2], strict=True):
-        rates = _counted(best_rates(context, name))
         change = f"{e.estimate.mean:+.2f}".replace("-", "−")
-        sentences.append(f"The best rate of {name} is {rates}; there {other} has {change} points.")
+        sentences.append(
+            f"The best rate of {name} is {_counted(best[name])}; there {other} has {change} points "
+            "against its own best."
+        )
     return " ".join(sentences)
 
 
-def notes_on_rates(context: ClaimContext) -> list[str]:
+def notes_on_rates(context: ClaimContext, best: Best) -> list[str]:
     """Whether the sweep reaches far enough."""
     notes = ["Best rates are chosen by the validation images of the other seeds."]
     for method in (context.rules.sgd, context.rules.swa):
-        tried, best = _rates_of(context, method), best_rates(context, method).values()
+        tried = _rates_of(context, method)
         for edge, word in ((min(tried), "lowest"), (max(tried), "highest")):
-            if count := sum(rate == edge for rate in best):
+            if count := sum(rate == edge for rate in best[method].values()):
                 notes.append(
                     f"{method}: for {count} of {len(context.seeds)} seeds the best rate is the "
                     f"{word} tried; one beyond it may be better."
