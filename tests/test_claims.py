@@ -287,12 +287,28 @@ def test_what_is_missing_is_named_and_decides_nothing(tmp_path: Path) -> None:
     assert "no method 'swa-score-weighted'" in found["C8"].reason
 
 
+def test_a_control_that_is_a_row_is_compared_once(tmp_path: Path) -> None:
+    rows = load_study("mnist").model_dump()["methods"] | {
+        "adam-longer": the_controls()["adam-longer"]
+    }
+    study = study_with(4, methods=rows, **PLAIN)
+    evidence = decided(tmp_path, {}, study=study)["C1"].evidence
+    (longer,) = [
+        e
+        for e in evidence
+        if e.comparison == "adam-longer − adam" and e.quantity.name == "test accuracy"
+    ]
+    assert longer.decides
+    compared = [(e.comparison, e.quantity.name) for e in evidence]
+    assert len(set(compared)) == len(compared)
+
+
 @pytest.mark.parametrize(
     ("measured", "lacking"),
     [
-        (None, "rays was measured of swa at seeds 0, 1, 2, 3."),
-        ({"sgd": range(4), "swa": (0, 1)}, "rays was measured of swa at seeds 2, 3."),
-        ({"sgd": (0, 1), "swa": range(4)}, "rays was measured of sgd at seeds 2, 3."),
+        (None, "rays was measured of swa."),
+        ({"sgd": range(4), "swa": (0,)}, "rays was measured of swa at 3 of 4 seeds."),
+        ({"sgd": (0, 1), "swa": range(4)}, "rays was measured of sgd at 2 of 4 seeds."),
     ],
 )
 def test_without_a_landscape_flatness_is_not_measured(

@@ -74,18 +74,20 @@ class _Wanted:
 
 
 def _comparisons(spec: ClaimSpec, study: Study) -> list[_Wanted]:
-    """A claim's comparisons, with the runs that play the parts; a run is not held against itself.
+    """A claim's comparisons, each once, with the runs that play the parts.
 
-    Where the study has no such run, the part's own name stands for it.
+    A run is not held against itself. Where the study has no such run, the part's own name stands
+    for it. A control that is a row of the study is compared as a row.
     """
-    found = []
+    found: dict[tuple[str, str], _Wanted] = {}
     parts = parts_of(study)
     for each in spec.compare:
         other = parts[each.other]
         for run in study.methods if each.run == EVERY else [parts[each.run]]:
             if run != other or each.of != each.other_of:
-                found.append(_Wanted(each, run, other))
-    return found
+                wanted = _Wanted(each, run, other)
+                found.setdefault((wanted.label, each.quantity), wanted)
+    return list(found.values())
 
 
 def _decide(key: str, spec: ClaimSpec, context: ClaimContext) -> Claim:
@@ -218,8 +220,8 @@ def _lacks_values(
         if falling := [seed for seed in absent if raw.get(seed, 1) <= 0]:
             listed = ", ".join(map(str, falling))
             return f"Around {name} the loss falls at seeds {listed}, so its rise has no logarithm"
-    listed = ", ".join(map(str, absent))
-    return f"No {quantity} was measured of {_named(name, predictor)} at seeds {listed}"
+    where = f" at {len(absent)} of {len(context.seeds)} seeds" if found else ""
+    return f"No {quantity} was measured of {_named(name, predictor)}{where}"
 
 
 def _lacks_rates(context: ClaimContext) -> str:
