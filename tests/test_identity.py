@@ -189,6 +189,7 @@ CHANGES_NOTHING: dict[str, Any] = {
     "pretrain.name": "start",
     "pretrain.title": "Another title",
     "pretrain.paper_accuracy": 1.0,
+    "pretrain.minimum_accuracy": 90.0,
     "methods.constant.title": "Another title",
     "methods.constant.paper_accuracy": 1.0,
     "title": "Another title",

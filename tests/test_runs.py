@@ -24,9 +24,10 @@ from swabench.study.averaging import EqualMean
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.device import use_threads
-from swabench.system.errors import InputError
+from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import SilentProgress
 from swabench.training.loop import Outcome
+from swabench.training.measurement import Measurement, Statistics
 from swabench.training.replay import is_of_epochs
 from tests.made_up import last_of
 
@@ -167,6 +168,49 @@ def test_of_networks_those_on_one_trajectory_train_together(copied: Path) -> Non
     made = experiment(copied, network, "networks")
     groups = groups_of(network, made.store, ["sgd", "swa"], 0, 3)
     assert [group.names for group in groups] == [["sgd"], ["swa", "plain"]]
+
+
+def test_methods_do_not_start_from_a_pretraining_that_failed(copied: Path) -> None:
+    study = small_study(copied, seeds=[0, 1])
+    made = experiment(copied, study, "starts")
+    made.pretrain([0, 1])
+    records = (made.store.find("adam", seed) for seed in (0, 1))
+    reached = [record.final_accuracy("validation") for record in records if record]
+    low, high = sorted(reached)
+    assert low < high
+
+    def demanding(least: float) -> Study:
+        return small_study(
+            copied,
+            seeds=[0, 1],
+            pretrain={**study.pretrain.model_dump(), "minimum_accuracy": least},
+        )
+
+    with pytest.raises(SwabenchError, match=rf"adam reaches {low:.1f} % at seed \d on the") as told:
+        finetune(copied, demanding((low + high) / 2), results="starts")
+    assert told.value.exit_code == 1
+    assert f"{high:.1f} %" not in str(told.value).split(" on the ")[0]
+    assert not made.store.find("sgd", 0)
+    store = finetune(copied, demanding(low), "sgd", results="starts")  # the same starts will do
+    assert store.find("sgd", 0)
+
+
+def test_a_start_is_judged_by_the_treatment_of_the_table() -> None:
+    record = record_of({"running": 60.0, "re-estimated": 93.0})
+    assert record.final_accuracy("validation") == 93.0
+    with pytest.raises(ValueError, match="not measured on the test images"):
+        record.final_accuracy("test")
+
+
+def record_of(validation: dict[Statistics, float]) -> Record:
+    """A network's pretraining with these accuracies after two epochs."""
+    history = tuple(
+        Measurement(epoch, "iterate", "validation", accuracy - 2 + epoch, 0.3, treatment)
+        for epoch in (1, 2)
+        for treatment, accuracy in reversed(validation.items())
+    )
+    nothing: dict[str, Any] = {"provenance": {}, "environment": {}, "arrays_sha256": ""}
+    return Record("adam", 0, "", {}, (), False, history, seconds=1, folder=Path(), **nothing)
 
 
 def test_a_further_average_of_a_recorded_trajectory_needs_no_training(

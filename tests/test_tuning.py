@@ -84,6 +84,15 @@ def test_trials_are_a_study_that_shares_all_but_seeds_and_methods() -> None:
     assert len(trajectories(trials.all_methods)) == 4 + 4
 
 
+def test_trials_of_a_network_are_measured_at_the_end_alone() -> None:
+    heads = study()
+    changes = {"trainable": "all", "batchnorm": "frozen", "score_every_epochs": 2}
+    network = heads.finetune.model_copy(update=changes)
+    trials = trial_study(heads.model_copy(update={"finetune": network}))
+    assert trials.finetune.score_every_epochs == heads.finetune.epochs
+    assert trials.finetune.trainable == "all"
+
+
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "unequal trials": (
         {"trials_per_family": 3}, {},

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from swabench.study.landscape import Part
+from swabench.study.study import SplitName
 from swabench.system.errors import InputError
 from swabench.system.files import sha256
 from swabench.training.measurement import Measurement, Predictor
@@ -58,6 +59,21 @@ class Record:
     def result(self) -> Predictor:
         """The predictor that the method hands over at the end."""
         return "average" if self.averages else "iterate"
+
+    def final_accuracy(self, split: SplitName) -> float:
+        """The result's last accuracy on a split, in percent; where BatchNorm trains, the table's.
+
+        Raises:
+            ValueError: It was not measured on that split.
+        """
+        found = [
+            m.accuracy
+            for m in self.history
+            if (m.predictor, m.split) == (self.result, split) and m.batchnorm != "running"
+        ]
+        if not found:
+            raise ValueError(f"{self.method} was not measured on the {split} images")
+        return found[-1]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Weights, predictions and trajectory, verified.

@@ -24,7 +24,7 @@ from swabench.study.study import SplitName, Stage, Study
 from swabench.study.trajectories import trajectories
 from swabench.system.device import memory_for
 from swabench.system.environment import environment
-from swabench.system.errors import DivergedError, InputError
+from swabench.system.errors import DivergedError, InputError, SwabenchError
 from swabench.system.progress import Advance, Progress
 from swabench.training.backbone import FEATURES, Normalization
 from swabench.training.heads import initial_head
@@ -104,6 +104,7 @@ class Experiment:
             bare = [seed for _, seed in self.store.missing([start], alike)]
             diverged += self._pretrain(bare, part)
             started = [seed for seed in alike if self.store.find(start, seed)]
+            self._check_starts(started)
             if started:
                 diverged += self._finetune({seed: wanted[seed] for seed in started}, part)
         _raise_if_any(diverged)
@@ -161,6 +162,24 @@ class Experiment:
         # The same whatever seeds draw, so those that are there will do.
         held = next(iter(self._held.values()), None) or self._materials(self.study.seeds[0])
         return held.normalization
+
+    def _check_starts(self, seeds: Sequence[int]) -> None:
+        """Stop before methods start from weights that are no good; no seed is left out for it.
+
+        Raises:
+            SwabenchError: Some seeds' pretraining is below the study's `minimum_accuracy`.
+        """
+        least, name = self.study.pretrain.minimum_accuracy, self.study.pretrain.name
+        if least is None:
+            return
+        records = {seed: self.store.find(name, seed) for seed in seeds}
+        reached = {s: r.final_accuracy("validation") for s, r in records.items() if r}
+        if low := [f"{value:.1f} % at seed {s}" for s, value in reached.items() if value < least]:
+            raise SwabenchError(
+                f"{name} reaches {', '.join(low)} on the validation images, and "
+                f"pretrain.minimum_accuracy is {least:g} %; a comparison from such a start says "
+                "nothing. Train it longer or at another rate"
+            )
 
     def _trained(self, name: str, seed: int) -> Start:
         """A recorded run's result."""

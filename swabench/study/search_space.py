@@ -27,17 +27,21 @@ def trial_study(study: Study) -> Study:
     """The study of all trials at the tuning seeds: what a study shares, and a method a trial.
 
     It keeps what was measured and predicted, no weights. Nothing of it depends on how many test
-    images the study has.
+    images the study has. A network is measured at the end alone, which is what the choice is by:
+    each measurement costs a pass over the training images.
     """
     tuning = tuning_of(study)
     trials = tuning.trials(study.methods)
+    changes: dict[str, object] = {"keep_weights": "none"}
+    if study.finetune.trainable != "head":
+        changes["score_every_epochs"] = study.finetune.epochs
     return Study(
         name=TUNING,
         title=f"Trials: {study.title}",
         data=study.data.model_copy(update={"test_images": None}),
         backbone=study.backbone,
         pretrain=study.pretrain,
-        finetune=study.finetune.model_copy(update={"keep_weights": "none"}),
+        finetune=study.finetune.model_copy(update=changes),
         methods={name: trial.method for name, trial in trials.items()},
         seeds=tuning.seeds,
         seed_draws=study.seed_draws,

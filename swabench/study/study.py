@@ -153,12 +153,15 @@ class Pretraining(Stage):
         title: The row's name in words.
         rate: The learning-rate schedule.
         paper_accuracy: The paper's number for this row, in percent.
+        minimum_accuracy: What every seed must reach on the validation images, in percent, before
+            any method starts from it; a comparison from a start that failed says nothing.
     """
 
     name: Annotated[Name, CHANGES_NO_RESULT] = "adam"
     title: Annotated[str, CHANGES_NO_RESULT] = "Adam alone, not fine-tuned"
     rate: Schedule
     paper_accuracy: Annotated[float | None, CHANGES_NO_RESULT] = None
+    minimum_accuracy: Annotated[float | None, CHANGES_NO_RESULT, Field(gt=0, lt=100)] = None
 
     @property
     def method(self) -> Method:
