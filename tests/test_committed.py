@@ -433,6 +433,32 @@ def test_the_claims_page_says_what_the_csv_says(published: Published) -> None:
             assert abs(float(mean) - row["difference"]) <= 0.5 * 10**-digits + 1e-9
 
 
+def test_the_sources_of_chance() -> None:
+    """Of `mnist-sources`: deviations, their chi-square intervals and shares, from the metrics."""
+    published = Published(ROOT / "results" / "mnist-sources")
+    sources, reference = published.study["seed_draws"], published.study["reference"]
+    shown = published.read("sources.csv")
+    for (measure, quantity, method), rows in shown.groupby(["measure", "quantity", "method"]):
+        values = published.final(method, measure, None)
+        if quantity != "result":
+            values -= published.final(reference, measure, None)
+        # Seeds draw the sources by turns.
+        drawn = {s: values[values.index % len(sources) == k] for k, s in enumerate(sources)}
+        total = sum(own.var() for own in drawn.values())
+        assert list(rows["source"]) == sources
+        for _, row in rows.iterrows():
+            own = drawn[row["source"]]
+            tails = (1 + published.confidence) / 2, (1 - published.confidence) / 2
+            low, high = (
+                own.std() * math.sqrt((len(own) - 1) / stats.chi2.ppf(tail, len(own) - 1))
+                for tail in tails
+            )
+            expected = (len(own), own.mean(), own.std(), low, high, own.var() / total)
+            columns = ("draws", "mean", "deviation", "low", "high", "share")
+            for column, value in zip(columns, expected, strict=True):
+                assert row[column] == pytest.approx(value, rel=1e-4, abs=1e-6), (method, column)
+
+
 def test_the_readme_shows_the_committed_table() -> None:
     readme = (ROOT / "README.md").read_text()
     table = (ROOT / "results" / "mnist" / "table.md").read_text()

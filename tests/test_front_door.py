@@ -23,6 +23,7 @@ from swabench.cli import app
 from swabench.cli.printing import print_table
 from swabench.records import RecordStore
 from swabench.runs.estimate import Estimate
+from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError
 from tests.made_up import outcome, small_study, write_study
@@ -110,7 +111,11 @@ def test_load_reads_what_is_committed(name: str) -> None:
     assert list(frame.columns) == [
         "method", "seed", "epoch", "predictor", "split", "batchnorm", "accuracy", "loss",
     ]  # fmt: skip
-    table = pd.read_csv(ROOT / "results" / name / "table.csv").set_index("method")
+    shown = ROOT / "results" / name / "table.csv"
+    if not shown.is_file():  # a study of sources, whose seeds are not alike, has none
+        assert set(frame["seed"]) == set(load_study(name).seeds)
+        return
+    table = pd.read_csv(shown).set_index("method")
     finals = frame[(frame["method"] == "sgd") & (frame["split"] == "test")]
     finals = finals[(finals["epoch"] == finals["epoch"].max()) & (finals["predictor"] == "iterate")]
     treated = finals[finals["batchnorm"] != "running"]
