@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import Tensor
 
-from swabench.landscape.survey import Surveyor, missing_parts
+from swabench.landscape.survey import Surveyor, missing_parts, surveyor_of_heads
 from swabench.records import Record, RecordStore
 from swabench.study.landscape import PARTS, Part
 from swabench.study.loading import load_study
@@ -318,7 +318,7 @@ def splits(dtype: torch.dtype = torch.float32) -> dict[SplitName, Split]:
 
 def surveyor(study: Study, store: RecordStore) -> Surveyor:
     """Measures the landscape around the weights of made-up runs."""
-    return Surveyor(study, store, splits(), CLASSES, PROVENANCE)
+    return surveyor_of_heads(study, store, splits(), CLASSES, PROVENANCE)
 
 
 def survey(

@@ -438,7 +438,8 @@ def test_the_sources_of_chance() -> None:
     published = Published(ROOT / "results" / "mnist-sources")
     sources, reference = published.study["seed_draws"], published.study["reference"]
     shown = published.read("sources.csv")
-    for (measure, quantity, method), rows in shown.groupby(["measure", "quantity", "method"]):
+    for key, rows in shown.groupby(["measure", "quantity", "method"]):
+        measure, quantity, method = map(str, key)
         values = published.final(method, measure, None)
         if quantity != "result":
             values -= published.final(reference, measure, None)

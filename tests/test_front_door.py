@@ -266,8 +266,9 @@ def test_help_imports_no_pandas_and_no_torch() -> None:
     ("typed", "offered"),
     [
         ("repro", {"reproduce"}),
-        ("reproduce --config n", {"network", "network-small"}),
-        ("table --config configs/net", {"configs/network.yaml", "configs/network-small.yaml"}),
+        ("reproduce --config n", {"network"}),
+        ("reproduce --config mnist-", {"mnist-sources", "mnist-tuned"}),
+        ("table --config configs/net", {"configs/network.yaml"}),
         ("table --config conf", {"configs/"}),
         ("reproduce --device c", {"cpu", "cuda"}),
     ],

@@ -433,7 +433,8 @@ def test_a_landscape_depends_on_the_weights_it_looked_at() -> None:
 def test_a_landscape_depends_on_what_it_is_measured_with() -> None:
     content = load_study("mnist").model_dump()
     before = Identities(Study.model_validate(content), NamedFiles())
-    for key, value in (("training_images", 123), ("seed", 7), ("lines", {"points": 9})):
+    changes = (("training_images", 123), ("test_images", 9), ("seed", 7), ("lines", {"points": 9}))
+    for key, value in changes:
         changed = {**content, "landscape": {**content["landscape"], key: value}}
         after = Identities(Study.model_validate(changed), NamedFiles())
         assert after.landscape("lines", 0, {"a": "b"}) != before.landscape("lines", 0, {"a": "b"})

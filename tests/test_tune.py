@@ -413,5 +413,5 @@ def test_the_default_study_ends_with_the_fair_one() -> None:
     (line,) = plan.next_studies(load_study("mnist"), "cpu")
     assert "swabench reproduce --config mnist-tuned" in line
     assert plan.next_studies(load_study("mnist-tuned"), "cpu") == []
-    assert plan.next_studies(load_study("network-small"), "cpu") == []
+    assert plan.next_studies(load_study("layer4"), "cpu") == []
     assert tuning_of(load_study("mnist-tuned")).sides

@@ -18,9 +18,11 @@ def what_was_run(study: Study) -> str:
         f"{optimizer} for {first.epochs} epochs{before}, then by every method for {then.epochs}."
     )
     if study.tuning and study.tuning.chosen:
-        seeds = len(study.tuning.chosen.seeds)
+        seeds, families = len(study.tuning.chosen.seeds), study.tuning.families
+        of_all = families.keys() >= study.methods.keys()
+        whose = "Every method's settings" if of_all else f"The settings of {', '.join(families)}"
         sentence += (
-            " Every method's settings were chosen by validation loss, of "
+            f" {whose} were chosen by validation loss, of "
             f"{study.tuning.trials_per_family} trials each, on {seeds} other seeds (`tuning.md`)."
         )
     return sentence

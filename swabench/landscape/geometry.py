@@ -6,7 +6,7 @@ re-estimates its BatchNorm at every point. Nothing trains. Shapes: K points, P w
 dimensions of a slice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,16 +84,22 @@ def positions(low: float, high: float, points: int) -> Floats:
     return np.union1d(spaced, [0.0, 1.0])
 
 
-def random_directions(count: int, parameters: int, rng: np.random.Generator) -> Tensor:
-    """Directions of unit norm, uniform on the sphere, float32, shape (count, parameters)."""
-    drawn = rng.standard_normal((count, parameters))
-    unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-    return torch.from_numpy(unit.astype(np.float32))
+def random_directions(count: int, parameters: int, rng: np.random.Generator) -> Iterator[Tensor]:
+    """Directions of unit norm, uniform on the sphere, one by one: float32, shape (parameters,)."""
+    for _ in range(count):
+        drawn = rng.standard_normal((1, parameters))
+        unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+        yield torch.from_numpy(unit[0].astype(np.float32))
+
+
+def points_at_once(parameters: int) -> int:
+    """How many weights of so many parameters to look at together: what bounds the memory."""
+    return min(32, max(1, 2**26 // parameters))
 
 
 @torch.no_grad()
 def evaluate(
-    score: Score, where: Slice, coordinates: Floats, *, at_once: int = 32
+    score: Score, where: Slice, coordinates: Floats, *, at_once: int | None = None
 ) -> tuple[Floats, Floats]:
     """Accuracy in percent and loss in nats at points of a slice.
 
@@ -101,11 +107,12 @@ def evaluate(
         score: What to evaluate.
         where: The slice.
         coordinates: Points on it, shape (K, d).
-        at_once: Points a call of `score`: what bounds the memory.
+        at_once: Points a call of `score`; by default as many as fit into memory.
 
     Returns:
         Two arrays of shape (K,).
     """
+    at_once = at_once or points_at_once(len(where.origin))
     parts = np.array_split(coordinates, range(at_once, len(coordinates), at_once))
     found = [torch.stack(score(where.at(part))).cpu().double().numpy() for part in parts]
     accuracies, losses = np.concatenate(found, axis=1)
@@ -239,7 +246,12 @@ def largest_eigenvalue(
 
 
 def hessian_trace(
-    loss: Loss, weights: Tensor, rng: np.random.Generator, *, probes: int = 64, at_once: int = 16
+    loss: Loss,
+    weights: Tensor,
+    rng: np.random.Generator,
+    *,
+    probes: int = 64,
+    at_once: int | None = None,
 ) -> Trace:
     """The Hessian's trace at `weights`, shape (P,), by Hutchinson's estimator.
 
@@ -251,8 +263,9 @@ def hessian_trace(
         weights: Where.
         rng: Draws the signs.
         probes: Number of vectors, at least 2.
-        at_once: Vectors a product: what bounds the memory.
+        at_once: Vectors a product; by default as many as fit into memory, and 16 at most.
     """
+    at_once = at_once or min(16, points_at_once(len(weights)))
     estimates: list[float] = []
     while len(estimates) < probes:
         count = min(at_once, probes - len(estimates))

@@ -3,14 +3,14 @@
 The mathematics is `landscape/geometry.py`; what is measured lies in the study's `landscape`.
 """
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from swabench.data.splits import stratified_split
 from swabench.landscape.geometry import (
@@ -24,9 +24,10 @@ from swabench.landscape.geometry import (
     random_directions,
     sharpness,
 )
+from swabench.landscape.network import filter_normalized, network_scores
 from swabench.records import Provenance, Record, RecordStore, agree
-from swabench.study.landscape import PARTS, LineSettings, Part
-from swabench.study.study import Study
+from swabench.study.landscape import PARTS, LandscapeSettings, LineSettings, Part
+from swabench.study.study import SplitName, Study
 from swabench.system.errors import InputError, SwabenchError
 from swabench.training.heads import stacked_logits
 from swabench.training.learner import Split, Splits, accuracy_and_loss, log_probabilities
@@ -53,14 +54,15 @@ def unsurveyable(study: Study, store: RecordStore, seeds: Sequence[int]) -> str:
             "the order of the data, or one at a time; a landscape is measured on one split and one "
             "backbone"
         )
-    if study.finetune.trainable != "head":
+    network = study.finetune.trainable != "head"
+    if network and study.finetune.batchnorm != "train":
         return (
-            f"study {study.name!r} fine-tunes {study.finetune.trainable!r}; the landscape needs "
-            "`finetune.trainable: head`"
+            f"study {study.name!r} has finetune.batchnorm {study.finetune.batchnorm!r}; the "
+            "landscape of a network measures BatchNorm anew at every point, which fits `train`"
         )
     if not study.averaging_methods:
         return f"study {study.name!r} has no averaging method to look at"
-    if not study.backbone.cache_features:
+    if not network and not study.backbone.cache_features:
         return f"study {study.name!r} caches no features, which the landscape is measured on"
     parts = missing_parts(study, store, seeds)
     runs = {(name, seed) for part, seed in parts for name in study.landscape_rows(part)}
@@ -74,11 +76,19 @@ def unsurveyable(study: Study, store: RecordStore, seeds: Sequence[int]) -> str:
         f"{name} at seed {seed}"
         for name, seed in runs
         if (record := store.find(name, seed))
-        and not {f"weights/{record.result}", "trajectory"} <= {*record.holds}
+        and not {f"weights/{record.result}", *([] if network else ["trajectory"])}
+        <= {*record.holds}
     )
     if bare:
         return f"weights were not kept of {', '.join(bare)} (finetune.keep_weights)"
     return ""
+
+
+def surveyed_images(settings: LandscapeSettings, splits: Splits) -> tuple[Split, Split]:
+    """The training and the test images that a landscape is measured on."""
+    tested = len(splits["test"]) if settings.test_images is None else settings.test_images
+    training = _draw(splits["train"], settings.training_images, settings.seed)
+    return training, _draw(splits["test"], tested, settings.seed)
 
 
 def head_score(split: Split, classes: int) -> Score:
@@ -92,34 +102,34 @@ def head_score(split: Split, classes: int) -> Score:
 
 
 class Surveyor:
-    """Measures parts of the landscape of a study of heads.
+    """Measures parts of the landscape of a study.
 
     Args:
         study: What to measure.
         store: Where the runs' records are.
-        splits: The heads' inputs and labels.
-        classes: Number of classes.
+        scores: Accuracy and loss of flat weights on the surveyed images, by split.
         provenance: Digests of the data, the backbone and the features, which the runs must share.
+        device: Where the scores take weights.
+        scaled: Makes of a direction of unit norm, shape (P,), the one to look along from given
+            weights (P,).
     """
 
     def __init__(
         self,
         study: Study,
         store: RecordStore,
-        splits: Splits,
-        classes: int,
+        scores: Mapping[SplitName, Score],
         provenance: Provenance,
+        device: torch.device,
+        scaled: Callable[[Tensor, Tensor], Tensor] = lambda direction, weights: direction,
     ) -> None:
         self._study = study
         self._store = store
-        self._splits = splits
+        self._scores = scores
         self._provenance = provenance
+        self._device = device
+        self._scaled = scaled
         self._settings = study.landscape
-        training = _draw(splits["train"], self._settings.training_images, self._settings.seed)
-        self._scores = {
-            "train": head_score(training, classes),
-            "test": head_score(splits["test"], classes),
-        }
         # The parts of one seed come one after the other, and share its weights.
         self._weights = lru_cache(maxsize=len(study.row_names))(self._read_weights)
 
@@ -166,18 +176,17 @@ class Surveyor:
                 f"landscape: {', '.join(rows)} at seed {seed} span no plane ({error}); choose "
                 "another average in landscape.plane.method"
             ) from None
-        ways = {name: self._trajectory(name, seed) for name in rows[1:]}
+        ways = {name: way for name in rows[1:] if (way := self._trajectory(name, seed)) is not None}
         marks = pd.DataFrame(plane.coordinates(torch.stack(corners)), columns=["x", "y"])
-        paths = pd.concat(
-            [
-                pd.DataFrame(plane.coordinates(way), columns=["x", "y"]).assign(
-                    method=name, epoch=range(len(way))
-                )
-                for name, way in ways.items()
-            ],
-            ignore_index=True,
-        )
-        shown = pd.concat([marks, paths])[["x", "y"]]
+        frames = [
+            pd.DataFrame(plane.coordinates(way), columns=["x", "y"]).assign(
+                method=name, epoch=range(len(way))
+            )
+            for name, way in ways.items()
+        ]
+        nothing = pd.DataFrame(columns=["x", "y", "method", "epoch"])
+        paths = pd.concat(frames, ignore_index=True) if frames else nothing
+        shown = pd.concat([marks, *frames])[["x", "y"]]
         edge = settings.margin * float((marks.max() - marks.min()).max())
         axes = [
             np.linspace(shown[name].min() - edge, shown[name].max() + edge, settings.points)
@@ -194,15 +203,16 @@ class Surveyor:
         settings = self._settings.rays
         rows = self._study.landscape_rows("rays")
         size = len(self._weights(rows[0], seed))
-        directions = random_directions(settings.directions, size, self._rng("rays", seed))
+        drawn = random_directions(settings.directions, size, self._rng("rays", seed))
+        directions = [direction.to(self._device) for direction in drawn]
         distances = np.linspace(0, settings.length, settings.points)[:, None]
-        frames = [
-            self._on(Slice.ray(self._weights(name, seed), direction), distances)
-            .rename(columns={"x": "distance"})
-            .assign(method=name, direction=number)
-            for name in rows
-            for number, direction in enumerate(directions.to(self._device))
-        ]
+        frames = []
+        for name in rows:
+            weights = self._weights(name, seed)
+            for number, direction in enumerate(directions):
+                ray = Slice.ray(weights, self._scaled(direction, weights))
+                found = self._on(ray, distances).rename(columns={"x": "distance"})
+                frames.append(found.assign(method=name, direction=number))
         return {"rays": pd.concat(frames, ignore_index=True)}
 
     def _sharpness(self, seed: int) -> Tables:
@@ -271,8 +281,12 @@ class Surveyor:
         record = self._record(name, seed)
         return self._on_device(record.arrays()[f"weights/{record.result}"])
 
-    def _trajectory(self, name: str, seed: int) -> Tensor:
-        return self._on_device(self._record(name, seed).arrays()["trajectory"])
+    def _trajectory(self, name: str, seed: int) -> Tensor | None:
+        """The weights of every epoch; None of a network's, which are not kept."""
+        record = self._record(name, seed)
+        if "trajectory" not in record.holds:
+            return None
+        return self._on_device(record.arrays()["trajectory"])
 
     def _record(self, name: str, seed: int) -> Record:
         record = self._store.find(name, seed)
@@ -291,9 +305,33 @@ class Surveyor:
     def _rng(self, part: Part, seed: int) -> np.random.Generator:
         return np.random.default_rng([self._settings.seed, seed, PARTS.index(part)])
 
-    @property
-    def _device(self) -> torch.device:
-        return self._splits["train"].labels.device
+
+def surveyor_of_heads(
+    study: Study, store: RecordStore, splits: Splits, classes: int, provenance: Provenance
+) -> Surveyor:
+    """What measures the landscape of linear heads on cached features (N, D)."""
+    training, test = surveyed_images(study.landscape, splits)
+    scores: dict[SplitName, Score] = {
+        "train": head_score(training, classes),
+        "test": head_score(test, classes),
+    }
+    return Surveyor(study, store, scores, provenance, training.labels.device)
+
+
+def surveyor_of_networks(
+    study: Study,
+    store: RecordStore,
+    splits: Splits,
+    network: nn.Module,
+    frozen: nn.Module | None,
+    provenance: Provenance,
+) -> Surveyor:
+    """What measures the landscape of networks; arguments as `network_scores` takes them."""
+    training, test = surveyed_images(study.landscape, splits)
+    at_once = study.finetune.evaluation_batch_size
+    scores = network_scores(network, frozen, training, test, evaluation_batch=at_once)
+    scaled = partial(filter_normalized, network=network)
+    return Surveyor(study, store, scores, provenance, training.labels.device, scaled)
 
 
 def _draw(split: Split, count: int, seed: int) -> Split:

@@ -14,12 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swabench.landscape.survey import Surveyor, missing_parts, unsurveyable
+from swabench.landscape.survey import (
+    missing_parts,
+    surveyor_of_heads,
+    surveyor_of_networks,
+    unsurveyable,
+)
 from swabench.records import RecordStore, agree
 from swabench.runs.export import plain_state
 from swabench.runs.groups import Group, groups_of
 from swabench.runs.learners import Start, complete, in_lockstep, make_learner
 from swabench.runs.materials import Materials
+from swabench.study.landscape import Part
 from swabench.study.study import SplitName, Stage, Study
 from swabench.study.trajectories import trajectories
 from swabench.system.device import memory_for
@@ -114,7 +120,7 @@ class Experiment:
         """Measure the loss landscape where that is not done; returns how many parts were.
 
         Raises:
-            InputError: Runs are missing, or the study trains more than the final layer.
+            InputError: Runs are missing, or the study is none that has a landscape.
         """
         if reason := unsurveyable(self.study, self.store, seeds):
             raise InputError(f"landscape: {reason}")
@@ -123,9 +129,22 @@ class Experiment:
             return 0
         self.store.prepare()
         materials = self._materials(seeds[0])  # what is surveyed has one split and one backbone
-        splits = materials.splits("head")
-        provenance = materials.provenance("head")
-        surveyor = Surveyor(self.study, self.store, splits, materials.classes, provenance)
+        with memory_for(
+            f"the landscape on {self._device.type}; lower landscape.training_images "
+            f"({self.study.landscape.training_images})"
+        ):
+            self._survey(missing, materials)
+        return len(missing)
+
+    def _survey(self, missing: Sequence[tuple[Part, int]], materials: Materials) -> None:
+        boundary = self.study.finetune.trainable
+        splits, provenance = materials.splits(boundary), materials.provenance(boundary)
+        given = (self.study, self.store, splits)
+        if in_lockstep(self.study, boundary):
+            surveyor = surveyor_of_heads(*given, materials.classes, provenance)
+        else:
+            layers = materials.trained_layers(boundary), materials.frozen_layers(boundary)
+            surveyor = surveyor_of_networks(*given, *layers, provenance)
         with self._progress.task("landscape", len(missing), "parts") as advance:
             for part, seed in missing:
                 began = time.monotonic()
@@ -139,7 +158,6 @@ class Experiment:
                     seconds=time.monotonic() - began,
                 )
                 advance(1)
-        return len(missing)
 
     def export(self, method: str, seed: int) -> dict[str, Tensor]:
         """A run's result, under the names of a plain torchvision `resnet50`.

@@ -85,12 +85,14 @@ class Identities:
         """
         landscape = self.study.landscape
         settings = what_results_depend_on(landscape.part(part))
+        test_images = landscape.test_images
         return _digest(
             {
                 "version": VERSION,
                 "part": part,
                 "settings": settings,
                 "training_images": landscape.training_images,
+                **({} if test_images is None else {"test_images": test_images}),
                 "seed": landscape.seed,
                 "run_seed": seed,
                 "weights": list(weights.items()),

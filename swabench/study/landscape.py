@@ -9,7 +9,14 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from swabench.study.settings import CHANGES_NO_RESULT, Count, SeedNumber, Settings
+from swabench.study.settings import (
+    CHANGES_NO_RESULT,
+    AddedLater,
+    Count,
+    Name,
+    SeedNumber,
+    Settings,
+)
 
 Part = Literal["lines", "segments", "plane", "rays", "sharpness", "hessian"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -62,10 +69,14 @@ class PlaneSettings(PartSettings):
 class RaySettings(PartSettings):
     """Rays in random directions of unit norm (Izmailov et al. 2018, section 4.4).
 
+    A network's are filter-normalised (Li et al. 2018): a distance is a share of the norm of each
+    filter's own weights.
+
     Attributes:
         directions: Number of rays, the same ones for every method.
         points: Evenly spaced distances, 0 included.
-        length: The largest distance, in units of the weights.
+        length: The largest distance, in units of the weights; for a network a share, so that 1
+            moves every filter by its own length.
     """
 
     directions: Count = 10
@@ -107,8 +118,11 @@ class LandscapeSettings(Settings):
 
     Attributes:
         training_images: The training loss is that of a stratified draw of so many images; of
-            all where there are fewer. Test losses are of all test images.
-        seed: Seed of that draw and of every direction and probe.
+            all where there are fewer. A network's BatchNorm is measured on them at every point,
+            all in one batch.
+        test_images: Test losses are those of such a draw of the test images; None for all.
+        methods: Rows to look at, beside pretraining and the reference; None for all.
+        seed: Seed of the draws and of every direction and probe.
         lines: From the pretrained weights to each method's.
         segments: From the reference's weights to each average.
         plane: Through three weights of one seed.
@@ -118,6 +132,8 @@ class LandscapeSettings(Settings):
     """
 
     training_images: Count = 10_000
+    test_images: Annotated[Count | None, AddedLater(neutral=None)] = None
+    methods: Annotated[tuple[Name, ...] | None, CHANGES_NO_RESULT, Field(strict=False)] = None
     seed: SeedNumber = 0
     lines: LineSettings = LineSettings()
     segments: LineSettings = LineSettings(seeds=3, low=-1, high=2)

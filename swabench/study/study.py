@@ -258,6 +258,12 @@ class Study(Settings):
                 raise ValueError(
                     f"claims.{part}: unknown method {name!r}; choose from {', '.join(known)}"
                 )
+        for name in self.landscape.methods or ():
+            if name not in self.row_names:
+                raise ValueError(
+                    f"landscape.methods: unknown method {name!r}; "
+                    f"choose from {', '.join(self.row_names)}"
+                )
         shown = self.landscape.plane.method
         if shown is not None and shown not in self.averaging_methods:
             raise ValueError(
@@ -371,11 +377,14 @@ class Study(Settings):
 
     def landscape_rows(self, part: Part) -> tuple[str, ...]:
         """The rows of the table that a part of the landscape looks at, see `rows_of_part`."""
+        wanted = self.landscape.methods
+        always = (self.pretrain.name, self.reference)
+        rows = [n for n in self.row_names if wanted is None or n in (*always, *wanted)]
         return rows_of_part(
             part,
-            self.row_names,
+            rows,
             reference=self.reference,
-            averages=self.averaging_methods,
+            averages=[name for name in self.averaging_methods if name in rows],
             shown=self.landscape.plane.method,
         )
 

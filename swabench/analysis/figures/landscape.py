@@ -63,7 +63,7 @@ def plane(sources: Sources) -> Drawn:
         norm = BoundaryNorm(levels, 256)
         filled = ax.contourf(*_xyz(losses), levels=levels, norm=norm, cmap="cividis_r")
         ax.contour(*_xyz(losses), levels=levels, colors="white", linewidths=0.4)
-        for name in ends:
+        for name in dict.fromkeys(paths["method"]):
             way = paths[paths["method"] == name]
             ax.plot(way["x"], way["y"], label=f"{name}, iterate", **_on_dark(sources.style(name)))
         for x, y, name in marks[["x", "y", "method"]].itertuples(index=False, name=None):
@@ -85,12 +85,14 @@ def plane(sources: Sources) -> Drawn:
         bar.set_ticks(list(levels[::3]))
         bar.ax.minorticks_off()
     axes[0].set_ylabel("Across (weight units)")
-    legend(figure, axes[0], columns=2)
+    if not paths.empty:
+        legend(figure, axes[0], columns=2)
     caption = (
         f"Loss on the plane through the weights of {', '.join(marks['method'])} at seed {seed} "
-        "(stars), on an orthonormal basis; the two axes differ in scale. The iterates' paths, "
-        "epoch by epoch, are projected onto the plane."
+        "(stars), on an orthonormal basis; the two axes differ in scale."
     )
+    if not paths.empty:
+        caption += " The iterates' paths, epoch by epoch, are projected onto the plane."
     return figure, caption, absent(found)
 
 
@@ -104,9 +106,9 @@ def flatness(sources: Sources) -> Drawn:
     epsilon = _sharpness(right, sharp.tables["sharpness"], sources)
     legend(figure, left, columns=4)
     caption = (
-        f"Left: loss of {sources.splits['train']} along random directions of unit norm, the same "
-        f"for every method: mean over {directions} of them, and each of {len(rays.seeds)} seeds "
-        "shown faintly. Middle: test "
+        f"Left: loss of {sources.splits['train']} along random directions{_scale(sources)}, the "
+        f"same for every method: mean over {directions} of them, and each of {len(rays.seeds)} "
+        "seeds shown faintly. Middle: test "
         f"loss on the straight line from the weights of {start} to each average, and beyond both: "
         f"mean, and each of {len(segments.seeds)} seeds. Right: how far the training loss rises "
         f"within a box of ε = {epsilon:g} around the weights (Keskar et al.), "
@@ -123,10 +125,17 @@ def _rays(ax: Axes, table: pd.DataFrame, sources: Sources) -> int:
         own = train[train["method"] == name]
         curves = own.pivot_table(index="distance", columns="seed", values="loss")
         spread(ax, curves, sources.style(name), name, every=2, band=False)
-    ax.set(xlabel="Distance (weight units)", ylabel="Training loss (nats, log scale)")
+    unit = "share of each filter's norm" if sources.of_network else "weight units"
+    ax.set(xlabel=f"Distance ({unit})", ylabel="Training loss (nats, log scale)")
     ax.set_title("Along random rays")
     log_scale(ax)
     return int(train["direction"].nunique())
+
+
+def _scale(sources: Sources) -> str:
+    if sources.of_network:
+        return ", filter-normalised (Li et al.)"
+    return " of unit norm"
 
 
 def _segments(ax: Axes, table: pd.DataFrame, sources: Sources) -> str:

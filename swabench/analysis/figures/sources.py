@@ -87,7 +87,16 @@ class Sources:
         if there is None and data.dataset in PUBLISHED_SIZES:
             there = PUBLISHED_SIZES[data.dataset].training_images - data.validation_images
         number = f"{min(drawn, there):,} training" if there else "Training"
-        return {"train": f"{number} images", "test": "Test images"}
+        tested = self.study.landscape.test_images
+        return {
+            "train": f"{number} images",
+            "test": f"{tested:,} test images" if tested else "Test images",
+        }
+
+    @property
+    def of_network(self) -> bool:
+        """Whether the landscape is that of a network and not of a final layer alone."""
+        return self.study.finetune.trainable != "head"
 
     def lacking(self, rows: Iterable[str]) -> str:
         """Which runs of the rows are missing, in words."""
