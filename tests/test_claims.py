@@ -17,7 +17,7 @@ from scipy import stats
 from swabench.analysis import claims_text
 from swabench.analysis.claims import Claim, claim_specs, decide_claims, pairs_compared
 from swabench.analysis.claims.context import ClaimContext, swing
-from swabench.analysis.claims.rates import best_rates
+from swabench.analysis.claims.rates import best_rates, judge_rates
 from swabench.analysis.evidence import Comparer, Evidence, Quantity, corrected, judge
 from swabench.analysis.flatness import LINE, Flatness, mean_rise, measure_flatness
 from swabench.analysis.frame import Records, collect
@@ -666,6 +666,20 @@ def test_a_seeds_rate_is_chosen_at_the_other_seeds(tmp_path: Path) -> None:
     assert best_rates(drawn_on, "sgd") == {0: 0.02, 1: 0.0025, 2: 0.0025}
     claim = next(c for c in decide_claims(study, records, [0, 1, 2]) if c.key == "C7")
     assert "The best rate of sgd is 0.0025 (for 2 seeds), 0.02 (for 1 seed)" in claim.reason
+
+
+@pytest.mark.parametrize(
+    ("swa", "verdict"),
+    [((0.02, 0.02, 0.05), "supported"), ((0.02, 0.005, 0.05), "open"), ((0.01,) * 3, "open")],
+)
+def test_a_loss_counts_only_where_every_seeds_rate_is_the_higher_one(
+    swept: RecordStore, swa: tuple[float, ...], verdict: str
+) -> None:
+    records = collect(SWEPT, swept, range(3), SWEPT.run_names)
+    context = ClaimContext(SWEPT, records, range(3), {}, PredictionTables())
+    best = {"sgd": dict.fromkeys(range(3), 0.01), "swa": dict(enumerate(swa))}
+    assert judge_rates(context, best, "supported") == verdict
+    assert judge_rates(context, best, "contradicted") == "contradicted"
 
 
 def test_every_part_is_played_by_the_method_that_the_rules_name(tmp_path: Path) -> None:

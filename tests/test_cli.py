@@ -111,6 +111,8 @@ class Place:
             [sys.executable, "-m", "swabench", *arguments], cwd=self.folder,
             env={**os.environ, **self.environment},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            # Where the tests run behind a shell's `&`, processes would ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def records(self) -> dict[str, int]:

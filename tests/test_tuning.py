@@ -84,6 +84,21 @@ def test_trials_are_a_study_that_shares_all_but_seeds_and_methods() -> None:
     assert len(trajectories(trials.all_methods)) == 4 + 4
 
 
+def test_a_trial_has_none_of_the_papers_numbers() -> None:
+    """They belong to the paper's settings."""
+    methods = study().model_dump()["methods"]
+    for number, method in enumerate(methods.values()):
+        method["paper_accuracy"] = 90.0 + number
+    whole = study(methods=methods)
+    trials = tuning_of(whole).trials(whole.methods).values()
+    assert {trial.method.paper_accuracy for trial in trials} == {None}
+
+
+def test_trials_draw_what_the_studys_seeds_draw() -> None:
+    drawn = ("order",)
+    assert trial_study(study(seed_draws=drawn)).seed_draws == drawn
+
+
 def test_trials_of_a_network_are_measured_at_the_end_alone() -> None:
     heads = study()
     changes = {"trainable": "all", "batchnorm": "frozen", "score_every_epochs": 2}
@@ -496,6 +511,24 @@ def test_choices_of_another_search_space_are_none(tmp_path: Path) -> None:
     assert tuned_study(tmp_path, other) is None
     assert RecordStore(tmp_path, other).choices() is None
     assert tuned_study(tmp_path, study(seeds=5)) is not None
+
+
+def test_choices_are_found_where_the_weights_of_the_study_are_not(tmp_path: Path) -> None:
+    """A table or a claim of a tuned study can be made on a machine without its files."""
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"some")
+    named = study(backbone={"weights": str(weights)})
+    store = write_trials(tmp_path / "results", named)
+    publish_tuning(named, store)
+    store.write(
+        "adam", 0, outcome("sgd-0.001", 0, averages=False),
+        provenance=made_up.PROVENANCE, environment=made_up.ENVIRONMENT, seconds=1,
+    )  # fmt: skip
+    weights.unlink()
+    found = tuned_study(tmp_path / "results", named)
+    assert found is not None
+    assert found.tuning is not None
+    assert found.tuning.chosen is not None
 
 
 @pytest.mark.parametrize(
