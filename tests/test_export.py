@@ -75,7 +75,7 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch, network: nn.Module) -> None:
 
 
 def put_stand_in(patch: pytest.MonkeyPatch, network: nn.Module) -> None:
-    patch.setattr(module, "load_backbone", lambda _: network)
+    patch.setattr(module, "load_backbone", lambda *_: network)
     patch.setattr(
         module, "frozen_features", lambda images, *_, **__: Features(features_of(images), "none")
     )

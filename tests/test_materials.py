@@ -85,7 +85,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, dataset: Dataset) -> list[dict[str, A
         return Features(features_of(arguments[0]).to(getattr(torch, arguments[-1])), "none")
 
     monkeypatch.setattr(module, "load_dataset", lambda *_: dataset)
-    monkeypatch.setattr(module, "load_backbone", lambda _: nn.Linear(2, 2).eval())
+    monkeypatch.setattr(module, "load_backbone", lambda *_: nn.Linear(2, 2).eval())
     monkeypatch.setattr(module, "frozen_features", frozen_features)
     return calls
 
@@ -322,7 +322,7 @@ def test_cached_layers_are_not_run_again() -> None:
 
 def test_records_are_told_what_went_in(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = nn.Linear(2, 2)
-    monkeypatch.setattr(module, "load_backbone", lambda _: backbone)
+    monkeypatch.setattr(module, "load_backbone", lambda *_: backbone)
     found = materials().provenance("all")
     assert found["data"] == dataset.digests
     assert found["backbone"] == weights_digest(backbone)

@@ -49,7 +49,7 @@ TURNS: dict[str, Any] = {
 asked: list[dict[str, Any]] = []  # what the frozen layers were asked for
 
 
-def backbone_of(settings: Any) -> nn.Module:
+def backbone_of(settings: Any, _: Any = None) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return nn.Linear(2, 2).eval()

@@ -56,7 +56,7 @@ def features_of(images: NDArray[np.uint8]) -> Tensor:
 def put_stand_in(patch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     backbone = nn.Linear(2, 2).eval()
-    patch.setattr(material, "load_backbone", lambda _: backbone)
+    patch.setattr(material, "load_backbone", lambda *_: backbone)
     patch.setattr(
         material, "frozen_features", lambda images, *_, **__: Features(features_of(images), "none")
     )

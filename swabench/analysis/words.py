@@ -30,8 +30,13 @@ def what_was_run(study: Study) -> str:
 
 def _layers(trainable: Boundary, study: Study) -> str:
     weights = study.backbone.weights
-    named = f"the weights {weights.rsplit('/', 1)[-1]}"
-    backbone = f"ResNet-50 with {'seeded random weights' if weights == 'random' else named}"
+    if weights == "random":
+        named = "seeded random weights"
+    elif isinstance(weights, str):
+        named = f"the weights {weights.rsplit('/', 1)[-1]}"
+    else:
+        named = f"the weights of {weights}"
+    backbone = f"ResNet-50 with {named}"
     return {
         "head": f"the final layer of a {backbone}: a softmax regression, which is a convex "
         "problem, on fixed features",

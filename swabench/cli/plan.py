@@ -34,7 +34,8 @@ def planned(
     Returns:
         `runs.to_do` lists (method, seed); `time` is None where nothing is left to do, has an
         `error` where it cannot be estimated, and is in seconds otherwise. `tuning` is the same of
-        the trials, None where the study has none.
+        the trials, and `starts_from` of the other study's run that is its backbone; None each
+        where the study has none.
     """
     from swabench.records import RecordStore
 
@@ -58,6 +59,26 @@ def planned(
         "runs": {"to_do": missing, "done": len(runs) * len(seeds) - len(missing)},
         "time": _time(study, missing, device) if missing else None,
         "tuning": _tuning(study, results, device, tuned) if study.tuning else None,
+        "starts_from": _source(study, results, device),
+    }
+
+
+def _source(study: Study, results: Path, device: "torch.device") -> dict[str, Any] | None:
+    """What is left to do of the other study's run that is a study's backbone."""
+    from swabench.data.inputs import source_of
+    from swabench.records import RecordStore
+
+    if not (found := source_of(study)):
+        return None
+    source, run = found
+    names = list(dict.fromkeys((source.pretrain.name, run.method)))
+    missing = RecordStore(results, source).missing(names, [run.seed])
+    return {
+        "study": source.name,
+        "method": run.method,
+        "seed": run.seed,
+        "to_do": missing,
+        "time": _time(source, missing, device) if missing else None,
     }
 
 
@@ -104,7 +125,19 @@ def in_words(plan: dict[str, Any]) -> list[str]:
     ]
     if plan["time"]:
         lines.append(f"  time        {_time_in_words(plan['time'])}")
+    if plan["starts_from"]:
+        lines += _source_in_words(plan["starts_from"])
     return lines + (_tuning_in_words(tuning) if tuning else [])
+
+
+def _source_in_words(source: dict[str, Any]) -> list[str]:
+    run = f"{source['method']} at seed {source['seed']} of study {source['study']}"
+    if not source["to_do"]:
+        return [f"  starts from {run}, which is done"]
+    return [
+        f"  starts from {run}, which runs first:",
+        f"              {_time_in_words(source['time'])}",
+    ]
 
 
 def _tuning_in_words(trials: dict[str, Any]) -> list[str]:

@@ -14,18 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swabench.landscape.survey import (
-    missing_parts,
-    surveyor_of_heads,
-    surveyor_of_networks,
-    unsurveyable,
-)
+from swabench.data.inputs import source_of
+from swabench.landscape.survey import missing_parts, unsurveyable
 from swabench.records import RecordStore, agree
 from swabench.runs.export import plain_state
 from swabench.runs.groups import Group, groups_of
 from swabench.runs.learners import Start, complete, in_lockstep, make_learner
 from swabench.runs.materials import Materials
-from swabench.study.landscape import Part
+from swabench.runs.surveying import make_surveyor
 from swabench.study.study import SplitName, Stage, Study
 from swabench.study.trajectories import trajectories
 from swabench.system.device import memory_for
@@ -52,6 +48,7 @@ class Experiment:
         cache: The user's cache folder, for data and features.
         progress: Takes notes and counts of what is done.
         measured: On which images runs are measured; those of other splits are not looked at.
+        sources: The results folder of the studies that this one starts from; `results` by default.
     """
 
     def __init__(
@@ -62,8 +59,10 @@ class Experiment:
         cache: Path,
         progress: Progress,
         measured: Sequence[SplitName] = MEASURED,
+        sources: Path | None = None,
     ) -> None:
         self.study = study
+        self._sources = sources or results
         self.store = RecordStore(results, study)
         self._device = device
         self._cache = cache
@@ -129,23 +128,12 @@ class Experiment:
             return 0
         self.store.prepare()
         materials = self._materials(seeds[0])  # what is surveyed has one split and one backbone
-        with memory_for(
+        memory = memory_for(
             f"the landscape on {self._device.type}; lower landscape.training_images "
             f"({self.study.landscape.training_images})"
-        ):
-            self._survey(missing, materials)
-        return len(missing)
-
-    def _survey(self, missing: Sequence[tuple[Part, int]], materials: Materials) -> None:
-        boundary = self.study.finetune.trainable
-        splits, provenance = materials.splits(boundary), materials.provenance(boundary)
-        given = (self.study, self.store, splits)
-        if in_lockstep(self.study, boundary):
-            surveyor = surveyor_of_heads(*given, materials.classes, provenance)
-        else:
-            layers = materials.trained_layers(boundary), materials.frozen_layers(boundary)
-            surveyor = surveyor_of_networks(*given, *layers, provenance)
-        with self._progress.task("landscape", len(missing), "parts") as advance:
+        )
+        with memory, self._progress.task("landscape", len(missing), "parts") as advance:
+            surveyor = make_surveyor(self.study, self.store, materials)
             for part, seed in missing:
                 began = time.monotonic()
                 tables = surveyor.measure(part, seed)
@@ -153,11 +141,12 @@ class Experiment:
                     part,
                     seed,
                     tables,
-                    provenance=provenance,
+                    provenance=materials.provenance(self.study.finetune.trainable),
                     environment=self._environment,
                     seconds=time.monotonic() - began,
                 )
                 advance(1)
+        return len(missing)
 
     def export(self, method: str, seed: int) -> dict[str, Tensor]:
         """A run's result, under the names of a plain torchvision `resnet50`.
@@ -374,8 +363,22 @@ class Experiment:
                 self._measured,
                 # Others than the study's own serve one seed, and take half a gigabyte each.
                 keep_features=draws.backbone == self.study.backbone.seed,
+                source=self._source(),
             )
         return self._held[wanted]
+
+    def _source(self) -> dict[str, Tensor] | None:
+        """The run of another study that the backbone is, run now if it is missing; None if none."""
+        if not (found := source_of(self.study)):
+            return None
+        source, run = found
+        others = Experiment(source, self._sources, self._device, self._cache, self._progress)
+        if not others.store.find(run.method, run.seed):
+            self._progress.say(f"{self.study.name} starts from {run}, which runs first")
+        others.pretrain([run.seed])
+        if run.method != source.pretrain.name:
+            others.finetune([run.method], [run.seed])
+        return others.export(run.method, run.seed)
 
 
 def _raise_if_any(diverged: list[str]) -> None:

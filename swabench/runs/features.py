@@ -11,7 +11,7 @@ kept, and its own digest is part of every record that was made from it.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,9 @@ from swabench.system.files import (
 )
 from swabench.system.progress import Progress
 from swabench.training.backbone import Normalization, Preprocess, frozen_part, weights_digest
+from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.convolution import lay_out
+from swabench.training.flat import flatten
 
 # Images at a time, of 28 pixels.
 BATCH = {"cpu": 256, "cuda": 4096, "mps": 1024}
@@ -100,31 +102,105 @@ def frozen_features(
         "normalization": [list(values) for values in normalization],
         "precision": precision,
     }
-    folder = cache / "features" / sha256_of_json(key)[:24]
+    home = cache / "features"
+
+    def compute() -> Tensor:
+        layers = nn.Sequential(
+            Preprocess(image_size, normalization), *frozen_part(network, boundary)
+        )
+        _check_room(images, layers, precision, home)
+        batch = batch_size(device, image_size)
+        return extract(images, layers, device, precision, progress, name, batch)
+
+    what = f"features of the {name} images"
+    return _cached(home, key, compute, device, lambda line: progress.say(f"{what}: {line}"), keep)
+
+
+def batchnorm_statistics(
+    images: NDArray[np.uint8],
+    network: ResNet,
+    image_size: int,
+    normalization: Normalization,
+    *,
+    device: torch.device,
+    cache: Path,
+    progress: Progress,
+) -> Tensor:
+    """BatchNorm's statistics of a network on other images than its own, from the cache or into it.
+
+    Args:
+        images: Shape (N, C, H, W), uint8; all of them, mixed, in batches of nearly equal size.
+        network: ResNet-50; its own statistics are not looked at, and lost.
+        image_size: Side in pixels at which it sees the images.
+        normalization: Mean and deviation of each channel.
+        device: Where to compute.
+        cache: The user's cache folder.
+        progress: Takes notes and counts of what is done.
+
+    Returns:
+        Means and variances as `flat.flatten` orders them, shape (S,), on the CPU.
+
+    Raises:
+        InputError: The entry in the cache is not what it should be, or cannot be written.
+    """
+    key: dict[str, Any] = {
+        "images": sha256(images.tobytes()),
+        "shape": list(images.shape),
+        "weights": weights_digest(network),
+        "image_size": image_size,
+        "normalization": [list(values) for values in normalization],
+        "what": "BatchNorm's statistics",
+    }
+
+    def compute() -> Tensor:
+        preprocess = lay_out(Preprocess(image_size, normalization), device)
+        layers = lay_out(network, device)
+        batches = mixed_batches(len(images), batch_size(device, image_size))
+        task = progress.task("BatchNorm's statistics", len(images), "images")
+        with exact_float32(), reestimated_statistics(layers), task as advance:
+            for rows in batches:
+                layers(preprocess(torch.from_numpy(images[rows.numpy()]).to(device)))
+                advance(len(rows))
+        return flatten(layers)[1].cpu()
+
+    def say(line: str) -> None:
+        progress.say(f"BatchNorm's statistics of the backbone: {line}")
+
+    return _cached(cache / "statistics", key, compute, device, say).values
+
+
+def _cached(
+    home: Path,
+    key: Mapping[str, Any],
+    compute: Callable[[], Tensor],
+    device: torch.device,
+    say: Callable[[str], None],
+    keep: bool = True,
+) -> Features:
+    """A tensor from the cache, or computed into it by one process while the others wait.
+
+    Raises:
+        InputError: The entry in the cache is not what it should be, or cannot be written.
+    """
+    folder = home / sha256_of_json(key)[:24]
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder.parent)
+        home.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(home)
         with FileLock(folder.with_suffix(".lock")):
             if folder.exists():
-                features = read_entry(folder, key)
-                progress.say(f"features of the {name} images: read from {folder}")
-                return features
-            layers = nn.Sequential(
-                Preprocess(image_size, normalization), *frozen_part(network, boundary)
-            )
-            _check_room(images, layers, precision, folder.parent)
-            batch = batch_size(device, image_size)
-            values = extract(images, layers, device, precision, progress, name, batch)
-            _write_entry(folder, key, values, device)
+                found = read_entry(folder, key)
+                say(f"read from {folder}")
+                return found
+            _write_entry(folder, key, compute(), device)
             # Read again: where locks do not hold, another process may have been faster, and all
             # must work with the same numbers.
-            features = read_entry(folder, key)
+            found = read_entry(folder, key)
             if not keep:
                 shutil.rmtree(folder)
-            return features
+            return found
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{cache}: the cache cannot be written ({error}); "
+            f"{home.parent}: the cache cannot be written ({error}); "
             "make room, or set SWABENCH_CACHE to a folder of yours"
         ) from None
 

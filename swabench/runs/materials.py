@@ -15,7 +15,7 @@ from torchvision.models import ResNet
 from swabench.data.datasets import load_dataset
 from swabench.data.splits import choose_rows
 from swabench.records import Provenance
-from swabench.runs.features import frozen_features
+from swabench.runs.features import batchnorm_statistics, frozen_features
 from swabench.study.study import Boundary, SplitName, Study
 from swabench.system.device import memory_for
 from swabench.system.progress import Progress
@@ -30,6 +30,7 @@ from swabench.training.backbone import (
     trained_part,
     weights_digest,
 )
+from swabench.training.flat import assign, flatten
 from swabench.training.learner import Split, Splits
 from swabench.training.loop import MEASURED
 
@@ -64,6 +65,7 @@ class Materials:
         measured: Splits that are there to be measured on; other images of the kind (the test
             images of a tuning) are left alone.
         keep_features: Whether features that are computed here stay in the cache for later runs.
+        source: The backbone's tensors by torchvision's names, where it is another study's run.
 
     Attributes:
         classes: Number of classes.
@@ -81,6 +83,7 @@ class Materials:
         measured: Sequence[SplitName] = MEASURED,
         *,
         keep_features: bool = True,
+        source: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._study = study
         self._device = device
@@ -91,7 +94,10 @@ class Materials:
         rows = choose_rows(study.data, self._dataset)
         wanted = {"train", "selection", *measured}
         self._rows = {split: own for split, own in rows.items() if split in wanted}
-        self._backbone = load_backbone(study.backbone)
+        self._backbone = load_backbone(study.backbone, source)
+        self._backbone_sha256 = weights_digest(self._backbone)  # as its weights come
+        if study.backbone.reestimate_batchnorm:
+            self._reestimate_batchnorm()
         self._splits: dict[Boundary, Splits] = {}
         self._standardization: Standardization | None = None
         self._features_sha256: dict[Boundary, dict[str, str]] = {}
@@ -166,9 +172,18 @@ class Materials:
             "features": features,
         }
 
-    @cached_property
-    def _backbone_sha256(self) -> str:
-        return weights_digest(self._backbone)
+    def _reestimate_batchnorm(self) -> None:
+        """Put statistics of the study's training images in place of those that came along."""
+        statistics = batchnorm_statistics(
+            self._dataset.train_images[self._rows["train"]],
+            self.backbone(),
+            self._study.data.image_size,
+            self.normalization,
+            device=self._device,
+            cache=self._cache,
+            progress=self._progress,
+        )
+        assign(self._backbone, flatten(self._backbone)[0], statistics)
 
     @cached_property
     def normalization(self) -> Normalization:

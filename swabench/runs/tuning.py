@@ -40,7 +40,9 @@ def run_trials(
     """
     trials = trial_study(study)
     folder = RecordStore(results, study).folder
-    experiment = Experiment(trials, folder, device, cache, progress, measured=LOOKED_AT)
+    experiment = Experiment(
+        trials, folder, device, cache, progress, measured=LOOKED_AT, sources=results
+    )
     seeds, methods = list(trials.seeds), list(trials.methods)
     experiment.pretrain(seeds)
     missing = len(experiment.store.missing(methods, seeds))

@@ -29,7 +29,7 @@ class NamedFiles:
 
     Attributes:
         data: Of the files of `data.folder`, where they are a data set of the user's own.
-        weights: Of the file `backbone.weights`.
+        weights: Of the file `backbone.weights`, or the identity of the run that it names.
     """
 
     data: str | None = None

@@ -136,19 +136,26 @@ def _without_paper(base: dict[str, Any]) -> dict[str, Any]:
 def _with_own_paths(own: dict[str, Any], path: Path) -> dict[str, Any]:
     """A study's relative paths are meant from where it lies."""
     result = dict(own)
-    for section, key in (("data", "folder"), ("backbone", "weights")):
-        values = result.get(section)
-        if not isinstance(values, dict) or not isinstance(values.get(key), str):
+    for places in (("data", "folder"), ("backbone", "weights"), ("backbone", "weights", "study")):
+        *sections, key = places
+        within: Any = result
+        for section in sections:  # copied on the way, so that what was read stays as it is
+            if isinstance(within, dict) and isinstance(within.get(section), dict):
+                within[section] = dict(within[section])
+                within = within[section]
+            else:
+                within = None
+        if not isinstance(within, dict) or not isinstance(within.get(key), str):
             continue
         try:
-            found = (path.parent / Path(values[key]).expanduser()).resolve()
+            found = (path.parent / Path(within[key]).expanduser()).resolve()
             is_path = key == "folder" or found.is_file()
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
-                f"{path}: {section}.{key}: {values[key]!r} cannot be a path ({error})"
+                f"{path}: {'.'.join(places)}: {within[key]!r} cannot be a path ({error})"
             ) from None
         if is_path:
-            result[section] = {**values, key: str(found)}
+            within[key] = str(found)
     return result
 
 

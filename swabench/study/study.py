@@ -81,12 +81,31 @@ class DataSettings(Settings):
         return self
 
 
+class RunOfStudy(Settings):
+    """A run of another study, whose result another study starts from.
+
+    Attributes:
+        study: The other study: a bundled one's name, or its file.
+        method: Name of the run.
+        seed: Its seed.
+    """
+
+    study: str
+    method: Name
+    seed: SeedNumber = 0
+
+    def __str__(self) -> str:
+        return f"{self.method} at seed {self.seed} of study {Path(self.study).stem}"
+
+
 class BackboneSettings(Settings):
     """ResNet-50: where its weights come from and how the frozen part is computed.
 
     Attributes:
-        weights: `random`, a torchvision name such as `IMAGENET1K_V1`, or a file (.pth,
-            .safetensors).
+        weights: `random`, a torchvision name such as `IMAGENET1K_V1`, a file (.pth,
+            .safetensors), or the run of another study, which is run first where it is missing.
+        reestimate_batchnorm: Whether BatchNorm's statistics are measured on this study's training
+            images before anything else; those that come with the weights belong to other images.
         seed: Seed of random weights, where seeds do not draw the backbone: features are shared.
         standardize_features: Whether the head sees features with the training set's mean and
             deviation taken out. Random features need it: their scales differ by far.
@@ -96,7 +115,10 @@ class BackboneSettings(Settings):
             the same.
     """
 
-    weights: str = "random"
+    weights: str | RunOfStudy = "random"
+    reestimate_batchnorm: Annotated[bool, AddedLater(neutral=False)] = Field(
+        default=False, strict=True
+    )
     seed: SeedNumber = 0
     standardize_features: bool = Field(default=True, strict=True)
     precision: Precision = "float32"
@@ -278,7 +300,7 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _draws_fit(self) -> "Study":
-        check_draws(self.seed_draws, self.backbone.weights, self.data.test_images)
+        check_draws(self.seed_draws, str(self.backbone.weights), self.data.test_images)
         return self
 
     def _check_methods(self, key: str, methods: Mapping[str, Method]) -> None:

@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet, ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 
-from swabench.study.study import BackboneSettings, Boundary
+from swabench.study.study import BackboneSettings, Boundary, RunOfStudy
 from swabench.system.errors import InputError
 from swabench.training.convolution import memory_format, narrow_convolutions
 
@@ -86,8 +86,12 @@ class Standardize(nn.Module):
         return (features - self.mean) / self.deviation
 
 
-def load_backbone(settings: BackboneSettings) -> ResNet:
+def load_backbone(settings: BackboneSettings, state: Mapping[str, Tensor] | None = None) -> ResNet:
     """ResNet-50 with the study's weights, in evaluation mode, on the CPU.
+
+    Args:
+        settings: Which weights.
+        state: Tensors by torchvision's names, where the weights are another study's run's.
 
     Raises:
         InputError: The weights cannot be fetched or read, or do not fit ResNet-50; names the
@@ -96,8 +100,15 @@ def load_backbone(settings: BackboneSettings) -> ResNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = resnet50(weights=None)
-    if settings.weights != "random":
-        _load_weights(network, settings.weights)
+    weights = settings.weights
+    if isinstance(weights, RunOfStudy):
+        if state is None:
+            raise ValueError(f"{weights} is given by its state")
+        _load_state(network, state, str(weights))
+    elif weights in _known_names():
+        _load_state(network, _named_weights(weights), weights)
+    elif weights != "random":
+        _load_state(network, _weights_file(weights), weights)
     return network.eval()
 
 
@@ -170,9 +181,8 @@ def _fold_batchnorm(network: ResNet) -> None:
             block.downsample = nn.Sequential(fuse_conv_bn_eval(conv, norm))
 
 
-def _load_weights(network: ResNet, weights: str) -> None:
+def _load_state(network: ResNet, state: Mapping[str, Tensor], weights: str) -> None:
     """Load everything but the final layer, which has the study's own classes."""
-    state = _named_weights(weights) if weights in _known_names() else _weights_file(weights)
     own = {name for name in network.state_dict() if not name.startswith("fc.")}
     # Old files lack this counter, and nothing here uses it.
     required = {name for name in own if not name.endswith("num_batches_tracked")}
