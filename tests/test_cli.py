@@ -32,6 +32,8 @@ from torchvision.models import resnet50
 from swabench.analysis import figures
 from swabench.cli import app, main
 from swabench.data.idx import encode_idx
+from swabench.runs.experiment import Experiment
+from swabench.system.errors import SwabenchError
 from swabench.training.backbone import Preprocess
 
 COMMANDS = [
@@ -291,6 +293,21 @@ def test_interrupted_work_goes_on_where_it_stopped(fresh: Place) -> None:
     assert kept.items() <= fresh.records().items()
     for method in METHODS[1:]:
         assert len(list(fresh.results.glob(f"tiny/runs/{method}/seed-*"))) == seeds
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_no_pixels")
+def test_a_landscape_that_fails_is_told_after_all_else_is_written(
+    recorded: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> int:
+        raise SwabenchError("landscape: no room")
+
+    monkeypatch.setattr(Experiment, "survey", fails)
+    done = recorded.run("reproduce", *TINY)
+    assert done.code == 1
+    assert "landscape: no room" in done.errors
+    assert (recorded.documents / "report.html").is_file()
 
 
 @pytest.mark.slow

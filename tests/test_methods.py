@@ -8,12 +8,26 @@ from swabench.study.averaging import EqualMean
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method
 from swabench.study.optimizers import SGD
-from swabench.study.schedules import Constant, Cyclical
+from swabench.study.schedules import (
+    Constant,
+    Cosine,
+    Cyclical,
+    Linear,
+    Multiplicative,
+    Schedule,
+)
 from swabench.system.errors import InputError
 from tests.reference import torch_optimizer
 
 CONSTANT = Constant(schedule="constant", learning_rate=0.01)
 SAWTOOTH = Cyclical(schedule="cyclical", high=0.01, low=0.005)
+RATES: list[Schedule] = [
+    SAWTOOTH,
+    Linear(schedule="linear", learning_rate=0.01),
+    Cosine(schedule="cosine", learning_rate=0.01),
+    Multiplicative(schedule="multiplicative", learning_rate=0.01, factor=0.5, every_epochs=1),
+    Constant(schedule="constant", learning_rate=0.01, warmup_epochs=1, cooldown_epochs=1),
+]
 
 
 def test_plain_sgd_neither_captures_nor_restarts() -> None:
@@ -39,11 +53,13 @@ def test_captures_fall_on_the_sawtooths_minimum(cycle: float, cycles: int, steps
     assert np.allclose(timeline.rates[timeline.captures], rate.low)
 
 
-@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 10))
-def test_every_phase_is_a_whole_swa(phases: int, phase_epochs: int, steps: int) -> None:
+@given(st.sampled_from(RATES), st.integers(1, 4), st.integers(2, 4), st.integers(1, 10))
+def test_every_phase_is_a_whole_swa(
+    rate: Schedule, phases: int, phase_epochs: int, steps: int
+) -> None:
     epochs = phases * phase_epochs
-    swa = Method(title="SWA", rate=SAWTOOTH, averaging=EqualMean())
-    pswa = Method(title="PSWA", rate=SAWTOOTH, averaging=EqualMean(phases=phases))
+    swa = Method(title="SWA", rate=rate, averaging=EqualMean())
+    pswa = Method(title="PSWA", rate=rate, averaging=EqualMean(phases=phases))
     one, all_phases = swa.timeline(phase_epochs, steps), pswa.timeline(epochs, steps)
     np.testing.assert_array_equal(all_phases.rates, np.tile(one.rates, phases))
     np.testing.assert_array_equal(all_phases.captures, np.tile(one.captures, phases))

@@ -28,6 +28,7 @@ from tests.made_up import (
     last_of,
     record_of,
     study_with,
+    the_controls,
     write_run,
     write_study,
 )
@@ -252,6 +253,15 @@ def test_says_what_the_methods_reached(study: Study, store: RecordStore, text: s
         no_break(f"between {means[lowest]:.2f} % ({lowest}) and {means[highest]:.2f} % ({highest})")
         in words
     )
+
+
+def test_controls_are_none_of_what_was_found_of_the_methods(tmp_path: Path) -> None:
+    control = {"adam-longer": the_controls()["adam-longer"]}
+    study = study_with(3, rate_sweep=None, controls=control)
+    store = write_study(tmp_path, study, {"adam-longer": Truth(accuracy=99)})
+    found = Page(rendered(study, store, seeds=3)).words
+    reach = found[found.index("The fine-tuned methods reach") :]
+    assert "adam-longer" not in reach[: reach.index("as means over seeds")]
 
 
 def test_what_could_be_detected_is_by_the_studys_power_and_level(

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
+from swabench.analysis.figures import tuning as tuning_figure
 from swabench.analysis.frame import collect
 from swabench.analysis.publish_tuning import publish_tuning
 from swabench.analysis.tuning import choose, trial_frame
@@ -485,6 +488,31 @@ def test_all_trials_the_choices_and_a_picture_are_written(tmp_path: Path) -> Non
     assert "At the edge of their grids: swa (learning_rate, start_at_epoch)" in text
     assert published.content["families"]["sgd"]["settings"] == {"rate.learning_rate": 0.002}
     assert len(published.content["all_trials"]) == 12
+
+
+def test_the_picture_shows_a_rates_best_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+
+    def keep(figure: Figure, *_: object) -> bytes:
+        drawn.append(figure)
+        return b""
+
+    monkeypatch.setattr(tuning_figure, "render", keep)
+    losses = {(0.002, 0): 0.5, (0.002, 1): 0.3, (0.004, 0): 0.2, (0.004, 1): 0.6}
+    only = study({"families": {"swa": TUNING["families"]["swa"]}, "sides": {}})
+    frame = pd.DataFrame(
+        {
+            "family": "swa",
+            "rate.learning_rate": [rate for rate, _ in losses],
+            "averaging.start_at_epoch": [start for _, start in losses],
+            "loss": list(losses.values()),
+            "chosen": [loss == 0.2 for loss in losses.values()],
+        }
+    )
+    tuning_figure.draw_tuning(only, frame)
+    curve, ring = drawn[0].axes[0].lines
+    np.testing.assert_allclose(np.array(curve.get_xydata()), np.array([[0.002, 0.3], [0.004, 0.2]]))
+    np.testing.assert_allclose(np.array(ring.get_xydata()), np.array([[0.004, 0.2]]))
 
 
 def test_choices_are_read_as_they_were_written(tmp_path: Path) -> None:

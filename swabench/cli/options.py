@@ -196,7 +196,7 @@ def parse_seeds(text: str) -> list[int]:
     except ValueError:
         spans = []
     many = sum(len(span) for span in spans) > MOST_SEEDS
-    found = [] if many else [seed for span in spans for seed in span]
+    found = [seed for span in spans for seed in span] if all(spans) and not many else []
     if not found or len(set(found)) < len(found):
         raise InputError(f"--seeds: {text!r}; give a number of seeds (5) or seeds (0,3,7-9)")
     return found

@@ -1,0 +1,39 @@
+"""Options that many commands share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from swabench.cli.options import AskedWork, parse_seeds
+from swabench.study.loading import load_study
+from swabench.system.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [("3", [0, 1, 2]), ("0,3,7-9", [0, 3, 7, 8, 9]), ("5-5", [5]), ("9,2", [9, 2])],
+)
+def test_seeds_are_a_number_or_a_list(text: str, seeds: list[int]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize(
+    "text", ["1,1", "0-3,2", "0", "", "a", "1-2-3", "-1", "0-1000000", "3-1", "0,3-1"]
+)
+def test_what_names_no_seed_or_one_twice_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--seeds"):
+        parse_seeds(text)
+
+
+def test_threads_are_those_asked_for(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    study = load_study("smoke")
+    try:
+        for number in (1, 2):
+            AskedWork(results=tmp_path, device="cpu", threads=number).experiment(study)
+            assert torch.get_num_threads() == number
+        AskedWork(results=tmp_path, device="cpu").experiment(study)
+        assert torch.get_num_threads() == 2  # left as it is
+    finally:
+        torch.set_num_threads(before)
