@@ -33,6 +33,7 @@ from swabench.system.progress import SilentProgress
 from swabench.training import convolution, heads, optimizers
 from swabench.training import network as networks
 from swabench.training.backbone import (
+    FinalLayer,
     Preprocess,
     Standardize,
     frozen_part,
@@ -604,6 +605,64 @@ def test_no_two_cuda_graphs_are_held_at_once(monkeypatch: pytest.MonkeyPatch) ->
     learner._replay_backward(torch.arange(BATCH), True)
     learner._replay_backward(torch.arange(BATCH), False)
     assert held == [None, None]
+
+
+def test_a_capture_that_fails_is_told_once_and_training_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = splits()
+    told: list[str] = []
+    rates = torch.tensor([0.05], dtype=torch.float64)
+
+    class Fails:
+        def __init__(self, function: Callable[[Tensor], None], example: Tensor) -> None:
+            function(example)  # a warm-up changes the statistics
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(networks, "CudaGraph", Fails)
+    plain, failing = learner_of(tiny(), data), learner_of(tiny(), data)
+    failing._replays, failing._say = True, told.append
+    for learner in (plain, failing):
+        for rows in batches(IMAGES, epochs=1)[0]:
+            learner.step(rows, rates)
+    assert told == [
+        "training goes on without a CUDA graph, which takes longer: "
+        "operation not permitted when stream is capturing"
+    ]
+    assert torch.equal(failing.weights(), plain.weights())
+    assert torch.equal(failing._statistics, plain._statistics)
+
+    class Full(Fails):
+        def __init__(self, *_: object) -> None:
+            raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(networks, "CudaGraph", Full)
+    failing._replays = True
+    with pytest.raises(RuntimeError, match="out of memory"):
+        failing.step(torch.arange(BATCH), rates)
+
+
+def test_what_is_measured_and_the_final_layer_are_in_full_float32() -> None:
+    """Where bfloat16 trains."""
+    seen: list[tuple[bool, torch.dtype]] = []
+
+    class Witness(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            seen.append((torch.is_autocast_enabled("cpu"), inputs.dtype))
+            return inputs
+
+    data = splits(dtype=torch.float32)
+    layers = [*tiny().float()]
+    final = FinalLayer(6, CLASSES)
+    network = nn.Sequential(*layers[:-1], Witness(), final)
+    learner = learner_of(network, data, precision="bfloat16")
+    learner.step(torch.arange(BATCH), torch.tensor([0.05]))
+    assert seen == [(True, torch.bfloat16)] or seen == [(True, torch.float32)]
+    seen.clear()
+    learner.predict(["test"])
+    assert {autocast for autocast, _ in seen} == {False}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert final(torch.ones(2, 6, dtype=torch.bfloat16)).dtype == torch.float32
 
 
 def test_a_restart_leaves_nothing_of_adam() -> None:

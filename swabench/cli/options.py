@@ -147,9 +147,10 @@ class AskedWork(Asked):
         """What does the work, on the device and with the threads that were asked for."""
         from swabench.data.datasets import user_cache
         from swabench.runs.experiment import Experiment
-        from swabench.system.device import choose_device, use_threads
+        from swabench.system.device import choose_device, use_repeatable_kernels, use_threads
 
         use_threads(self.threads)
+        use_repeatable_kernels()
         device = choose_device(self.device)
         return Experiment(study, self.results, device, user_cache(), progress(self.quiet))
 

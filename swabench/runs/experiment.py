@@ -298,7 +298,8 @@ class Experiment:
             paths = len(trajectories(methods))
             own = next(iter(methods.values())).optimizer  # a group shares one
             optimized = stage.model_copy(update={"optimizer": own}) if own else stage
-            learner = make_learner(self.study, optimized, materials, start, paths)
+            say = self._progress.say
+            learner = make_learner(self.study, optimized, materials, start, paths, say)
         return train(
             learner,
             plans,

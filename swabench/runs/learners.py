@@ -1,5 +1,6 @@
 """What a stage of a study trains: its starting point, and the learner that fits its boundary."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -46,9 +47,14 @@ def complete(trained_above: Start, boundary: Boundary, materials: Materials) -> 
 
 
 def make_learner(
-    study: Study, stage: Stage, materials: Materials, start: Start, runs: int
+    study: Study,
+    stage: Stage,
+    materials: Materials,
+    start: Start,
+    runs: int,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Learner:
-    """The learner of a stage, with `runs` runs at the same start.
+    """The learner of a stage, with `runs` runs at the same start; `say` takes lines for the user.
 
     Raises:
         InputError: The last minibatch would be a single image, which BatchNorm cannot normalise.
@@ -77,4 +83,5 @@ def make_learner(
         batchnorm_steps=stage.batchnorm_steps(steps_per_epoch),
         precision="float32" if boundary == "head" else stage.precision,
         evaluation_batch=stage.evaluation_batch_size,
+        say=say,
     )

@@ -56,6 +56,15 @@ def use_threads(number: int | None) -> None:
         torch.set_num_threads(number)
 
 
+def use_repeatable_kernels() -> None:
+    """Let cuDNN take kernels alone that add up in one order, and always the same ones.
+
+    So two runs of one trajectory on one GPU are one trajectory.
+    """
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
 def describe_device(device: torch.device) -> str:
     """The device's model name, for the manifest."""
     if device.type == "cuda":

@@ -86,6 +86,15 @@ class Standardize(nn.Module):
         return (features - self.mean) / self.deviation
 
 
+class FinalLayer(nn.Linear):
+    """The final layer: in its weights' number format, whatever the layers below compute in."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Class scores (N, C) of features (N, D)."""
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.to(self.weight.dtype))
+
+
 def load_backbone(settings: BackboneSettings, state: Mapping[str, Tensor] | None = None) -> ResNet:
     """ResNet-50 with the study's weights, in evaluation mode, on the CPU.
 
@@ -159,7 +168,7 @@ def trained_part(
     if layers:
         layers["flatten"] = nn.Flatten()
     layers["standardize"] = standardize
-    layers["fc"] = nn.Linear(FEATURES, classes)
+    layers["fc"] = FinalLayer(FEATURES, classes)
     part = nn.Sequential(layers)
     narrow_convolutions(part)
     return part

@@ -16,6 +16,9 @@ class CudaGraph:
         function: Works in place on tensors that outlive it; called a few times to warm up, so
             that its side effects must be undone by the caller.
         example: The argument's shape, number format and device.
+
+    Raises:
+        RuntimeError: The function does something that cannot be recorded.
     """
 
     WARM_UPS = 3  # as PyTorch's notes on CUDA graphs ask for
@@ -29,7 +32,8 @@ class CudaGraph:
                 function(self._argument)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # On the same stream: what the warm-up made for a stream of its own serves the capture.
+        with torch.cuda.graph(self._graph, stream=stream):
             function(self._argument)
 
     def __call__(self, argument: Tensor) -> None:

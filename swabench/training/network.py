@@ -5,7 +5,7 @@ keeps running statistics; predictions are made with statistics measured anew, so
 table differs from another by that alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from swabench.study.optimizers import Optimizer
 from swabench.study.study import Precision, SplitName
-from swabench.system.device import exact_float32
+from swabench.system.device import exact_float32, is_out_of_memory
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.convolution import lay_out, memory_format
 from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
@@ -40,9 +40,10 @@ class NetworkLearner:
         batchnorm_steps: Steps in which BatchNorm trains: normalises by the minibatch and tracks
             running statistics. None for all; after them, and with 0 always, it is a fixed map,
             and an average shares the iterate's statistics.
-        precision: Number format of the forward and backward pass; the weights, their updates
-            and the averages keep their own.
+        precision: Number format of the forward and backward pass in training; the weights, their
+            updates, the averages and all that is measured keep their own.
         evaluation_batch: Images at a time where nothing trains.
+        say: Takes a line where something is done in another way than planned.
 
     Raises:
         InputError: There is no such optimizer.
@@ -62,6 +63,7 @@ class NetworkLearner:
         batchnorm_steps: int | None = None,
         precision: Precision = "float32",
         evaluation_batch: int = 1000,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._device = splits["train"].labels.device
         self._weights = weights.to(self._device, copy=True)
@@ -78,6 +80,8 @@ class NetworkLearner:
         self._optimizer = vector_optimizer(optimizer, self._weights)
         self._steps = 0
         self._mode: Mode = "evaluation"
+        self._say = say
+        self._replays = self._device.type == "cuda"
         self._graph: tuple[int, bool, CudaGraph] | None = None
 
     def weights(self) -> Tensor:
@@ -92,7 +96,7 @@ class NetworkLearner:
     def step(self, rows: Tensor, rates: Tensor) -> None:
         """Take one step on training rows (B,) at rates (1,)."""
         trains = self._batchnorm_trains()
-        if self._device.type == "cuda":
+        if self._replays:
             self._replay_backward(rows, trains)
         else:
             self._backward(rows)
@@ -170,7 +174,7 @@ class NetworkLearner:
         """The gradient of the minibatch's mean cross-entropy, into the gradients' vector."""
         train = self._splits["train"]
         self._gradient.zero_()
-        scores = self._forward(train.inputs.index_select(0, rows))
+        scores = self._forward(train.inputs.index_select(0, rows), self._precision)
         loss = F.cross_entropy(scores, train.labels.index_select(0, rows))
         loss.backward()
 
@@ -178,14 +182,26 @@ class NetworkLearner:
         """The same through a CUDA graph; a batch of another size than the first is run as it is."""
         if self._graph is None or self._graph[1] != trains:
             self._graph = None  # so that the memory of two is never held at once
-            kept = self._statistics.clone()
-            self._graph = (len(rows), trains, CudaGraph(self._backward, rows))
-            self._statistics.copy_(kept)
-        size, _, graph = self._graph
-        if len(rows) == size:
-            graph(rows)
+            self._graph = self._captured(rows, trains)
+        if self._graph and len(rows) == self._graph[0]:
+            self._graph[2](rows)
         else:
             self._backward(rows)
+
+    def _captured(self, rows: Tensor, trains: bool) -> tuple[int, bool, CudaGraph] | None:
+        """A graph of the backward pass; None where it cannot be captured, and then never again."""
+        kept = self._statistics.clone()
+        try:
+            return len(rows), trains, CudaGraph(self._backward, rows)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            self._replays = False
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            self._say(f"training goes on without a CUDA graph, which takes longer: {reason}")
+            return None
+        finally:
+            self._statistics.copy_(kept)
 
     # --- evaluation ------------------------------------------------------------------------
 
@@ -223,7 +239,7 @@ class NetworkLearner:
         batches = {name: self._splits[name].inputs.split(self._evaluation_batch) for name in splits}
         return [torch.cat([self._forward(batch) for batch in batches[name]]) for name in splits]
 
-    def _forward(self, raw: Tensor) -> Tensor:
+    def _forward(self, raw: Tensor, precision: Precision = "float32") -> Tensor:
         """Class scores (B, C) of what the splits hold."""
         with torch.no_grad(), exact_float32():  # as where these layers' outputs are cached
             inputs = self._frozen(raw).to(self._weights.dtype)
@@ -233,7 +249,7 @@ class NetworkLearner:
         with torch.autocast(
             self._device.type,
             torch.bfloat16,
-            enabled=self._precision == "bfloat16",
+            enabled=precision == "bfloat16",
             cache_enabled=False,
         ):
             scores: Tensor = self._network(inputs)

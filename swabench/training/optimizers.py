@@ -106,7 +106,8 @@ class StackedAdam:
     """torch.optim.Adam for stacked heads: every run is a parameter group, with its own rate.
 
     The groups' parameters are views into the stacked ones. That is a call a run, where
-    `StackedSGD` makes one for all.
+    `StackedSGD` makes one for all. On a GPU steps are fused and rates stay there: a number would
+    make Python wait for it.
 
     Args:
         settings: The update rule.
@@ -123,17 +124,20 @@ class StackedAdam:
         ):
             for row, gradient in zip(rows, gradients, strict=True):
                 row.grad = gradient
+        self._fused = matrix.device.type == "cuda" and _fuses(matrix)
         self._optimizer = torch.optim.Adam(
             [{"params": rows} for rows in self._rows],
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
+            fused=self._fused or None,
         )
 
     def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
         """Update all runs."""
         torch.mm(error, inputs, out=self._matrix_gradient.flatten(0, 1))
         torch.sum(error, 1, out=self._bias_gradient.flatten())
-        for group, rate in zip(self._optimizer.param_groups, rates.tolist(), strict=True):
+        every = list(rates) if self._fused else rates.tolist()
+        for group, rate in zip(self._optimizer.param_groups, every, strict=True):
             group["lr"] = rate
         self._optimizer.step()
 
