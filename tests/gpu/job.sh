@@ -1,51 +1,111 @@
 #!/usr/bin/env bash
-# Everything that wants a GPU, in one job that may be cut off and started again: what is recorded
-# already is not done twice. Needs PyTorch's CUDA build; nothing is downloaded but what is missing.
+# Everything that wants a GPU, in calls of a few minutes that go on where the last one stopped.
+# Needs torch and torchvision with CUDA, and this package's other dependencies; no network, no
+# virtual environment, nothing installed: it runs from the checkout.
 #
-#   OUT=folder bash tests/gpu/job.sh            all of it
-#   OUT=folder bash tests/gpu/job.sh study      one part: test, bench, study or agreement
+#   OUT=folder bash tests/gpu/job.sh                     what the time allows of all parts
+#   OUT=folder MINUTES=9 bash tests/gpu/job.sh study     one part: agreement, test, bench or study
 #
-# Into $OUT go the table, metrics and manifest of the study, the benchmark's numbers, and the
-# tables of a small study on CPU and GPU. RESULTS (default: results) keeps the records, 6 GB.
+# Every part but the study runs once; the study goes on seed by seed, and no seed is begun that the
+# time left would not finish. SWABENCH_CACHE must hold the data set where it cannot be fetched.
+# RESULTS (results/gpu, which git ignores) keeps the records between calls. Into $OUT goes one
+# archive: tables, metrics, manifests, the benchmark's numbers and the logs.
+#
+# A rehearsal without a GPU, in a minute:  DEVICE=cpu STUDY=smoke SEEDS=2 OUT=... bash tests/gpu/job.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 : "${OUT:?name a folder for what the job brings back}"
 PYTHON=${PYTHON:-python3}
-RESULTS=${RESULTS:-results}
-parts=${1:-"test bench study agreement"}
-mkdir -p "$OUT"
+RESULTS=${RESULTS:-results/gpu/runs}
+DEVICE=${DEVICE:-cuda}
+STUDY=${STUDY:-tests/gpu/network.yaml}
+SEEDS=${SEEDS:-5}
+MINUTES=${MINUTES:-9}
+parts=${1:-"agreement test bench study"}
 
-# The package may be installed or not: from a checkout it runs as it is.
+kept=$RESULTS/kept # what goes into the archive
+mkdir -p "$OUT" "$kept"
+export PYTHONUNBUFFERED=1
+began=$SECONDS
+
 swabench() { "$PYTHON" -m swabench "$@"; }
-keep() { # study, results folder, name under $OUT
-    mkdir -p "$OUT/$3"
-    for file in table.csv table.md table.tex metrics.csv manifest.json; do
-        if [ -f "$2/$1/$file" ]; then cp "$2/$1/$file" "$OUT/$3/"; fi
+left() { echo $((MINUTES * 60 - (SECONDS - began))); }
+
+keep() { # study, its results folder, name in the archive
+    mkdir -p "$kept/$3"
+    for file in table.csv table.md metrics.csv trajectories.csv claims.csv claims.md manifest.json; do
+        if [ -f "$2/$1/$file" ]; then cp "$2/$1/$file" "$kept/$3/"; fi
     done
+}
+
+archive() { tar -czf "$OUT/gpu.tar.gz" -C "$kept" .; }
+trap archive EXIT # also where a part fails or the time is up
+
+once() { # name, seconds it may take, command: done is done
+    if [ -e "$kept/$1.done" ]; then return; fi
+    if [ "$(left)" -lt "$2" ]; then
+        echo "$1: not begun, $(left) s are left"
+        return
+    fi
+    echo "$1"
+    if "${@:3}" >"$kept/$1.log" 2>&1; then
+        touch "$kept/$1.done"
+    else
+        echo "$1: failed, see $1.log"
+        tail -n 20 "$kept/$1.log"
+    fi
+}
+
+# Each device has a cache of features of its own, or both would work with the first one's.
+agreement() {
+    for device in cpu "$DEVICE"; do
+        local cache=${SWABENCH_CACHE:-$HOME/.cache/swabench} own=$RESULTS/cache-$device
+        mkdir -p "$own"
+        if [ -d "$cache/mnist" ] && [ ! -e "$own/mnist" ]; then cp -r "$cache/mnist" "$own/"; fi
+        SWABENCH_CACHE=$own swabench reproduce --config tests/gpu/agreement.yaml \
+            --results "$RESULTS/agreement-$device" --device "$device"
+        keep agreement "$RESULTS/agreement-$device" "agreement-$device"
+    done
+}
+
+suite() { "$PYTHON" -m pytest tests/test_network.py tests/test_device.py -q -rs -p no:cacheprovider; }
+
+bench() {
+    mkdir -p "$kept/bench"
+    "$PYTHON" -m tests.bench.network --device "$DEVICE" --output "$kept/bench/network-$DEVICE.json"
+}
+
+study() {
+    local longest=0 start took
+    for ((seed = 0; seed < SEEDS; seed++)); do
+        # A seed that is done takes a few seconds; of others, the first is tried in any case.
+        if [ "$longest" -gt 0 ] && [ "$(left)" -lt $((longest + 30)) ]; then
+            echo "study: seed $seed not begun, $(left) s are left"
+            break
+        fi
+        start=$SECONDS
+        swabench finetune --config "$STUDY" --method all --seeds "$seed-$seed" \
+            --results "$RESULTS" --device "$DEVICE" 2>&1 | tee -a "$kept/study.log"
+        took=$((SECONDS - start))
+        if [ "$took" -gt "$longest" ]; then longest=$took; fi
+        echo "study: seed $seed took $took s"
+    done
+    # Tables of the seeds that are there; that some lack is no failure of the job.
+    swabench table --config "$STUDY" --results "$RESULTS" >>"$kept/study.log" 2>&1 || true
+    swabench claims --config "$STUDY" --results "$RESULTS" >>"$kept/study.log" 2>&1 || true
+    local name
+    name=$(basename "$STUDY" .yaml)
+    keep "$name" "$RESULTS" "$name"
 }
 
 for part in $parts; do
     case $part in
-    test)
-        "$PYTHON" -m pytest tests/test_network.py -rs | tee "$OUT/test.txt"
-        ;;
-    bench)
-        "$PYTHON" -m tests.bench.network --device cuda --output "$OUT/bench/network-cuda.json"
-        ;;
-    study)
-        # A study cut off in the middle leaves its finished runs; the table says what is missing.
-        trap 'swabench table --config network --results "$RESULTS" || true; keep network "$RESULTS" network' EXIT
-        swabench reproduce --config network --results "$RESULTS" --device cuda
-        ;;
-    agreement)
-        for device in cpu cuda; do
-            swabench reproduce --config tests/gpu/agreement.yaml --results "$RESULTS/$device" \
-                --device "$device"
-            keep agreement "$RESULTS/$device" "agreement-$device"
-        done
-        ;;
+    agreement) once agreement 120 agreement ;;
+    test) once test 120 suite ;;
+    bench) once bench 90 bench ;;
+    study) study ;;
     *)
-        echo "no part is called $part; there are test, bench, study, agreement" >&2
+        echo "no part is called $part; there are agreement, test, bench, study" >&2
         exit 2
         ;;
     esac
