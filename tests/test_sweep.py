@@ -22,9 +22,13 @@ def identity(study: Study, name: str) -> str:
     return Identities(study, NamedFiles()).run(name, 0)
 
 
-def test_a_swept_run_is_the_method_at_that_rate() -> None:
-    study = study_with(1, rate_sweep={"methods": ["swa"], "rates": [0.02]})
-    methods = study.model_dump()["methods"]
+@pytest.mark.parametrize("ramps", [{}, {"warmup_epochs": 1, "cooldown_epochs": 2}])
+def test_a_swept_run_is_the_method_at_that_rate(ramps: dict[str, float]) -> None:
+    methods = study_with(1, rate_sweep=None).model_dump()["methods"]
+    methods["swa"]["rate"] |= ramps
+    sweep = {"methods": ["swa"], "rates": [0.01, 0.02]}
+    study = study_with(1, methods=methods, rate_sweep=sweep)
+    assert study.sweep_cells["swa", 0.01] == "swa"
     methods["swa"]["rate"]["learning_rate"] = 0.02
     moved = study_with(1, methods=methods, rate_sweep=None)
     assert identity(study, "swa-rate-0.02") == identity(moved, "swa")
