@@ -93,15 +93,8 @@ def frozen_features(
     Raises:
         InputError: The entry in the cache is not what it should be, or cannot be written.
     """
-    key: dict[str, Any] = {
-        "images": sha256(images.tobytes()),
-        "shape": list(images.shape),
-        "weights": weights_digest(network),
-        "boundary": boundary,
-        "image_size": image_size,
-        "normalization": [list(values) for values in normalization],
-        "precision": precision,
-    }
+    key = _key(images, network, image_size, normalization)
+    key |= {"boundary": boundary, "precision": precision}
     home = cache / "features"
 
     def compute() -> Tensor:
@@ -143,14 +136,8 @@ def batchnorm_statistics(
     Raises:
         InputError: The entry in the cache is not what it should be, or cannot be written.
     """
-    key: dict[str, Any] = {
-        "images": sha256(images.tobytes()),
-        "shape": list(images.shape),
-        "weights": weights_digest(network),
-        "image_size": image_size,
-        "normalization": [list(values) for values in normalization],
-        "what": "BatchNorm's statistics",
-    }
+    key = _key(images, network, image_size, normalization)
+    key |= {"what": "BatchNorm's statistics"}
 
     def compute() -> Tensor:
         preprocess = lay_out(Preprocess(image_size, normalization), device)
@@ -167,6 +154,19 @@ def batchnorm_statistics(
         progress.say(f"BatchNorm's statistics of the backbone: {line}")
 
     return _cached(cache / "statistics", key, compute, device, say).values
+
+
+def _key(
+    images: NDArray[np.uint8], network: ResNet, image_size: int, normalization: Normalization
+) -> dict[str, Any]:
+    """What everything in the cache depends on."""
+    return {
+        "images": sha256(images.tobytes()),
+        "shape": list(images.shape),
+        "weights": weights_digest(network),
+        "image_size": image_size,
+        "normalization": [list(values) for values in normalization],
+    }
 
 
 def _cached(
