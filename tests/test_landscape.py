@@ -559,3 +559,9 @@ def test_one_ascent_that_stalls_does_not_stop_the_others() -> None:
     )
     np.testing.assert_allclose(together[0], np.concatenate(alone))
     np.testing.assert_allclose(alone[1], [3 * 0.5**2 + 0.5])
+
+
+def test_the_seeds_that_were_asked_for_are_looked_at() -> None:
+    study = small_study(rays={"seeds": None}, sharpness={"seeds": 2})
+    assert study.landscape_seeds("rays", [7, 8, 9]) == [7, 8, 9]
+    assert study.landscape_seeds("sharpness", [7, 8, 9]) == [7, 8]
