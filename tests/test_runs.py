@@ -1,5 +1,6 @@
 """Carrying a study out: what is trained together, what is trained again, and from which bytes."""
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from swabench.analysis.frame import collect
 from swabench.analysis.publish import Publication
@@ -301,6 +303,30 @@ def test_a_replay_is_of_what_training_would_have_captured(copied: Path) -> None:
             rtol=1e-4,
             atol=1e-6,
         )
+
+
+def test_a_method_is_trained_by_its_own_optimizer(copied: Path) -> None:
+    """At one rate, in one data order: what differs is the optimizer."""
+    rate = {"schedule": "constant", "learning_rate": 0.02}
+    kinds = ("sgd", "adam", "lookahead", "schedule-free-sgd")
+    study = with_methods(
+        copied,
+        **{
+            f"by-{kind}": {"title": kind, "rate": rate, "optimizer": {"name": kind}}
+            for kind in kinds
+        },
+    )
+    store = finetune(copied, study, *(f"by-{kind}" for kind in kinds), results="optimizers")
+    ends = [weights_of_run(store, f"by-{kind}") for kind in kinds]
+    for one, other in itertools.combinations(ends, 2):
+        assert np.abs(one - other).max() > 1e-4
+
+
+def weights_of_run(store: RecordStore, name: str) -> NDArray[np.float32]:
+    record = store.find(name, 0)
+    assert record is not None
+    found: NDArray[np.float32] = record.arrays()["weights/iterate"]
+    return found
 
 
 def test_a_changed_method_does_not_make_a_new_one_train(copied: Path) -> None:
