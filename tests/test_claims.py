@@ -26,6 +26,7 @@ from swabench.analysis.statistics import Estimate, detectable_difference
 from swabench.records import RecordStore
 from swabench.study.loading import load_study
 from swabench.study.study import Study
+from swabench.study.tuning import Choices, Tuning
 from swabench.training.measurement import Predictor
 from tests.made_up import Truth, record_of, study_with, the_controls, write_run, write_study
 
@@ -937,3 +938,32 @@ def test_flatness_is_measured_around_the_result_on_its_own_split() -> None:
         assert found[measure].keys() == methods.keys()
         for method, values in methods.items():
             assert found[measure][method] == pytest.approx(values, rel=2e-3), (measure, method)
+
+
+@pytest.mark.parametrize(
+    ("families", "words"),
+    [
+        ((), "no rate was chosen on validation images"),
+        (("sgd", "swa"), "The rates of sgd and swa are those that tuning chose; the others are"),
+        (("swa", "sgd", "sgd-multiplicative", "swa-cyclical"), "Rates are those that tuning chose"),
+    ],
+)
+def test_the_rule_says_whose_rates_were_chosen(families: tuple[str, ...], words: str) -> None:
+    study = study_with(2, rate_sweep=None)
+    if families:
+        chosen = Choices(search_space="", seeds=(9,), families={})
+        grids = {name: {"rate.learning_rate": (0.1, 0.2)} for name in families}
+        tuning = Tuning(seeds=(9,), trials_per_family=2, families=grids, chosen=chosen)
+        study = study.model_copy(update={"tuning": tuning})
+    fields = ClaimContext(study, Records({}), [], {}, PredictionTables()).fields()
+    assert words in fields["rates_chosen"]
+
+
+@pytest.mark.parametrize("trainable", ["head", "layer4"])
+def test_the_rays_of_a_network_are_said_to_be_scaled(trainable: str) -> None:
+    study = study_with(2, rate_sweep=None)
+    finetune = study.finetune.model_copy(update={"trainable": trainable})
+    trained = study.model_copy(update={"finetune": finetune})
+    fields = ClaimContext(trained, Records({}), [], {}, PredictionTables()).fields()
+    rule = claim_specs()["C4"].rule.format(**fields)
+    assert ("as long in every filter" in rule) == (trainable != "head")

@@ -9,6 +9,7 @@ from swabench.analysis.evidence import Comparer, Quantity, Values
 from swabench.analysis.flatness import Flatness
 from swabench.analysis.frame import Records
 from swabench.analysis.predictions import DIVERGENCE, VARIANCE, PredictionTables
+from swabench.study.seeds import listed
 from swabench.study.study import SplitName, Study
 from swabench.training.measurement import Predictor
 
@@ -106,15 +107,30 @@ class ClaimContext:
             "margin_points": f"{rules.margin_points:g}",
             "margin_nats": f"{rules.margin_nats:g}",
             "margin_flatness": f"{rules.margin_flatness:g}",
-            "rates_chosen": "Rates are those that tuning chose."
-            if self.study.tuning and self.study.tuning.chosen
-            else "Both SGD's are as the study has them: no rate was chosen on validation images.",
+            "rates_chosen": _rates_chosen(self.study),
+            "scale": ""
+            if head
+            else ", each as long in every filter as the filter's own weights "
+            "(Li et al. 2018), for BatchNorm makes their norms meaningless",
             "transient": f"{rules.transient:.0%}",
             "convexity": "This study trains a final layer alone: its loss is convex and has one "
             "basin, so all methods are in the same."
             if head
             else "The loss of a network is not convex: methods may lie in different basins.",
         }
+
+
+def _rates_chosen(study: Study) -> str:
+    """Whose rates of claim C2's methods tuning chose."""
+    rules = study.claims
+    compared = (rules.sgd, rules.decayed, rules.swa, rules.swa_cyclical)
+    tuning = study.tuning if study.tuning and study.tuning.chosen else None
+    tuned = [name for name in compared if tuning and name in tuning.families]
+    if not tuned:
+        return "Both SGD's are as the study has them: no rate was chosen on validation images."
+    if len(tuned) == len(compared):
+        return "Rates are those that tuning chose."
+    return f"The rates of {listed(tuned)} are those that tuning chose; the others are set."
 
 
 def parts_of(study: Study) -> dict[str, str]:
