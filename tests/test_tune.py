@@ -32,6 +32,7 @@ from swabench.study.optimizers import SGD
 from swabench.study.published import Sizes
 from swabench.study.search_space import tuning_of
 from swabench.study.study import DataSettings, SplitName
+from swabench.study.tuning import in_words
 from swabench.system.progress import SilentProgress
 from swabench.training.heads import StackedHeads
 from swabench.training.learner import Split
@@ -289,6 +290,11 @@ def test_a_tuned_study_runs_with_what_was_chosen(
     manifest = json.loads((place.documents / "manifest.json").read_text())
     assert manifest["study"]["methods"]["sgd"]["rate"]["learning_rate"] == RIGHT
     assert manifest["study"]["tuning"]["chosen"] == place.choices()
+    report = (place.documents / "report.html").read_text()
+    for family, choice in place.choices()["families"].items():
+        words = in_words(choice["settings"])
+        assert f">{family}</th>" in report
+        assert f"<span>{words}</span>" in report
     test = [m for p in place.documents.glob("runs/swa/*/record.json")
             for m in json.loads(p.read_text())["history"] if m["split"] == "test"]  # fmt: skip
     assert test

@@ -6,11 +6,11 @@ from swabench.analysis import table
 from swabench.analysis.figures.tuning import draw_tuning
 from swabench.analysis.frame import Records, collect, incompleteness, missing_runs
 from swabench.analysis.publish import Published, write_picture
-from swabench.analysis.tuning import choose, trial_frame
+from swabench.analysis.tuning import choose, chosen_settings, trial_frame
 from swabench.records import RecordStore
 from swabench.study.search_space import trial_study, tuning_of
 from swabench.study.study import Study
-from swabench.study.tuning import Choices, in_words, own_name
+from swabench.study.tuning import Choices, own_name
 
 
 def publish_tuning(study: Study, store: RecordStore) -> Published:
@@ -27,7 +27,7 @@ def publish_tuning(study: Study, store: RecordStore) -> Published:
     records = collect(trials, store.of_trials(), list(trials.seeds), list(trials.methods))
     frame = trial_frame(study, records)
     choices = choose(study, frame, store.search_space())
-    shown, notes = presentable(study, choices, frame), in_sentences(study, choices, records)
+    shown, notes = presentable(choices, frame), in_sentences(study, choices, records)
     picture = draw_tuning(study, frame)
     if picture.skipped:
         notes.append(f"{picture.name}: not drawn: {picture.skipped}")
@@ -46,22 +46,13 @@ def publish_tuning(study: Study, store: RecordStore) -> Published:
     return Published(files, f"Chosen settings: {study.title}", shown, notes, content=content)
 
 
-def presentable(study: Study, choices: Choices, frame: pd.DataFrame) -> pd.DataFrame:
-    """What was chosen, as a person reads it: a row a family."""
+def presentable(choices: Choices, frame: pd.DataFrame) -> pd.DataFrame:
+    """What was chosen, with the accuracies that it has."""
+    shown = chosen_settings(choices)
     accuracies = frame[frame["chosen"]].set_index("family")["accuracy"]
-    return pd.DataFrame(
-        [
-            {
-                "Family": family,
-                "Chosen": in_words(choice.settings),
-                "At the edge": ", ".join(map(own_name, choice.at_edge)) or "—",
-                "Validation loss": _with_error(choice.loss, choice.standard_error),
-                "Validation accuracy, %": f"{accuracies[family]:.2f}",
-                "Trials": choice.trials,
-            }
-            for family, choice in choices.families.items()
-        ]
-    )
+    in_words = [f"{accuracies[family]:.2f}" for family in shown["Family"]]
+    shown.insert(len(shown.columns) - 1, "Validation accuracy, %", in_words)
+    return shown
 
 
 def in_sentences(study: Study, choices: Choices, records: Records) -> list[str]:
@@ -105,7 +96,3 @@ def as_markdown(study: Study, shown: pd.DataFrame, notes: list[str]) -> str:
         "\n".join(f"- {note}" for note in notes),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _with_error(value: float, error: float | None) -> str:
-    return f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"

@@ -21,6 +21,7 @@ from swabench.analysis.claims import Claim
 from swabench.analysis.evidence import Verdict
 from swabench.analysis.figures import Picture
 from swabench.analysis.frame import Records, incompleteness, missing_runs
+from swabench.analysis.tuning import chosen_settings
 from swabench.analysis.words import what_was_run
 from swabench.study.seeds import listed
 from swabench.study.study import Study
@@ -65,6 +66,7 @@ def render_report(
     rows = records.of(study.row_names)
     ensembles = tables.ensembles(study, rows)
     trajectories = tables.on_one_trajectory(study, records)
+    choices = study.tuning.chosen if study.tuning else None
     return _page(
         "report.html.j2",
         study,
@@ -73,6 +75,7 @@ def render_report(
         pictures,
         findings=findings(study, rows, claims),
         comparison=tables.presentable(tables.comparison(study, rows), study),
+        chosen=chosen_settings(choices) if choices else None,
         undecided=tables.not_distinguished(study, rows),
         trajectories=tables.presentable_trajectories(trajectories, study)
         if len(trajectories)

@@ -9,7 +9,7 @@ import pandas as pd
 from swabench.analysis.frame import Records
 from swabench.study.search_space import tuning_of
 from swabench.study.study import Study
-from swabench.study.tuning import Choice, Choices, Tuning
+from swabench.study.tuning import Choice, Choices, Tuning, in_words, own_name
 from swabench.system.errors import InputError
 
 
@@ -77,6 +77,26 @@ def choose(study: Study, frame: pd.DataFrame, search_space: str) -> Choices:
             for side, families in tuning.sides.items()
         },
     )
+
+
+def chosen_settings(choices: Choices) -> pd.DataFrame:
+    """What was chosen, as a person reads it: a row a family."""
+    return pd.DataFrame(
+        [
+            {
+                "Family": family,
+                "Chosen": in_words(choice.settings),
+                "At the edge": ", ".join(map(own_name, choice.at_edge)) or "—",
+                "Validation loss": _with_error(choice.loss, choice.standard_error),
+                "Trials": choice.trials,
+            }
+            for family, choice in choices.families.items()
+        ]
+    )
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"
 
 
 def _best(frame: pd.DataFrame, family: str, tuning: Tuning) -> str:
