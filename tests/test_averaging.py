@@ -263,6 +263,16 @@ def test_a_soup_leaves_out_what_spoils_it() -> None:
     )
 
 
+def test_a_soup_of_nothing_is_where_it_starts_and_a_restart_forgets_its_candidates() -> None:
+    soup = average_of(GreedySoup(plan="greedy-soup"), Member(vector(START)))
+    assert soup.weights(no_loss).tolist() == START
+    soup.capture(Member(vector([1, 0, 0]), loss=1))
+    soup.restart(Member(vector([3, 3, 3])))
+    assert soup.weights(no_loss).tolist() == [3, 3, 3]
+    soup.capture(Member(vector([2, 0, 0]), loss=4))
+    assert soup.weights(no_loss).tolist() == [2, 0, 0]
+
+
 # --- restarts --------------------------------------------------------------------------------
 
 

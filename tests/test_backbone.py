@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torchvision.models import resnet50
+from torchvision.models import ResNet50_Weights, resnet50
 
-from swabench.study.study import BackboneSettings
+from swabench.study.study import BackboneSettings, RunOfStudy
 from swabench.system.errors import InputError
-from swabench.training.backbone import load_backbone, weights_digest
+from swabench.training.backbone import Standardize, load_backbone, weights_digest
 
 State = dict[str, Tensor]
 
@@ -92,3 +92,82 @@ def test_damaged_files_are_refused(state: State, tmp_path: Path, name: str) -> N
 def test_a_name_that_is_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="IMAGENET1K_V1"):
         load_backbone(BackboneSettings(weights="imagenet"))
+
+
+def test_old_files_without_counters_are_loaded(state: State, tmp_path: Path) -> None:
+    old = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    network = load_backbone(BackboneSettings(weights=write(old, tmp_path / "w.pth")))
+    assert torch.equal(network.conv1.weight, state["conv1.weight"])
+    assert not network.training
+
+
+def test_of_many_keys_the_first_are_named(state: State, tmp_path: Path) -> None:
+    fewer = {name: tensor for name, tensor in state.items() if not name.startswith("layer4")}
+    missing = sorted(
+        name for name in state.keys() - fewer.keys() if not name.endswith("num_batches_tracked")
+    )
+    with pytest.raises(InputError) as error:
+        load_backbone(BackboneSettings(weights=write(fewer, tmp_path / "w.pth")))
+    shown = f"{len(missing)} missing keys ({', '.join(missing[:5])}, …); 0 surplus keys"
+    assert str(error.value).endswith(f"w.pth does not fit ResNet-50: {shown}")
+
+
+@pytest.mark.parametrize("content", [{"conv1.weight": 1}, {"a": torch.zeros(1), "b": 2}, [1]])
+def test_what_holds_something_else_than_tensors_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="it holds something else than named tensors"):
+        load_backbone(BackboneSettings(weights=str(tmp_path / "w.pth")))
+
+
+def test_a_file_in_ones_home_is_found(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(state, tmp_path / "w.pth")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    network = load_backbone(BackboneSettings(weights="~/w.pth"))
+    assert torch.equal(network.conv1.weight, state["conv1.weight"])
+
+
+def test_another_studys_run_is_given_by_its_tensors_and_named_where_they_do_not_fit(
+    state: State,
+) -> None:
+    settings = BackboneSettings(weights=RunOfStudy(study="source", method="swa", seed=2))
+    network = load_backbone(settings, state)
+    assert torch.equal(network.layer1[0].bn1.weight, state["layer1.0.bn1.weight"])
+    assert torch.equal(network.layer4[2].conv3.weight, state["layer4.2.conv3.weight"])
+    with pytest.raises(InputError, match="swa at seed 2 of study source does not fit ResNet-50"):
+        load_backbone(settings, {})
+    with pytest.raises(ValueError, match="is given by its state"):
+        load_backbone(settings)
+
+
+def test_weights_by_name_are_checked_as_they_come_and_a_failure_is_told(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, bool]] = []
+
+    def download(_: object, **options: bool) -> State:
+        asked.append(options)
+        return state
+
+    def fail(_: object, **__: bool) -> State:
+        raise errors.pop()
+
+    settings = BackboneSettings(weights="IMAGENET1K_V2")
+    monkeypatch.setattr(ResNet50_Weights, "get_state_dict", download)
+    assert torch.equal(load_backbone(settings).conv1.weight, state["conv1.weight"])
+    assert asked == [{"progress": False, "check_hash": True}]
+    errors = [OSError("no network"), RuntimeError("invalid hash value")]
+    monkeypatch.setattr(ResNet50_Weights, "get_state_dict", fail)
+    for reason in ("invalid hash value", "no network"):
+        with pytest.raises(InputError, match=f"IMAGENET1K_V2 could not be downloaded .{reason}"):
+            load_backbone(settings)
+
+
+def test_standardising_takes_out_mean_and_deviation_as_they_were() -> None:
+    mean, deviation = torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0])
+    standardize = Standardize(mean, deviation)
+    mean.zero_()
+    deviation.zero_()
+    assert standardize(torch.tensor([[3.0, 10.0]])).tolist() == [[1, 2]]
+    assert standardize.state_dict() == {}

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from swabench.study.loading import bundled_studies, load_study
-from swabench.study.study import Study
+from swabench.study.loading import bundled_folder, bundled_studies, find_study, load_study
+from swabench.study.study import RunOfStudy, Study
 from swabench.system.errors import InputError
 
 MINIMAL = """
@@ -189,10 +189,195 @@ def test_the_papers_numbers_are_not_inherited_by_a_study_of_something_else(
 
 
 @pytest.mark.parametrize(
-    "base", ["title: x\n", "pretrain: null\nmethods: null\n", "methods: [1]\n"]
+    "base",
+    [
+        "title: x\n",
+        "pretrain: null\nmethods: null\n",
+        "methods: [1]\n",
+        "methods: {sgd: null}\n",
+    ],
 )
 def test_what_is_extended_may_lack_anything(tmp_path: Path, base: str) -> None:
     (tmp_path / "base.yaml").write_text(base)
     (tmp_path / "own.yaml").write_text("extends: base\ndata: {validation_images: 10}\n")
     with pytest.raises(InputError, match=r"own\.yaml: "):
         load_study(str(tmp_path / "own.yaml"))
+
+
+# --- where files lie, and which counts -------------------------------------------------------
+
+
+def test_a_folder_that_is_called_like_a_bundled_study_is_no_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `results/mnist` beside which somebody works."""
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_study("mnist") == bundled_folder() / "mnist.yaml"
+
+
+def test_bundled_studies_are_named_in_order() -> None:
+    names = bundled_studies()
+    assert names == sorted(names)
+    assert {"mnist", "smoke", "transfer"} <= set(names)
+
+
+def test_a_study_names_itself_or_is_called_like_its_file(tmp_path: Path) -> None:
+    assert study(tmp_path, MINIMAL).name == "mine"
+    assert study(tmp_path, MINIMAL + "name: other").name == "other"
+    # What is extended keeps its name to itself.
+    assert study(tmp_path, "extends: mine", "child.yaml").name == "child"
+    assert study(tmp_path, "extends: mine\nname: own", "child.yaml").name == "own"
+
+
+def test_studies_are_utf_8_and_what_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINIMAL.replace("A small study", "Größer × 2"), encoding="utf-8")
+    assert load_study(str(path)).title == "Größer × 2"
+    path.write_text(MINIMAL.replace("A small study", "Größer"), encoding="latin-1")
+    with pytest.raises(InputError, match=r"mine\.yaml: cannot be read"):
+        load_study(str(path))
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError("no permission")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(InputError, match=r"mine\.yaml: cannot be read \(no permission\)"):
+        load_study(str(path))
+
+
+def test_a_circle_is_found_from_wherever_the_studies_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, other in (("one", "two"), ("two", "three"), ("three", "one")):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: {other}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="circle"):
+        load_study("one.yaml")
+
+
+def test_relative_paths_are_meant_from_the_study_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from one that extends it, nor from where somebody happens to stand."""
+    base, own, home = (tmp_path / name for name in ("base", "own", "home"))
+    for folder in (base, own, home):
+        folder.mkdir()
+        (folder / "w.pth").touch()
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("HOME", str(home))
+
+    def loaded(data: str, backbone: str) -> Study:
+        text = f"{MINIMAL}data: {{dataset: folder, folder: {data}}}\nbackbone: {backbone}\n"
+        study(base, text, "base.yaml")
+        return study(own, "extends: ../base/base\nseeds: 3\n")
+
+    both = loaded("images", "{weights: w.pth}")
+    assert both.data.folder == (base / "images").resolve()
+    assert both.backbone.weights == str((base / "w.pth").resolve())
+    both = loaded("~/images", "{weights: ~/w.pth}")
+    assert both.data.folder == (home / "images").resolve()
+    assert both.backbone.weights == str((home / "w.pth").resolve())
+    # What is no file beside the study stays a name.
+    for name in ("random", "IMAGENET1K_V1", "nowhere.pth"):
+        assert loaded("images", f"{{weights: {name}}}").backbone.weights == name
+    run = "{weights: {study: base.yaml, method: sgd}}"
+    expected = RunOfStudy(study=str((base / "base.yaml").resolve()), method="sgd")
+    assert loaded("images", run).backbone.weights == expected
+    run = "{weights: {study: mnist, method: sgd}}"
+    assert loaded("images", run).backbone.weights == RunOfStudy(study="mnist", method="sgd")
+
+
+@pytest.mark.parametrize("folder", ["~nobody-of-that-name/images", '"a\\0b"'])
+def test_what_cannot_be_a_path_is_told(tmp_path: Path, folder: str) -> None:
+    text = MINIMAL + f"data: {{dataset: folder, folder: {folder}}}"
+    with pytest.raises(InputError, match=r"mine\.yaml: data\.folder: .* cannot be a path"):
+        study(tmp_path, text)
+
+
+# --- what an extending study changes ---------------------------------------------------------
+
+
+def test_null_takes_out_methods_and_controls_and_is_a_value_elsewhere(tmp_path: Path) -> None:
+    controls = "controls:\n  one: {title: x, rate: {schedule: linear, learning_rate: 0.1}}\n"
+    more = controls + "  two: {title: x, rate: {schedule: cosine, learning_rate: 0.1}}\n"
+    more += "data: {training_images: 100, test_images: 10}\n"
+    whole = study(tmp_path, MINIMAL + more, "base.yaml")
+    assert list(whole.controls) == ["one", "two"]
+    own = "extends: base\ncontrols: {one: null}\ndata: {training_images: null}\n"
+    child = study(tmp_path, own)
+    assert list(child.controls) == ["two"]
+    assert child.data.training_images is None
+    assert child.data.test_images == 10
+    assert study(tmp_path, "extends: base\ncontrols: null\n").controls == {}
+
+
+def test_pretraining_of_ones_own_has_none_of_the_papers_numbers(tmp_path: Path) -> None:
+    child = study(tmp_path, "extends: mnist\npretrain: {epochs: 2}\n")
+    assert child.pretrain.paper_accuracy is None
+    assert {method.paper_accuracy for method in child.methods.values()} == {None}
+
+
+# --- what is wrong, in words -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "averaging: {phases: 3}",
+            "averaging: {plan: last, captures: 0}",
+            "mine.yaml: methods.pswa.averaging.captures: "
+            "Input should be greater than or equal to 1, found 0",
+        ),
+        (
+            "name: sgd",
+            "name: sgd, momentum: 2",
+            "mine.yaml: finetune.optimizer.momentum: Input should be less than 1, found 2",
+        ),
+        (
+            "high: 0.01",
+            "high: 0",
+            "mine.yaml: methods.pswa.rate.high: Input should be greater than 0, found 0",
+        ),
+        (
+            "averaging: {phases: 3}",
+            "averaging: {plan: median}",
+            "mine.yaml: methods.pswa.averaging: unknown kind 'median'; choose from 'mean', "
+            "'exponential', 'last', 'score-weighted', 'greedy-soup', 'newest'",
+        ),
+        (
+            "high: 0.01",
+            "high: 0.001",
+            "mine.yaml: methods.pswa.rate: low (0.005) is above high (0.001); exchange them",
+        ),
+        (
+            "  pswa:",
+            "  p swa:",
+            "mine.yaml: methods.p swa: use letters, digits, '-' and '.', a letter or digit first, "
+            "found 'p swa'",
+        ),
+        (
+            "seeds: 2",
+            "seeds: 2\nreference: sdg",
+            "mine.yaml: reference: unknown method 'sdg'; choose from adam, sgd, pswa",
+        ),
+    ],
+)
+def test_a_mistake_is_told_by_the_files_own_keys_with_what_was_found(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in MINIMAL
+    with pytest.raises(InputError) as error:
+        study(tmp_path, MINIMAL.replace(old, new, 1))
+    assert str(error.value) == f"{tmp_path}/{message}"
+
+
+def test_every_mistake_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        study(tmp_path, MINIMAL.replace("seeds: 2", "seeds: 0\nconfidence: 3\nsedes: 4"))
+    assert [line.split(": ")[1] for line in str(error.value).splitlines()] == [
+        "seeds", "confidence", "sedes",
+    ]  # fmt: skip

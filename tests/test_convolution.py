@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -71,3 +73,42 @@ def test_images_are_laid_out_for_the_device(
     monkeypatch.setattr(convolution, "CHANNELS_FIRST", devices)
     images = Preprocess(8, ((0.1,), (0.3,)))(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
     assert images.is_contiguous(memory_format=torch.channels_last) == (not devices)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"groups": 3},
+        {"dilation": 2, "padding": 2},
+        {"padding": "same"},
+        {"padding": 3},  # the only window of a small map may lie beside it
+        {"padding": 4, "stride": 9},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_other_kinds_of_convolution_are_left_to_torch(options: dict[str, Any], size: int) -> None:
+    ours = NarrowConv2d(3, 6, 3, dtype=torch.float64, **{"padding": 1, **options})
+    theirs = nn.Conv2d(3, 6, 3, dtype=torch.float64, **{"padding": 1, **options})
+    theirs.load_state_dict(ours.state_dict())
+    inputs = torch.randn(2, 3, size, size, dtype=torch.float64)
+    torch.testing.assert_close(ours(inputs), theirs(inputs))
+
+
+def test_weights_are_left_channels_first_where_maps_must_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(convolution, "CHANNELS_FIRST", {"cpu"})
+    layer = nn.Conv2d(3, 4, 3)
+    lay_out(layer, torch.device("cpu"))
+    assert layer.weight.is_contiguous()
+    assert not layer.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_every_convolution_of_a_network_is_one_of_these() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU()))
+    narrow_convolutions(network)
+    assert [type(each) for each in network.modules() if isinstance(each, nn.Conv2d)] == [
+        NarrowConv2d,
+        NarrowConv2d,
+    ]

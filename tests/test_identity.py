@@ -17,6 +17,7 @@ from swabench.study.averaging import (
     ScoreWeighted,
 )
 from swabench.study.identity import Identities, NamedFiles
+from swabench.study.landscape import PARTS
 from swabench.study.loading import load_study
 from swabench.study.methods import Method
 from swabench.study.optimizers import SGD, Adam, Lookahead, ScheduleFreeSGD
@@ -109,6 +110,7 @@ CHANGES: dict[str, Any] = {
     "backbone.seed": 1,
     "backbone.standardize_features": True,
     "backbone.precision": "bfloat16",
+    "backbone.reestimate_batchnorm": True,
     "pretrain.rate.learning_rate": 0.002,
     "pretrain.optimizer.beta1": 0.8,
     "pretrain.optimizer.beta2": 0.99,
@@ -395,6 +397,31 @@ def test_known_identities_of_drawn_sources_stay() -> None:
     data = {**load_study("mnist").data.model_dump(), "selection_images": 0}
     turns = drawing(**BY_TURNS, data=data, controls=None)
     assert [identity(turns, "swa", seed) for seed in range(4)] == KNOWN_BY_TURNS
+
+
+def test_known_identities_of_landscapes_stay() -> None:
+    """As above, of what was measured around weights; in it the part's own name counts, too."""
+    found = Identities(Study.model_validate(WHOLE), NamedFiles())
+    known = {
+        "lines": "41ff9329f137187d",
+        "segments": "4953f3be4535005f",
+        "plane": "bee1250ebe7a505b",
+        "rays": "db5905c74dc57788",
+        "sharpness": "4f304ae444f27109",
+        "hessian": "9b58047dc07433c4",
+    }
+    assert {part: found.landscape(part, 1, {"adam": "a", "sgd": "b"}) for part in PARTS} == known
+
+
+def test_the_stages_optimizer_spelled_out_is_the_same_run() -> None:
+    spelled = changed("methods.constant.optimizer", WHOLE["finetune"]["optimizer"])
+    before = Study.model_validate(WHOLE)
+    assert identity(spelled, "constant") == identity(before, "constant")
+    assert spelled.row_method("constant").optimizer is None
+    # Pretraining's optimizer is another one here.
+    other = changed("methods.constant.optimizer", WHOLE["pretrain"]["optimizer"])
+    assert identity(other, "constant") != identity(before, "constant")
+    assert other.row_method("constant").optimizer == before.pretrain.optimizer
 
 
 def test_a_setting_added_later_is_left_out_while_neutral() -> None:

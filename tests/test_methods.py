@@ -4,9 +4,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swabench.study.averaging import EqualMean
+from swabench.study.averaging import EqualMean, GreedySoup
+from swabench.study.drawing import draw_rate
 from swabench.study.loading import bundled_studies, load_study
-from swabench.study.methods import Method
+from swabench.study.methods import Method, Timeline
 from swabench.study.optimizers import SGD
 from swabench.study.schedules import (
     Constant,
@@ -81,8 +82,58 @@ def test_what_does_not_fit_is_named() -> None:
     method(ramps).check(4)
     with pytest.raises(ValueError, match="4 epochs together, more than there are in a phase"):
         method(ramps, phases=3).check(9)
-    with pytest.raises(ValueError, match="4 epochs together, more than there are"):
-        Method(title="m", rate=ramps).check(3)
+    for plan in (None, EqualMean()):
+        with pytest.raises(ValueError, match=r"4 epochs together, more than there are$"):
+            Method(title="m", rate=ramps, averaging=plan).check(3)
+    method(ramps, phases=2).check(8)
+
+
+def test_a_plan_fits_its_phases_to_the_last_epoch() -> None:
+    """What is just possible is taken, in one phase as in several; what is not is refused."""
+
+    def method(**plan: float) -> Method:
+        return Method(title="m", rate=CONSTANT, averaging=EqualMean(**plan))  # type: ignore[arg-type]
+
+    method(capture_every_epochs=3).check(3)
+    method(phases=3, capture_every_epochs=3).check(9)
+    for plan in ({"start_at_epoch": 4.0}, {"start_at_epoch": 2.5, "capture_every_epochs": 2.5}):
+        method(**plan).check(5)
+        method(phases=2, **plan).check(10)
+        more = {**plan, "start_at_epoch": plan["start_at_epoch"] + 0.1}
+        for phases in (1, 2):
+            with pytest.raises(ValueError, match="leaves no capture in 5 epochs; choose a smaller"):
+                method(phases=phases, **more).check(5 * phases)
+
+
+def test_captures_are_whole_cycles_of_a_sawtooth() -> None:
+    def method(cycle: float, every: float) -> Method:
+        rate = Cyclical(schedule="cyclical", high=0.01, low=0.005, cycle_epochs=cycle)
+        return Method(title="m", rate=rate, averaging=EqualMean(capture_every_epochs=every))
+
+    for cycle, every in ((0.1, 0.3), (2, 4), (1, 1), (0.7, 2.1)):  # 0.3 / 0.1 is no 3 in floats
+        method(cycle, every).check(9)
+    for cycle, every in ((1e10, 1), (2, 1), (1, 1.5), (1, 1.001), (4, 3)):
+        with pytest.raises(ValueError, match="miss the rate's minimum"):
+            method(cycle, every).check(9)
+
+
+def test_a_greedy_soup_keeps_no_ensemble() -> None:
+    for ensemble in (None, False):
+        plan = GreedySoup(plan="greedy-soup", ensemble=ensemble)
+        Method(title="m", rate=CONSTANT, averaging=plan).check(3)
+    plan = GreedySoup(plan="greedy-soup", ensemble=True)
+    with pytest.raises(ValueError, match=r"averaging\.ensemble: a greedy soup keeps no ensemble"):
+        Method(title="m", rate=CONSTANT, averaging=plan).check(3)
+
+
+def test_nothing_is_captured_before_the_epoch_at_which_captures_start() -> None:
+    """In iterations: of five an epoch, 1.4 epochs are seven, and the eighth may be captured."""
+    plan = EqualMean(capture_every_epochs=0.2, start_at_epoch=1.4, phases=2)
+    timeline = Method(title="m", rate=CONSTANT, averaging=plan).timeline(4, 5)
+    assert np.flatnonzero(timeline.captures).tolist() == [7, 8, 9, 17, 18, 19]
+    often = EqualMean(capture_every_epochs=0.5, start_at_epoch=1)
+    timeline = Method(title="m", rate=CONSTANT, averaging=often).timeline(2, 4)
+    assert np.flatnonzero(timeline.captures).tolist() == [5, 7]
 
 
 @pytest.mark.parametrize("name", bundled_studies())
@@ -138,3 +189,17 @@ def test_the_interval_between_captures_is_of_whole_iterations() -> None:
     timeline = Method(title="m", rate=CONSTANT, averaging=plan).timeline(4, 24)
     assert timeline.interval_epochs == pytest.approx(2 / 24)
     assert np.diff(np.flatnonzero(timeline.captures)).tolist() == [2] * 47
+
+
+# --- drawn -----------------------------------------------------------------------------------
+
+
+def test_a_drawing_has_the_rates_mean_in_bars_and_under_it_captures_and_restarts() -> None:
+    rates = np.array([0.8, 0.8, 0.4, 0.4, 0.1, 0.3, 0.001, 0.001, 0.8, 0.0, 0.7, 0.7])
+    captures = np.isin(np.arange(12), [3, 7, 8, 11])
+    restarts = np.isin(np.arange(12), [8])
+    timeline = Timeline(rates, captures, restarts)
+    # A rate is never drawn as nothing, and where a restart is, a capture does not hide it.
+    assert draw_rate(timeline, 0.8, 3, 2) == ("█▄▂▁▄▇", " o o|o")
+    assert draw_rate(timeline, 1.6, 3, 1) == ("▃▁▃", "oo|")
+    assert [len(line) for line in draw_rate(timeline, 0.8, 2)] == [8, 8]

@@ -217,12 +217,19 @@ def test_resnet50_equals_the_usual_way() -> None:
     check_against_the_usual_way(network, method, data, SGD(name="sgd"), 1e-7, batch=5)
 
 
-def test_adam_equals_torchs() -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [Adam(name="adam", weight_decay=0.01), Adam(name="adam", beta1=0.7, beta2=0.95)],
+)
+def test_adam_equals_torchs(settings: Adam) -> None:
     network, data = tiny(), splits()
-    (outcome,) = run(
-        learner_of(network, data, Adam(name="adam", weight_decay=0.01)), [METHODS["sgd"]], data
+    (outcome,) = run(learner_of(network, data, settings), [METHODS["sgd"]], data)
+    optimizer = torch.optim.Adam(
+        network.parameters(),
+        lr=0.05,
+        betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
     )
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.05, weight_decay=0.01)
     network.train()
     for epoch in batches(IMAGES):
         for rows in epoch:
@@ -346,6 +353,40 @@ def test_reestimation_leaves_the_layers_as_they_were() -> None:
         assert not layer._forward_hooks
 
 
+def test_statistics_are_measured_in_mixed_batches_of_nearly_equal_size() -> None:
+    """A last batch of one image would have no variance, and images may lie sorted by class."""
+    for images, most in ((38, 10), (41, 10), (11, 10), (10, 10), (7, 10), (1001, 1000), (9, 2)):
+        found = mixed_batches(images, most)
+        sizes = [len(rows) for rows in found]
+        assert len(found) == -(-images // most)
+        assert max(sizes) <= most
+        assert max(sizes) - min(sizes) <= 1
+        assert sorted(torch.cat(found).tolist()) == list(range(images))
+        assert all(map(torch.equal, found, mixed_batches(images, most)))
+    first = mixed_batches(1000, 500)[0]
+    assert 200 < (first < 500).sum() < 300
+
+
+def test_what_is_no_number_does_not_stay_in_the_statistics_and_nothing_is_differentiated() -> None:
+    network, inputs = tiny(), splits()["train"].inputs
+    fresh = copy.deepcopy(network)
+    for layer in batchnorm_layers(network).values():
+        layer.get_buffer("running_mean").fill_(torch.nan)
+        layer.get_buffer("running_var").fill_(torch.inf)
+    for each in (network, fresh):
+        with reestimated_statistics(each):
+            assert not each(inputs).requires_grad
+    assert torch.equal(flatten(network)[1], flatten(fresh)[1])
+
+
+def test_layers_are_as_they_were_even_where_a_pass_fails() -> None:
+    network = tiny()
+    with pytest.raises(RuntimeError), reestimated_statistics(network):
+        network(torch.zeros(2, 5, 8, 8).double())
+    for layer in batchnorm_layers(network).values():
+        assert (layer.momentum, layer.training, len(layer._forward_hooks)) == (0.1, False, 0)
+
+
 def test_without_reestimation_the_average_is_wrong() -> None:
     data, network = splits(images=200), tiny()
     learner = learner_of(network, data)
@@ -376,6 +417,54 @@ def test_scoring_an_average_leaves_the_iterate_alone() -> None:
     assert not torch.allclose(learner.predict(["test"], average)[0][0], before[1][0][0])
     after = learner.weights(), learner.predict(["test"], running=True)
     torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("batchnorm_steps", [None, 0, 1])
+def test_what_is_scored_right_after_a_step_is_scored_in_evaluation_mode(
+    batchnorm_steps: int | None,
+) -> None:
+    data = splits()
+    network = nn.Sequential(*tiny(), nn.Dropout(0.5)).double()
+    learner = learner_of(network, data, batchnorm_steps=batchnorm_steps)
+    learner.step(torch.arange(BATCH), torch.tensor([0.1], dtype=torch.float64))
+    (found,), statistics = learner.predict(["test"], running=True)
+    assign(network, learner.weights()[0], statistics[0])
+    with torch.no_grad():
+        expected = network.eval()(data["test"].inputs)
+    torch.testing.assert_close(found[0], expected)
+    assert torch.equal(learner.predict([], running=True)[1], statistics)
+
+
+def test_no_more_images_than_asked_for_are_evaluated_at_a_time() -> None:
+    sizes: list[int] = []
+
+    class Size(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            sizes.append(len(inputs))
+            return inputs
+
+    network = nn.Sequential(Size(), *tiny()).double()
+    learner_of(network, splits()).predict(["validation", "test"])
+    assert max(sizes) <= EVALUATION_BATCH
+    assert sum(sizes) == IMAGES + 11 + 13
+
+
+def test_a_network_trains_whatever_format_lies_below_and_though_it_came_frozen() -> None:
+    class Rough(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs.bfloat16()
+
+    data = splits(dtype=torch.float32)
+    network = tiny().float().requires_grad_(False)
+    start, statistics = flatten(network)
+    learner = NetworkLearner(
+        network, data, start, statistics, SGD(name="sgd"), frozen=Rough(), precision="bfloat16"
+    )
+    learner.step(torch.arange(BATCH), torch.tensor([0.1]))
+    assert not torch.equal(learner.weights()[0], start)
+    # The loss is of scores in full, though layers compute in half.
+    scores = learner._forward(data["test"].inputs, "bfloat16")
+    assert scores.dtype == learner.predict(["test"])[0][0].dtype == torch.float32
 
 
 def test_a_restart_forgets_momentum_and_measures_statistics_anew() -> None:
@@ -540,6 +629,29 @@ def test_vectors_hold_what_the_network_holds() -> None:
             torch.testing.assert_close(other.state_dict()[name], value, rtol=0, atol=0)
     with pytest.raises(ValueError, match="parameters is wanted"):
         assign(other, weights[:-1], statistics)
+    with pytest.raises(ValueError, match="statistics is wanted"):
+        assign(other, weights, statistics[:-1])
+
+
+def test_vectors_are_in_the_order_in_which_records_hold_them() -> None:
+    """Layer by layer; of BatchNorm's statistics the means first, of kernels the channels last."""
+    network = nn.Sequential(
+        nn.Conv2d(2, 1, (1, 3), bias=False),
+        nn.BatchNorm2d(1),
+        nn.BatchNorm2d(1, track_running_stats=False),
+        nn.BatchNorm2d(1, affine=False),
+    )
+    network[0].weight.data = torch.arange(6.0).view(1, 2, 1, 3)
+    for number, layer in batchnorm_layers(network).items():
+        layer.get_buffer("running_mean").fill_(int(number))
+        layer.get_buffer("running_var").fill_(10 * int(number))
+    weights, statistics = flatten(network)
+    assert weights.tolist() == [0, 3, 1, 4, 2, 5, 1, 0, 1, 0]
+    assert statistics.tolist() == [1, 10, 3, 30]
+    assert [values.tolist() for values in flatten(nn.BatchNorm1d(2))] == [
+        [1, 1, 0, 0],
+        [0, 0, 1, 1],
+    ]
 
 
 def test_what_trains_higher_up_is_the_tail_of_what_trains_lower_down() -> None:
@@ -584,6 +696,8 @@ def test_a_step_that_is_not_fused_is_the_same_step(
         learner = learner_of(tiny(), data, settings)
         assert learner._optimizer.param_groups[0]["fused"] is fuses
         (outcome,) = run(learner, [METHODS["sgd"]], data)
+        # A fused step takes the rate where it lies: a number would make a GPU wait.
+        assert torch.is_tensor(learner._optimizer.param_groups[0]["lr"]) is fuses
         found.append(outcome.weights["iterate"])
     torch.testing.assert_close(found[1], found[0])
 
@@ -605,6 +719,68 @@ def test_no_two_cuda_graphs_are_held_at_once(monkeypatch: pytest.MonkeyPatch) ->
     learner._replay_backward(torch.arange(BATCH), True)
     learner._replay_backward(torch.arange(BATCH), False)
     assert held == [None, None]
+
+
+def test_a_graph_serves_minibatches_of_the_size_it_was_made_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its argument has a fixed shape; the ragged last minibatch is run as it is."""
+    made: list[int] = []
+    replayed: list[int] = []
+
+    class Graph:
+        def __init__(self, function: Callable[[Tensor], None], example: Tensor) -> None:
+            for _ in range(3):  # warm-ups, which change the statistics
+                function(example)
+            made.append(len(example))
+            self._function = function
+
+        def __call__(self, argument: Tensor) -> None:
+            replayed.append(len(argument))
+            self._function(argument)
+
+    monkeypatch.setattr(networks, "CudaGraph", Graph)
+    data = splits()
+    rates = torch.tensor([0.05], dtype=torch.float64)
+    for batchnorm_steps, graphs in ((None, 1), (0, 1), (4, 2)):
+        made.clear()
+        replayed.clear()
+        plain, replays = (
+            learner_of(tiny(), data, batchnorm_steps=batchnorm_steps) for _ in range(2)
+        )
+        replays._replays = True
+        for learner in (plain, replays):
+            for rows in [rows for epoch in batches(IMAGES) for rows in epoch]:
+                learner.step(rows, rates)
+        assert made == [BATCH] * graphs
+        assert replayed == [BATCH] * (IMAGES // BATCH * EPOCHS)
+        assert torch.equal(replays.weights(), plain.weights())
+        assert torch.equal(replays._statistics, plain._statistics)
+
+
+def test_what_a_learner_is_given_and_what_it_gives_are_copies() -> None:
+    """Else runs from one start would move each other's, and a capture would follow the iterate."""
+    data, network = splits(), tiny()
+    start, statistics = flatten(network)
+    kept = start.clone(), statistics.clone()
+    learner = NetworkLearner(network, data, start, statistics, SGD(name="sgd"))
+    before = learner.weights()
+    _, measured = learner.predict([], running=True)
+    learner.step(torch.arange(BATCH), torch.tensor([0.1], dtype=torch.float64))
+    assert torch.equal(start, kept[0])
+    assert torch.equal(statistics, kept[1])
+    assert torch.equal(before[0], start)
+    assert torch.equal(measured[0], statistics)
+    assert not torch.equal(learner.weights(), before)
+    assert not torch.equal(learner.predict([], running=True)[1], measured)
+    heads = StackedHeads(
+        splits(shape=(9,)), shared := initial_head(9, CLASSES, 0).double()[None],
+        SGD(name="sgd"), CLASSES,
+    )  # fmt: skip
+    before = heads.weights()
+    heads.step(torch.arange(BATCH), torch.tensor([0.1], dtype=torch.float64))
+    assert torch.equal(shared[0], initial_head(9, CLASSES, 0).double())
+    assert torch.equal(before, shared)
 
 
 def test_a_capture_that_fails_is_told_once_and_training_goes_on(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from swabench.study.averaging import EqualMean
 from swabench.study.loading import load_study
 from swabench.study.methods import Method
-from swabench.study.optimizers import SGD, Lookahead, Optimizer, ScheduleFreeSGD
+from swabench.study.optimizers import SGD, Adam, Lookahead, Optimizer, ScheduleFreeSGD
 from swabench.study.schedules import Constant, Linear
 from swabench.study.study import Study
 from swabench.study.trajectories import by_optimizer, trajectories
@@ -105,8 +105,10 @@ def by_the_paper(rate: Any, settings: Lookahead) -> Tensor:
 
 @pytest.mark.parametrize("settings", FREE)
 def test_schedule_free_heads_equal_the_package(settings: ScheduleFreeSGD) -> None:
-    outcomes = run(heads_learner(settings, 2), [WARM, SLOW])
-    for outcome, rate in zip(outcomes, (WARM, SLOW), strict=True):
+    falling = Linear(schedule="linear", learning_rate=0.2)
+    rates = [WARM, SLOW, falling]  # x is weighted by the highest rate so far
+    outcomes = run(heads_learner(settings, 3), rates)
+    for outcome, rate in zip(outcomes, rates, strict=True):
         difference = outcome.weights["iterate"] - package(rate, settings)
         assert difference.abs().max() < 1e-10
 
@@ -162,6 +164,41 @@ def test_lookahead_forgets_its_slow_weights_at_a_restart(
     torch.testing.assert_close(used.weights(), fresh.weights())
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SGD(name="sgd"),
+        SGD(name="sgd", nesterov=True),
+        Adam(name="adam"),
+        Lookahead(name="lookahead", steps=3),
+    ],
+)
+def test_a_restart_is_of_one_run_alone(settings: Optimizer) -> None:
+    """The others go on as if nothing had been, and the one as if it began."""
+    rows, rates = torch.arange(BATCH), torch.tensor([0.1, 0.1], dtype=torch.float64)
+    together, alone = heads_learner(settings, 2), heads_learner(settings, 1)
+    for learner, some in ((together, rates), (alone, rates[:1])):
+        for step in range(8):
+            learner.step((rows + step) % IMAGES, some)
+            if learner is together and step == 2:
+                learner.restart(1, start(1))
+    begun = StackedHeads(splits(), start(1)[None], settings, CLASSES)
+    for step in range(3, 8):
+        begun.step((rows + step) % IMAGES, rates[:1])
+    torch.testing.assert_close(together.weights()[0], alone.weights()[0])
+    torch.testing.assert_close(together.weights()[1], begun.weights()[0])
+
+
+@pytest.mark.parametrize("make", [heads_learner, network_learner])
+def test_schedule_free_cannot_start_again_from_an_average(
+    make: Callable[[Optimizer, int], Learner],
+) -> None:
+    learner = make(FREE[0], 1)
+    assert torch.equal(learner.weights()[0], start())  # before any step, x is y
+    with pytest.raises(ValueError, match="cannot start again from an average"):
+        learner.restart(0, start(1))
+
+
 def test_pswa_with_one_capture_a_phase_is_lookahead_at_one_half() -> None:
     """Each phase is k steps, and its average is of its start and its end; momentum aside."""
     order = DataOrder(IMAGES, BATCH, seed=1, stage=1)
@@ -193,6 +230,18 @@ def test_an_optimizer_of_its_own_is_a_trajectory_of_its_own() -> None:
     }
     assert trajectories(methods) == [["sgd", "swa"], ["free"], ["ahead", "ahead-swa"]]
     assert by_optimizer(methods) == [["sgd", "swa"], ["free"], ["ahead", "ahead-swa"]]
+
+
+def test_an_optimizer_of_other_settings_is_another_one() -> None:
+    """Rows of one tensor share every setting of their optimizer, not its name alone."""
+    slow = SGD(name="sgd", momentum=0.5)
+    methods = {
+        "sgd": method(SGD(name="sgd")),
+        "slow": method(slow),
+        "slow-swa": method(slow, averaging=EqualMean()),
+    }
+    assert trajectories(methods) == [["sgd"], ["slow", "slow-swa"]]
+    assert by_optimizer(methods) == [["sgd"], ["slow", "slow-swa"]]
 
 
 def test_schedule_free_refuses_other_schedules_and_plans() -> None:

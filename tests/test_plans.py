@@ -25,8 +25,9 @@ from swabench.training.batchnorm import mixed_batches
 from swabench.training.flat import assign, flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Learner, Split
-from swabench.training.loop import DataOrder, Outcome, run_plans, train
+from swabench.training.loop import DataOrder, Outcome, run_plans, scored_epochs, train
 from swabench.training.network import NetworkLearner
+from swabench.training.replay import ReplayedHead
 
 FEATURES, CLASSES, BATCH, EPOCHS = 6, 4, 10, 6
 RATE = Constant(schedule="constant", learning_rate=0.3)
@@ -265,7 +266,8 @@ def test_captures_at_every_step_predict_nothing() -> None:
     data = splits()
     order = DataOrder(len(data["train"]), BATCH, seed=1, stage=1)
     learner = heads_learner(data, 1)
-    predict, asked = learner.predict, []
+    predict = learner.predict
+    asked: list[tuple[object, ...]] = []
 
     def counted(*given: object, **named: object) -> object:
         asked.append(given)
@@ -278,4 +280,117 @@ def test_captures_at_every_step_predict_nothing() -> None:
         learner, run_plans(methods, EPOCHS, order.steps_per_epoch), data, order, EPOCHS
     )
     assert len(asked) == 2 * EPOCHS  # iterate and average, once an epoch
+    # No plan here looks at selection images, so that nobody pays for them.
+    assert all(splits_asked == ["validation", "test"] for splits_asked, *_ in asked)
     assert outcome.weights["average"].isfinite().all()
+
+
+def test_a_half_life_is_of_the_epochs_that_lie_between_captures() -> None:
+    """Captures fall on whole iterations: every 0.3 epochs of five iterations is every second."""
+    data = splits()
+    order = DataOrder(len(data["train"]), BATCH, seed=1, stage=1)
+    steps = 2 * order.steps_per_epoch
+    generator = torch.Generator().manual_seed(2)
+    iterates = torch.randn(
+        steps + 1, CLASSES * (FEATURES + 1), generator=generator, dtype=torch.float64
+    )
+    plan = Exponential(plan="exponential", half_life_epochs=0.7, capture_every_epochs=0.3)
+    methods = {"exponential": Method(title="", rate=RATE, averaging=plan)}
+    learner = ReplayedHead(data, iterates, CLASSES)
+    (outcome,) = train(learner, run_plans(methods, 2, order.steps_per_epoch), data, order, 2)
+    assert order.steps_per_epoch == 5
+    captured = iterates[2::2]
+    powers = 2 ** (-0.4 / 0.7 * torch.arange(len(captured) - 1, -1, -1, dtype=torch.float64))
+    expected = (powers[:, None] * captured).sum(0) / powers.sum()
+    torch.testing.assert_close(outcome.weights["average"], expected)
+
+
+def test_every_epoch_ends_with_a_call_and_is_measured_where_it_is_asked_for() -> None:
+    data = splits()
+    order = DataOrder(len(data["train"]), BATCH, seed=1, stage=1)
+    methods = {"swa": Method(title="", rate=RATE, averaging=EqualMean())}
+    plans = run_plans(methods, EPOCHS, order.steps_per_epoch)
+    learner, calls = heads_learner(data, 1), []
+    (outcome,) = train(
+        learner,
+        plans,
+        data,
+        order,
+        EPOCHS,
+        score_every=4,
+        measured=["validation"],
+        after_epoch=lambda: calls.append(learner.weights()),
+    )
+    assert len(calls) == EPOCHS
+    assert torch.equal(calls[-1][0], outcome.weights["iterate"])
+    assert not torch.equal(calls[-2], calls[-1])
+    assert {(m.epoch, m.split) for m in outcome.history} == {(4, "validation"), (6, "validation")}
+    assert outcome.labels.keys() == {"validation"}
+    assert outcome.labels["validation"].tolist() == data["validation"].labels.tolist()
+    assert {split for _, split in outcome.log_probabilities} == {"validation"}
+    assert outcome.trajectory is None
+    (whole,) = train(heads_learner(data, 1), plans, data, order, EPOCHS)
+    assert {m.split for m in whole.history} == {"validation", "test"}
+    assert whole.labels.keys() == {"validation", "test"}
+
+
+def test_epochs_are_measured_by_their_number_and_the_last_always() -> None:
+    assert scored_epochs(7, 3) == [3, 6, 7]
+    assert scored_epochs(6, 3) == [3, 6]
+    assert scored_epochs(2, 5) == [2]
+    assert scored_epochs(3, 1) == [1, 2, 3]
+
+
+def test_every_measurement_says_with_which_statistics_batchnorm_normalised(
+    trained: tuple[dict[str, Outcome], Scores],
+) -> None:
+    """Of a network also the running ones, at the end, of all that has weights of its own."""
+    outcomes, scores = trained
+    anew = "re-estimated" if scores is network_scores else None
+    for name, outcome in outcomes.items():
+        predictors = {"iterate"} if name == "sgd" else {"iterate", "average"}
+        members = predictors if name in ("sgd", "soup") else {*predictors, "ensemble"}
+        expected = {(e, p, anew) for e in range(1, EPOCHS + 1) for p in members}
+        if anew:
+            expected |= {(EPOCHS, predictor, "running") for predictor in predictors}
+        assert {(m.epoch, m.predictor, m.batchnorm) for m in outcome.history} == expected
+        assert len(outcome.history) == 2 * len(expected)  # validation and test
+
+
+def replayed(iterates: Tensor, score_every: int = 1, **plan: bool) -> Outcome:
+    """SWA, a step an epoch, of iterates as they are given."""
+    data = splits()
+    order = DataOrder(len(data["train"]), len(data["train"]), seed=1, stage=1)
+    methods = {"swa": Method(title="", rate=RATE, averaging=EqualMean(**plan))}
+    epochs = len(iterates) - 1
+    (outcome,) = train(
+        ReplayedHead(data, iterates, CLASSES),
+        run_plans(methods, epochs, 1),
+        data,
+        order,
+        epochs,
+        score_every=score_every,
+    )
+    return outcome
+
+
+def test_an_average_that_is_no_number_is_no_divergence_of_its_iterate() -> None:
+    iterates = torch.zeros(5, CLASSES * (FEATURES + 1), dtype=torch.float64)
+    iterates[1] = torch.nan
+    outcome = replayed(iterates, score_every=2)
+    last = {m.predictor: m.loss for m in outcome.history if m.epoch == 4}
+    assert np.isnan(last["average"])
+    assert np.isfinite(last["iterate"])
+    assert outcome.diverged_epoch is None
+    iterates[2] = iterates[4] = torch.nan
+    assert replayed(iterates, score_every=2).diverged_epoch == 2
+
+
+def test_an_ensemble_of_members_that_are_certain_has_a_loss_all_the_same() -> None:
+    """Probabilities that are no more than zero have no logarithm."""
+    iterates = torch.zeros(3, CLASSES * (FEATURES + 1), dtype=torch.float64)
+    iterates[1:, -CLASSES] = 1e4
+    outcome = replayed(iterates, include_start=False)
+    found = {m.loss for m in outcome.history if m.predictor == "ensemble"}
+    assert all(np.isfinite(loss) and loss > 100 for loss in found)
+    assert outcome.log_probabilities["ensemble", "test"].isfinite().all()

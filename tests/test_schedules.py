@@ -12,6 +12,7 @@ from swabench.study.schedules import (
     Linear,
     Multiplicative,
     Triangular,
+    iterations,
 )
 from tests.reference import sawtooth
 
@@ -92,6 +93,13 @@ def test_cyclical_with_cycle_of_one_iteration_is_constant_at_the_low_rate() -> N
     # "for constant learning rate c = 1" (Algorithm 1)
     found = Cyclical(schedule="cyclical", high=0.01, low=0.005, cycle_epochs=0.25).rates(8, 4)
     assert (found == 0.005).all()
+
+
+def test_a_span_is_the_nearest_number_of_iterations_and_one_at_least() -> None:
+    assert [iterations(epochs, 10) for epochs in (0.26, 0.24, 0.19, 2)] == [3, 2, 2, 20]
+    assert iterations(0.04, 10) == 1
+    short = Cyclical(schedule="cyclical", high=0.2, low=0.1, cycle_epochs=0.01, warmup_epochs=0.01)
+    assert (short.rates(4, 10) == 0.1).all()
 
 
 @pytest.mark.parametrize("kind", [Cyclical, Triangular])

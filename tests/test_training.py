@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -103,13 +104,25 @@ def test_stacked_runs_equal_torch_one_at_a_time(settings: SGD) -> None:
             assert (outcome.weights["average"] - average).abs().max() < 1e-10, name
 
 
-def test_adam_equals_torch_at_every_runs_own_rate() -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Adam(name="adam", weight_decay=0.01),
+        Adam(name="adam", beta1=0.7, beta2=0.95),
+    ],
+)
+def test_adam_equals_torch_at_every_runs_own_rate(settings: Adam) -> None:
     data = splits()["train"]
     other = Method(title="", rate=Constant(schedule="constant", learning_rate=0.02))
-    outcomes = run([METHODS["sgd"], other], Adam(name="adam", weight_decay=0.01))
+    outcomes = run([METHODS["sgd"], other], settings)
     for rate, outcome in zip((0.1, 0.02), outcomes, strict=True):
         model = linear(start(), CLASSES)
-        optimizer = torch.optim.Adam(model.parameters(), lr=rate, weight_decay=0.01)
+        optimizer = torch.optim.Adam(
+            model.parameters(),
+            lr=rate,
+            betas=(settings.beta1, settings.beta2),
+            weight_decay=settings.weight_decay,
+        )
         for rows in [rows for epoch in batches() for rows in epoch]:
             optimizer.zero_grad()
             F.cross_entropy(model(data.inputs[rows]), data.labels[rows]).backward()
@@ -231,6 +244,8 @@ def test_the_data_order_is_a_permutation_fixed_by_seed_stage_and_epoch() -> None
 
     assert sorted(rows(0, 0, 0)) == list(range(IMAGES))
     assert rows(0, 0, 0) == rows(0, 0, 0)
+    # Written down, because results are found again by it.
+    assert rows(3, 1, 2) == np.random.default_rng([3, 1, 2]).permutation(IMAGES).tolist()
     orders = [rows(seed, stage, epoch) for seed in (0, 1) for stage in (0, 1) for epoch in (0, 1)]
     assert len({tuple(order) for order in orders}) == len(orders)
     assert [len(batch) for batch in DataOrder(IMAGES, BATCH, 0, 0).epoch(0)] == [16, 16, 16, 16, 6]

@@ -56,6 +56,13 @@ def test_methods_that_differ_in_their_average_alone_share_a_trajectory() -> None
     ]
 
 
+def test_what_is_written_out_though_it_is_so_anyhow_makes_no_other_trajectory() -> None:
+    spelled = CONSTANT.model_validate({**CONSTANT.model_dump(), "warmup_epochs": 0.0})
+    late = EqualMean(phases=1, start_at_epoch=0.0)
+    methods = {**SAME_RATE, "spelled": Method(title="", rate=spelled, averaging=late)}
+    assert len(trajectories(methods)) == 1
+
+
 def test_a_rate_alone_does_not_make_a_trajectory_of_another_schedule() -> None:
     flat = Cyclical(schedule="cyclical", high=0.1, low=0.1)
     assert len(trajectories({"a": SAME_RATE["sgd"], "b": Method(title="", rate=flat)})) == 2
@@ -131,8 +138,8 @@ def test_runs_that_do_not_agree_about_their_trajectory_are_refused() -> None:
     order = DataOrder(IMAGES, BATCH, seed=1, stage=1)
     fast = Method(title="", rate=Constant(schedule="constant", learning_rate=0.2))
     restarting = Method(title="", rate=CONSTANT, averaging=EqualMean(phases=2))
-    for other in (fast, restarting):
-        methods = [SAME_RATE["sgd"], other]
+    pairs = [(SAME_RATE["sgd"], fast), (SAME_RATE["sgd"], restarting)]
+    for methods in [*pairs, *(pair[::-1] for pair in pairs), (restarting, restarting)]:
         plans = [RunPlan(m.timeline(2, order.steps_per_epoch), m.averaging) for m in methods]
         learner = StackedHeads(data, start().expand(1, -1), SGD(name="sgd"), CLASSES)
         with pytest.raises(ValueError, match="go different ways"):
