@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.contour import QuadContourSet
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from PIL import Image
@@ -60,13 +61,27 @@ def _words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def drawn(store: RecordStore) -> Mapping[str, Sequence[Axes]]:
-    """The axes of every figure, as matplotlib has them before they become bytes.
+def made(store: RecordStore) -> Mapping[str, tuple[Picture, Figure]]:
+    """Every picture with its figure, as matplotlib has it before it becomes bytes.
 
     Of a study with another confidence than the usual, which is read from records all the same.
     """
-    pictures, found = kept(lambda: draw(small_study().model_copy(update=WIDE), store, [0, 1]))
-    return {p.name: figure.axes for p, figure in zip(pictures, found, strict=True)}
+    return made_of(small_study().model_copy(update=WIDE), store, [0, 1])
+
+
+def made_of(
+    study: Study, store: RecordStore, seeds: Sequence[int]
+) -> Mapping[str, tuple[Picture, Figure]]:
+    """The pictures of a study that are drawn, each with its figure."""
+    pictures, found = kept(lambda: draw(study, store, seeds))
+    shown = [picture for picture in pictures if not picture.skipped]
+    return {p.name: (p, figure) for p, figure in zip(shown, found, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def drawn(made: Mapping[str, tuple[Picture, Figure]]) -> Mapping[str, Sequence[Axes]]:
+    """The axes of every figure."""
+    return {name: figure.axes for name, (_, figure) in made.items()}
 
 
 def texts(picture: Picture) -> list[str]:

@@ -26,7 +26,7 @@ from swabench.runs.estimate import Estimate
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError
-from tests.made_up import outcome, small_study, write_study
+from tests.made_up import outcome, small_study, write_run, write_study
 
 ROOT = Path(__file__).parents[1]
 
@@ -100,6 +100,57 @@ def test_load_without_records_reads_the_same_from_the_committed_file(
     whole = swabench.load(store.folder)
     pd.testing.assert_frame_equal(frame, whole, atol=1e-6, rtol=0)
     assert set(swabench.load(committed, seeds=[1])["seed"]) == {1}
+
+
+def test_load_without_records_numbers_the_rows_anew_and_leaves_no_nan(
+    store: RecordStore, tmp_path: Path
+) -> None:
+    """Of a file that was written before there was a column batchnorm, too."""
+    written = pd.read_csv(store.folder / "metrics.csv")
+    for frame in (written, written.drop(columns="batchnorm")):
+        frame.to_csv(tmp_path / "metrics.csv", index=False)
+        found = swabench.load(tmp_path, seeds=[1])
+        assert list(found.index) == list(range(len(found)))
+        assert all(value is None for value in found["batchnorm"])
+        own = written.loc[written["seed"] == 1, "accuracy"]
+        np.testing.assert_allclose(found["accuracy"], own)
+
+
+def test_load_takes_the_studys_seeds_and_the_manifests_together(
+    store: RecordStore, study: Study, tmp_path: Path
+) -> None:
+    """The table was last made of seed 0 alone; the other's records are there all the same."""
+    folder = tmp_path / "smoke"
+    shutil.copytree(store.folder, folder)
+    Publication(study, RecordStore(tmp_path, study), [0]).table()
+    assert json.loads((folder / "manifest.json").read_text())["seeds"] == [0]
+    assert set(swabench.load(folder)["seed"]) == {0, 1}
+
+
+@pytest.mark.parametrize("manifest", [None, "{", "[]", "\x00"])
+def test_load_of_a_bundled_study_needs_no_manifest(tmp_path: Path, manifest: str | None) -> None:
+    bundled = load_study("smoke")
+    store = RecordStore(tmp_path, bundled)
+    write_run(store, bundled, "swa", 1)
+    if manifest is not None:
+        (store.folder / "manifest.json").write_text(manifest)
+    found = swabench.load(store.folder)
+    assert found.attrs["source"] == "records"
+    assert set(found["method"]) == {"swa"}
+    assert set(found["seed"]) == {1}
+
+
+def test_load_reads_the_file_where_the_records_are_of_other_settings(
+    store: RecordStore, study: Study, tmp_path: Path
+) -> None:
+    folder = tmp_path / "smoke"
+    shutil.copytree(store.folder, folder)
+    shutil.rmtree(folder / "runs" / study.pretrain.name)
+    tuning = study.finetune.model_copy(update={"batch_size": 7})
+    config = as_yaml(study.model_copy(update={"finetune": tuning}), tmp_path)
+    found = swabench.load(folder, config=str(config))
+    assert found.attrs["source"] == "metrics.csv"
+    assert set(found["method"]) == set(study.run_names)
 
 
 COMMITTED = sorted(path.parent.name for path in ROOT.glob("results/*/metrics.csv"))

@@ -1,23 +1,27 @@
 """Documents made from records: complete, honest about what lacks, the same bytes anywhere."""
 
+import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from swabench.analysis import claims_text, figures
+from swabench.analysis import claims_text, figures, table
 from swabench.analysis import publish as publishing
 from swabench.analysis.claims import decide_claims, pairs_compared
 from swabench.analysis.flatness import LINE, measure_flatness
-from swabench.analysis.frame import collect
+from swabench.analysis.frame import Records, collect
 from swabench.analysis.manifest import manifest
 from swabench.analysis.predictions import tables_of_predictions
 from swabench.analysis.publish import Publication
@@ -87,6 +91,15 @@ def test_every_document_is_written(published: dict[str, bytes]) -> None:
     drawn = {f"figures/figure{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
     of_claims = {"claims.md", "claims.csv", "predictions.csv", "mcnemar.csv", "pairs.csv"}
     assert published.keys() == TABLES | LANDSCAPE | drawn | of_claims | {"report.html"}
+
+
+def test_the_report_shows_every_figure_that_is_drawn(
+    store: RecordStore, published: dict[str, bytes]
+) -> None:
+    page = published["report.html"].decode()
+    shown = re.findall(r'src="data:image/svg\+xml;base64,([^"]*)"', page)
+    drawn = [published[f"figures/figure{name}.svg"] for name in ["7-rates", *FIGURES[:-1]]]
+    assert [base64.b64decode(image) for image in shown] == drawn
 
 
 def test_what_was_measured_of_the_landscape_is_written_and_listed(
@@ -171,13 +184,13 @@ def test_files_for_programs_hold_the_records_numbers(
     store: RecordStore, published: dict[str, bytes]
 ) -> None:
     study = small_study()
-    table = pd.read_csv(store.folder / "table.csv").set_index("method")
+    shown = pd.read_csv(store.folder / "table.csv").set_index("method")
     for name in study.row_names:
         records = [record_of(store, name, s) for s in study.seeds]
         result: Predictor = "average" if study.row_method(name).averaging else "iterate"
         for measure in ("accuracy", "loss"):
             expected = np.mean([getattr(last_of(r, result, "test"), measure) for r in records])
-            assert table.loc[name, measure] == pytest.approx(expected, abs=1e-6)
+            assert shown.loc[name, measure] == pytest.approx(expected, abs=1e-6)
     metrics = pd.read_csv(store.folder / "metrics.csv")
     expected_rows = [
         (name, seed, m.epoch, m.predictor, m.split)
@@ -190,6 +203,95 @@ def test_files_for_programs_hold_the_records_numbers(
     assert metrics["accuracy"].is_unique
     ensembles = pd.read_csv(store.folder / "ensemble.csv")
     assert list(ensembles["method"]) == list(study.averaging_methods)
+
+
+def test_numbers_for_programs_have_nine_digits_where_others_follow_from_them(
+    store: RecordStore, published: dict[str, bytes]
+) -> None:
+    study = small_study()
+    metrics = pd.read_csv(store.folder / "metrics.csv")
+    expected = [
+        (m.accuracy, m.loss)
+        for name in study.run_names
+        for seed in study.seeds
+        for m in record_of(store, name, seed).history
+    ]
+    np.testing.assert_allclose(metrics[["accuracy", "loss"]], expected, rtol=1e-8)
+    lines = pd.read_csv(store.folder / "landscape-lines.csv")
+    losses = [r.tables["lines"]["loss"] for r in surveys(study, store, [0, 1]) if r.part == "lines"]
+    np.testing.assert_allclose(lines["loss"], pd.concat(losses), rtol=1e-8)
+
+
+def test_average_less_iterate_is_written_for_the_sweeps_runs_too(
+    store: RecordStore, published: dict[str, bytes]
+) -> None:
+    study = small_study()
+    found = pd.read_csv(store.folder / "trajectories.csv").set_index("method")
+    names = [name for name in study.run_names if study.row_method(name).averaging]
+    assert list(found.index) == names
+    assert "swa-rate-0.05" in names
+    for name in names:
+        records = [record_of(store, name, seed) for seed in study.seeds]
+        gains = [
+            last_of(r, "average", "test").loss - last_of(r, "iterate", "test").loss for r in records
+        ]
+        assert found.loc[name, "loss_difference"] == pytest.approx(np.mean(gains), abs=1e-6)
+
+
+def test_what_claims_take_from_predictions_is_written_beside_them(
+    store: RecordStore, published: dict[str, bytes]
+) -> None:
+    study = small_study()
+    tables = tables_of_predictions(
+        collect(study, store, study.seeds, study.run_names),
+        study.seeds,
+        pairs=pairs_compared(study),
+        ensembles=[study.claims.swa, study.claims.swa_cyclical],
+        rows=study.row_names,
+    )
+    for name, expected in (
+        ("predictions.csv", tables.numbers_frame()),
+        ("mcnemar.csv", tables.mcnemar_frame()),
+        ("pairs.csv", tables.pairs_frame()),
+    ):
+        found = pd.read_csv(store.folder / name)
+        assert len(found)
+        pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-8)
+
+
+def test_programs_get_all_of_the_table_and_of_the_seeds_that_were_asked_for(
+    store: RecordStore, tmp_path: Path
+) -> None:
+    """At a reference and a confidence of its own; the files that are named are those written."""
+    study = small_study().model_copy(update={"reference": "swa", "confidence": 0.8})
+    for name in ("runs", "landscape"):
+        shutil.copytree(store.folder / name, tmp_path / "smoke" / name)
+    store = RecordStore(tmp_path, study)
+    records = collect(study, store, [1], study.run_names)
+    rows = records.of(study.row_names)
+    done = Publication(study, store, [1]).table()
+    assert done.content.keys() == {
+        "study", "title", "seeds", "missing", "reference", "confidence", "table", "trajectories",
+        "ensembles", "not_distinguished",
+    }  # fmt: skip
+    heading = ("study", "title", "seeds", "missing", "reference", "confidence")
+    assert [done.content[key] for key in heading] == [
+        "smoke", study.title, [1], {}, "swa", 0.8
+    ]  # fmt: skip
+    for key, frame in (
+        ("table", table.comparison(study, rows)),
+        ("trajectories", table.on_one_trajectory(study, records)),
+        ("ensembles", table.ensembles(study, rows)),
+    ):
+        pd.testing.assert_frame_equal(pd.DataFrame(done.content[key]), frame)
+    lines = table.not_distinguished(study, rows)
+    assert len(lines) == len(rows) - 1
+    assert done.content["not_distinguished"] == done.notes == lines
+    assert done.title == study.title
+    assert len(done.files) > len(TABLES)
+    assert set(done.files) == documents(store).keys()
+    listed = json.loads((store.folder / "manifest.json").read_text())["landscape"]
+    assert set(listed["rays"]) == {"1"}
 
 
 def test_every_claim_is_decided_from_runs_and_landscape_and_written(
@@ -250,6 +352,55 @@ def test_the_manifest_names_every_run_with_its_digest_and_where_it_ran(tmp_path:
             assert run["seconds"] == record.seconds
             seconds += record.seconds
     assert content["training_seconds"] == pytest.approx(seconds, abs=0.06)
+
+
+def test_the_manifest_lists_what_runs_and_surveys_share_once_and_refers_to_it(
+    store: RecordStore,
+) -> None:
+    """Environments and features, of runs as of the landscape, each by its number."""
+    study = small_study()
+    one, other = ({**ENVIRONMENT, "device": device} for device in ("cpu", "cuda"))
+    near, far = ({"head": {"training": digest}} for digest in ("a", "b"))
+    made: dict[int, dict[str, Any]] = {
+        0: {"environment": one, "provenance": {**PROVENANCE, "features": near}},
+        1: {"environment": other, "provenance": {**PROVENANCE, "features": far}},
+    }
+    records = Records(
+        {
+            name: {seed: replace(record_of(store, name, seed), **made[seed]) for seed in (0, 1)}
+            for name in study.run_names
+        }
+    )
+    measured = [
+        # The other way round than the runs, and each with a time of its own.
+        replace(record, **made[1 - record.seed], seconds=10.0 + place)
+        for place, record in enumerate(surveys(study, store, [0, 1]))
+    ]
+    content = json.loads(manifest(study, records, measured, [0, 1]))
+    assert content["environments"] == [one, other]
+    assert content["features"] == [near, far]
+    for name in study.run_names:
+        for seed in (0, 1):
+            run = content["runs"][name][str(seed)]
+            assert (run["environment"], run["features"]) == (seed, seed)
+    for made_of in measured:
+        part = content["landscape"][made_of.part][str(made_of.seed)]
+        assert (part["environment"], part["features"]) == (1 - made_of.seed, 1 - made_of.seed)
+        assert part["seconds"] == made_of.seconds
+
+
+def test_the_manifest_says_what_the_seeds_that_were_asked_for_draw(tmp_path: Path) -> None:
+    study = small_study().model_copy(update={"seed_draws": ("order", "backbone")})
+    store = RecordStore(tmp_path, study)
+    for seed in (0, 7):
+        write_run(store, study, "sgd", seed, provenance={**PROVENANCE, "backbone": f"of {seed}"})
+    records = collect(study, store, [0, 7], study.run_names)
+    content = json.loads(manifest(study, records, [], [0, 7]))
+    held = {"head": 0, "split": study.data.split_seed}
+    assert content["draws"] == {
+        str(seed): {**held, "order": seed, "backbone": seed} for seed in (0, 7)
+    }
+    assert content["backbone"] == {"0": "of 0", "7": "of 7"}
 
 
 @pytest.fixture

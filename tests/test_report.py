@@ -1,26 +1,32 @@
 """The report: whole in itself, true to the records, the same each time."""
 
 import base64
+import html
 import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from scipy import stats
 
 from swabench.analysis import claims_text, report
 from swabench.analysis import table as tables
 from swabench.analysis.claims import decide_claims
+from swabench.analysis.evidence import Verdict
 from swabench.analysis.figures import Picture
-from swabench.analysis.frame import collect
+from swabench.analysis.frame import Records, collect
 from swabench.analysis.statistics import detectable_difference
 from swabench.analysis.table import ensembles, not_distinguished, standings
+from swabench.analysis.words import what_was_run
 from swabench.records import RecordStore
 from swabench.study.study import Study
+from swabench.system.version import __version__
 from tests.made_up import (
     ENVIRONMENT,
     PROVENANCE,
@@ -150,6 +156,13 @@ def test_shows_every_figure_with_its_words(text: str) -> None:
     assert len(page.all("figure")) == len(page.all("figcaption")) == 2
 
 
+def test_the_picture_of_what_averaging_does_comes_first(study: Study, store: RecordStore) -> None:
+    pictures = [*PICTURES, Picture("figure7-rates", "What averaging does.", {"svg": SVG})]
+    words = Page(rendered(study, store, pictures)).words
+    captions = re.findall(r"Figure (\d)\. ", words[words.rindex("Figures") :])
+    assert captions == ["7", "1", "3"]
+
+
 def test_says_so_where_no_figure_is_drawn(study: Study, store: RecordStore) -> None:
     assert "No figures have been drawn" in Page(rendered(study, store, [])).words
 
@@ -185,6 +198,105 @@ def test_tells_what_was_found(study: Study, store: RecordStore, text: str) -> No
         re.match(r"swa-cyclical is not disting.* seeds of this spread detect", x) for x in lines
     )
     assert all(report.typeset(line) in words for line in lines)
+
+
+def test_finds_in_order_where_every_row_stands_and_what_becomes_of_every_claim(
+    study: Study, store: RecordStore
+) -> None:
+    rows = collect(study, store, range(8))
+    means = {name: np.mean(results(store, name)) for name in study.row_names}
+    found = standings(study, rows)
+
+    def those(standing: str) -> str:
+        """The rows of a standing with their differences, as a list in a sentence."""
+        names = [name for name, own in found.items() if own == standing]
+        shown = [f"{name} ({means[name] - means['sgd']:+.2f} points)" for name in names]
+        return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+
+    claims = decide_claims(study, rows, range(8))
+    verdicts: list[Verdict] = ["supported", "contradicted", "equal", "open", "not measured"]
+    decided = [replace(claim, verdict=v) for claim, v in zip(claims[:5], verdicts, strict=True)]
+    said = report.findings(study, rows, decided)
+    assert len(said) == 2 + 3 + 5
+    assert said[2:5] == [
+        "Above sgd, beyond what chance explains after Holm's correction: " + those("above") + ".",
+        f"Below sgd, by the same test: {those('below')}.",
+        f"Not distinguished from sgd: {those('not distinguished')}.",
+    ]
+    openings = (
+        "Supported",
+        "Contradicted",
+        "No difference beyond the margin, so neither supported nor contradicted",
+        "Open with these seeds",
+        "Not measured",
+    )
+    assert said[5:] == [
+        f"{opening}: {claim.statement} ({claim.key})."
+        for opening, claim in zip(openings, decided, strict=True)
+    ]
+
+
+def test_says_what_was_run_on_how_many_seeds_by_which_settings(
+    study: Study, store: RecordStore, text: str
+) -> None:
+    words = Page(text).words
+    assert report.typeset(what_was_run(study)) in words
+    assert f"Made by swabench {__version__} from records alone." in words
+    settings = re.search(r"<pre>(.*?)</pre>", text, re.S)
+    assert settings is not None
+    assert yaml.safe_load(html.unescape(settings[1])) == study.model_dump(mode="json")
+    some = Page(rendered(study, store, seeds=3)).words
+    for found, seeds in ((words, 8), (some, 3)):
+        assert (
+            "Study mnist: Adam alone, not fine-tuned, 5 epochs; then 5 ways of fine-tuning, "
+            f"15 epochs each, on {seeds} seeds." in found
+        )
+
+
+def test_the_sweeps_runs_stand_among_average_less_iterate(tmp_path: Path) -> None:
+    study = study_with(2, rate_sweep={"methods": ["sgd", "swa"], "rates": [0.005, 0.02]})
+    store = write_study(tmp_path, study)
+    shown = Page(rendered(study, store, [], seeds=2)).tables[1]
+    assert [row[:2] for row in shown[1:]] == [
+        ["swa-rate-0.005", "0.005"],
+        ["swa", "0.01"],
+        ["swa-rate-0.02", "0.02"],
+        ["swa-cyclical", "—"],
+        ["pswa", "—"],
+    ]
+
+
+def test_what_was_not_kept_has_no_table(study: Study, store: RecordStore) -> None:
+    """Averages without ensembles, and iterates without averages."""
+
+    def only(*predictors: str) -> list[str]:
+        kept = {
+            name: {
+                seed: replace(
+                    record, history=tuple(m for m in record.history if m.predictor in predictors)
+                )
+                for seed, record in found.items()
+            }
+            for name, found in collect(study, store, range(8), study.run_names).items()
+        }
+        page = Page(report.render_report(study, Records(kept), range(8), [], []))
+        return [table[0][0] for table in page.tables if table[0]]
+
+    assert only("iterate", "average", "ensemble")[:3] == ["Method", "Run", "Method"]
+    assert only("iterate", "average").count("Method") == 1
+    assert only("iterate", "average").count("Run") == 1
+    assert only("iterate").count("Run") == 0
+
+
+def test_every_backbone_that_seeds_draw_is_named(tmp_path: Path) -> None:
+    study = study_with(2, rate_sweep=None, seed_draws=["head", "backbone"])
+    store = RecordStore(tmp_path, study)
+    for seed in (0, 1):
+        provenance = {**PROVENANCE, "backbone": f"digest {seed}"}
+        for name in study.row_names:
+            write_run(store, study, name, seed, provenance=provenance)
+    manifest = dict(Page(rendered(study, store, [], seeds=2)).tables[-1])
+    assert manifest["Backbone"] == "digest 0; digest 1"
 
 
 def cells(frame: pd.DataFrame) -> list[list[str]]:
@@ -327,6 +439,7 @@ def test_words_from_a_study_are_only_words(tmp_path: Path) -> None:
 def test_numbers_are_set_with_a_minus_and_do_not_break() -> None:
     assert report.typeset("-0.5 [-0.6, -0.4]") == "−0.5 [−0.6,\u00a0−0.4]"
     assert report.typeset("swa-cyclical-2, 2023-01") == "swa-cyclical-2, 2023-01"
+    assert report.typeset("93.1 % at p < 0.05, 95 %") == ("93.1\u00a0% at p <\u00a00.05, 95\u00a0%")
 
 
 def test_the_ensemble_stands_beside_the_average(study: Study, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The comparison table, from records made up so that every number is known."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ from scipy import stats
 
 from swabench.analysis import table
 from swabench.analysis.frame import collect, incompleteness, measurements, missing_runs
+from swabench.analysis.words import what_was_run
 from swabench.records import RecordStore
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError
-from tests.made_up import PROVENANCE, Truth, last_of, outcome, record_of, write_run
+from tests.made_up import PROVENANCE, Truth, last_of, outcome, record_of, study_with, write_run
 
 GOLDEN = Path(__file__).parent / "golden"
 # Accuracies by method and seed, in percent.
@@ -87,6 +89,25 @@ def test_numbers_are_final_test_results_with_paired_t_intervals_at_the_studys_co
             columns = ("difference_to_sgd", "difference_low", "difference_high")
             check(name, columns, [a - b for a, b in pairs])
     assert rows["difference_to_sgd"].isna().tolist() == [name == "sgd" for name in ACCURACIES]
+
+
+def test_differences_in_loss_are_paired_with_intervals_at_the_studys_confidence(
+    study: Study, store: RecordStore
+) -> None:
+    study = study.model_copy(update={"confidence": 0.8})
+    seeds = [10, 11, 12]
+    for seed in seeds:
+        for name in ("sgd", "swa"):
+            write_run(store, study, name, seed)
+    row = frame(study, store, seeds).set_index("method").loc["swa"]
+    own, other = (
+        np.array([last_of(r, r.result, "test").loss for r in records])
+        for records in ([record_of(store, name, s) for s in seeds] for name in ("swa", "sgd"))
+    )
+    interval = stats.ttest_1samp(own - other, 0).confidence_interval(0.8)
+    columns = ["loss_difference_to_sgd", "loss_difference_low", "loss_difference_high"]
+    expected = [(own - other).mean(), interval.low, interval.high]
+    np.testing.assert_allclose(row[columns].astype(float), expected)
 
 
 def test_the_average_and_the_ensemble_are_compared_seed_by_seed_on_the_test_images(
@@ -183,6 +204,21 @@ def test_records_of_other_data_or_weights_are_not_mixed_in(
         collect(study, store, [0, 9])
 
 
+def test_features_may_differ_between_seeds_and_not_within_one(
+    study: Study, store: RecordStore
+) -> None:
+    """Another machine rounds otherwise, and pairs are of one seed."""
+    for seed, digest in ((8, "one machine"), (9, "another")):
+        for name in ("sgd", "swa"):
+            features = {"head": {"training": digest}}
+            write_run(store, study, name, seed, provenance={**PROVENANCE, "features": features})
+    assert len(collect(study, store, [8, 9]).all()) == 4
+    features = {"head": {"training": "one machine"}}
+    write_run(store, study, "pswa", 9, provenance={**PROVENANCE, "features": features})
+    with pytest.raises(InputError, match=r"seed-9.*was made from different features than .*seed-9"):
+        collect(study, store, [8, 9])
+
+
 def test_every_measurement_of_every_run_is_a_row(study: Study, store: RecordStore) -> None:
     found = measurements(collect(study, store, SEEDS))
     expected = [
@@ -221,6 +257,7 @@ def test_average_less_iterate_is_of_one_run(study: Study, store: RecordStore) ->
     assert list(found.index) == ["swa", "swa-cyclical", "pswa"]
     assert found["rate"].tolist()[0] == 0.01
     assert found["rate"].isna().tolist() == [False, True, True]
+    assert (found["seeds"] == 3).all()
     records = [record_of(store, "swa", seed) for seed in SEEDS]
     for measure in ("accuracy", "loss"):
         average, iterate = (
@@ -240,3 +277,122 @@ def test_the_papers_column_belongs_to_the_papers_study(study: Study, store: Reco
     rows = frame(study, store, SEEDS)
     assert "Paper, %" in table.presentable(rows, study)
     assert "Paper, %" not in table.presentable(rows.assign(paper_accuracy=np.nan), study)
+
+
+# --- as a person reads it ------------------------------------------------------------------------
+
+NUMBERS = (
+    "average_accuracy", "ensemble_accuracy", "iterate_accuracy", "accuracy_difference",
+    "average_loss", "ensemble_loss", "iterate_loss", "loss_difference",
+)  # fmt: skip
+
+
+def beside(name: str, seeds: int, **more: float) -> dict[str, object]:
+    """A row with an ensemble or an iterate beside its average; no number occurs twice."""
+    row: dict[str, object] = {"method": name, "seeds": seeds, **more}
+    for place, column in enumerate(NUMBERS):
+        value = place + seeds / 100 + 0.12345
+        low, high = value - 0.0111, value + 0.0222
+        row |= {column: value, f"{column}_low": low, f"{column}_high": high}
+    return row
+
+
+def cell(row: Mapping[str, object], column: str, form: str) -> str:
+    """A mean with its interval, every number in the form."""
+    mean, low, high = (format(row[f"{column}{end}"], form) for end in ("", "_low", "_high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def test_the_ensembles_table_has_every_number_under_its_own_title(study: Study) -> None:
+    rows = [beside("swa", 3), beside("pswa", 2)]
+    shown = table.presentable_ensembles(pd.DataFrame(rows), study)
+    assert shown.to_dict(orient="records") == [
+        {
+            "Method": row["method"],
+            "Average, % [95 %]": cell(row, "average_accuracy", ".2f"),
+            "Ensemble, % [95 %]": cell(row, "ensemble_accuracy", ".2f"),
+            "Difference, points [95 %]": cell(row, "accuracy_difference", "+.3f"),
+            "Average, loss [95 %]": cell(row, "average_loss", ".4f"),
+            "Ensemble, loss [95 %]": cell(row, "ensemble_loss", ".4f"),
+            "Difference, loss [95 %]": cell(row, "loss_difference", "+.4f"),
+            "Seeds": row["seeds"],
+        }
+        for row in rows
+    ]
+
+
+def test_average_less_iterate_is_shown_from_the_lowest_rate_each_number_under_its_title(
+    study: Study,
+) -> None:
+    cyclical, high, low = (
+        beside("pswa", 4, rate=np.nan),
+        beside("swa-rate-0.05", 3, rate=0.05),
+        beside("swa-rate-0.00125", 2, rate=0.00125),
+    )
+    shown = table.presentable_trajectories(pd.DataFrame([cyclical, high, low]), study)
+    assert list(shown.index) == [0, 1, 2]
+    assert shown.to_dict(orient="records") == [
+        {
+            "Run": row["method"],
+            "Rate": rate,
+            "Iterate, % [95 %]": cell(row, "iterate_accuracy", ".2f"),
+            "Average, % [95 %]": cell(row, "average_accuracy", ".2f"),
+            "Average − iterate, points [95 %]": cell(row, "accuracy_difference", "+.3f"),
+            "Average − iterate, loss [95 %]": cell(row, "loss_difference", "+.4f"),
+            "Seeds": row["seeds"],
+        }
+        for row, rate in ((low, "0.00125"), (high, "0.05"), (cyclical, "—"))
+    ]
+
+
+def test_only_a_rate_that_stays_is_the_rate_of_a_run(tmp_path: Path) -> None:
+    """A schedule that only starts at a rate is no place on the axis of rates."""
+    methods = study_with(2, rate_sweep=None).model_dump()["methods"]
+    decays = {**methods["swa"], "rate": methods["sgd-multiplicative"]["rate"]}
+    methods["swa-decays"] = decays
+    study = study_with(2, rate_sweep=None, methods=methods)
+    store = RecordStore(tmp_path, study)
+    for name in ("sgd", "swa", "swa-decays"):
+        write_run(store, study, name, 0)
+    found = table.on_one_trajectory(study, collect(study, store, [0])).set_index("method")
+    assert found.loc["swa", "rate"] == 0.01
+    assert found["rate"].isna().tolist() == [False, True]
+
+
+def test_the_markdown_has_its_parts_in_order_each_with_its_heading(
+    study: Study, store: RecordStore
+) -> None:
+    records = collect(study, store, SEEDS)
+    shown = table.presentable(table.comparison(study, records), study)
+    same, both = table.on_one_trajectory(study, records), table.ensembles(study, records)
+    text = table.as_markdown(study, shown, same, both, "INCOMPLETE: one.", ["a line", "another"])
+    tables = (
+        shown,
+        table.presentable_trajectories(same, study),
+        table.presentable_ensembles(both, study),
+    )
+    first, second, third = (t.to_markdown(index=False, disable_numparse=True) for t in tables)
+    *parts, last = text.removesuffix("\n").split("\n\n")
+    assert [*parts, last] == [
+        f"{study.title}. {what_was_run(study)}",
+        "INCOMPLETE: one.",
+        first,
+        study.draws_in_words,
+        "- a line\n- another",
+        "The average less the iterate of the same trajectory, on the test images:",
+        second,
+        "The average, and the ensemble of the same snapshots, on the test images:",
+        third,
+    ]
+    alone = table.as_markdown(study, shown, same.iloc[:0], both.iloc[:0], "", [])
+    assert alone.removesuffix("\n").split("\n\n") == [parts[0], first, study.draws_in_words]
+
+
+def test_a_title_with_signs_of_latex_is_a_caption_all_the_same(
+    study: Study, store: RecordStore
+) -> None:
+    named = study.model_copy(update={"title": "90 % of a_b & #1 for $5"})
+    shown = table.presentable(frame(study, store, SEEDS), study)
+    latex = table.as_latex(named, shown, "INCOMPLETE: swa lacks seeds 7.")
+    expected = r"\caption{90 \% of a\_b \& \#1 for \$5. INCOMPLETE: swa lacks seeds 7.}"
+    assert expected in latex

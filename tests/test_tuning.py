@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from swabench import load
 from swabench.analysis.figures import tuning as tuning_figure
-from swabench.analysis.frame import collect
-from swabench.analysis.publish_tuning import publish_tuning
+from swabench.analysis.frame import Records, collect
+from swabench.analysis.publish_tuning import in_sentences, publish_tuning
 from swabench.analysis.tuning import choose, trial_frame
 from swabench.records import RecordStore, tuned_study
 from swabench.study.identity import NamedFiles
@@ -490,14 +492,171 @@ def test_all_trials_the_choices_and_a_picture_are_written(tmp_path: Path) -> Non
     assert len(published.content["all_trials"]) == 12
 
 
-def test_the_picture_shows_a_rates_best_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_chosen_is_shown_with_the_errors_and_accuracies_of_its_own_trials(
+    tmp_path: Path,
+) -> None:
+    published = publish_tuning(study(), write_trials(tmp_path, study()))
+    assert published.title == f"Chosen settings: {study().title}"
+    assert published.shown is not None
+    both = "learning_rate, start_at_epoch", "learning_rate, every_epochs"
+    decay = "sgd-multiplicative"
+    assert published.shown.to_dict(orient="records") == [
+        {
+            "Family": family,
+            "Chosen": chosen,
+            "At the edge": edge,
+            "Validation loss": loss,
+            "Validation accuracy, %": f"{accuracy:.2f}",
+            "Trials": 4,
+        }
+        for family, chosen, edge, loss, accuracy in (
+            ("sgd", "learning_rate 0.002", "—", "0.2400 ± 0.0500", 90.24),
+            ("swa", "learning_rate 0.004, start_at_epoch 1", both[0], "0.2200 ± 0.0500", 90.22),
+            (decay, "learning_rate 0.01, every_epochs 2", both[1], "0.2210 ± 0.0500", 90.221),
+        )
+    ]
+    store = RecordStore(tmp_path, study())
+    table = pd.read_csv(store.folder / "tuning.csv").set_index("trial")
+    # Of two values ± d the standard error is d.
+    assert table.loc["sgd-0.004", "loss_se"] == pytest.approx(0.1)
+    assert table.loc["sgd-0.004", "accuracy"] == pytest.approx(90.26)
+    assert table.loc["sgd-0.004", "accuracy_se"] == pytest.approx(0.1)
+    found = store.choices()
+    assert found is not None
+    assert {family: choice.at_edge for family, choice in found.families.items()} == {
+        "sgd": (),
+        "swa": ("rate.learning_rate", "averaging.start_at_epoch"),
+        decay: ("rate.learning_rate", "rate.every_epochs"),
+    }
+
+
+def test_of_a_side_the_losses_families_and_trials_are_its_own(tmp_path: Path) -> None:
+    families = {**TUNING["families"], "pswa": {"rate.low": [0.001, 0.002, 0.003, 0.004]}}
+    of = study(
+        {"families": families, "sides": {"one": ["sgd", "swa"], "other": ["sgd-multiplicative",
+                                                                         "pswa"]}}
+    )  # fmt: skip
+    whole = {"sgd": 0.24, "swa": 0.22, "sgd-multiplicative": 0.221, "pswa": 0.3}
+    found = Choices(
+        search_space="0",
+        seeds=(7, 9),
+        families={f: Choice(settings={}, loss=loss, trials=4) for f, loss in whole.items()},
+        sides={"one": "swa", "other": "sgd-multiplicative"},
+    )
+    lines = in_sentences(of, found, Records({}))
+    assert lines == [
+        "Side one: swa (0.2200 nats), the best of sgd, swa (8 trials).",
+        "Side other: sgd-multiplicative (0.2210 nats), the best of sgd-multiplicative, pswa "
+        "(8 trials).",
+    ]
+
+
+def test_the_page_of_a_tuning_counts_its_families_trials_and_seeds(tmp_path: Path) -> None:
+    published = publish_tuning(study(), write_trials(tmp_path, study()))
+    text = (RecordStore(tmp_path, study()).folder / "tuning.md").read_text()
+    assert "Each of the 3 families has 4 trials at seeds 7, 9, none of which" in text
+    assert text.startswith(f"# Chosen settings: {study().title}\n\n")
+    assert len(published.notes) == 3
+    assert text.endswith("\n\n" + "\n".join(f"- {note}" for note in published.notes) + "\n")
+
+
+def test_one_tuning_seed_has_no_standard_error(tmp_path: Path) -> None:
+    one = study({"seeds": [7]})
+    published = publish_tuning(one, write_trials(tmp_path, one))
+    found = RecordStore(tmp_path, one).choices()
+    assert found is not None
+    assert {choice.standard_error for choice in found.families.values()} == {None}
+    assert published.shown is not None
+    assert published.shown["Validation loss"].str.fullmatch(r"0\.\d{4}").all()
+
+
+def test_a_tuning_that_cannot_be_drawn_says_so_and_takes_the_old_picture_away(
+    tmp_path: Path,
+) -> None:
+    grid = {"averaging.start_at_epoch": [0, 1]}
+    only = study({"families": {"swa": grid}, "sides": {}, "trials_per_family": 2})
+    store, trials = RecordStore(tmp_path, only), trial_study(only)
+    own = RecordStore(store.folder, trials)
+    for seed in trials.seeds:
+        for name in trials.methods:
+            made_up.write_run(own, trials, name, seed)
+    for kind in ("png", "svg"):
+        store.write_figure(f"tuning.{kind}", b"of when its rate was tuned")
+    published = publish_tuning(only, store)
+    assert "tuning: not drawn: no family's rate is tuned" in published.notes
+    assert "tuning: not drawn" in (store.folder / "tuning.md").read_text()
+    assert list(published.files) == ["tuning.csv", "tuning.md", "choices.yaml"]
+    assert not list(store.folder.glob("figures/*"))
+
+
+def axes_of(of: Study, frame: pd.DataFrame) -> list[Axes]:
+    """The axes of a tuning's picture, as matplotlib has them before they become bytes."""
     drawn: list[Figure] = []
 
     def keep(figure: Figure, *_: object) -> bytes:
         drawn.append(figure)
         return b""
 
-    monkeypatch.setattr(tuning_figure, "render", keep)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning_figure, "render", keep)
+        tuning_figure.draw_tuning(of, frame)
+    return drawn[0].axes
+
+
+def test_the_picture_has_a_panel_for_either_kind_of_family_each_with_its_own_curves(
+    tmp_path: Path,
+) -> None:
+    families = {**TUNING["families"], "pswa": {"rate.high": [0.02, 0.03, 0.04, 0.05]}}
+    of = study({"families": families})
+    write_trials(tmp_path, study())
+    frame = frame_of(tmp_path, study())
+    cyclical = pd.DataFrame(
+        {
+            "family": "pswa",
+            "rate.high": [0.02, 0.03, 0.04, 0.05],
+            "loss": [0.4, 0.28, 0.29, 0.9],
+            "chosen": [False, True, False, False],
+        }
+    )
+    left, right = axes_of(of, pd.concat([frame, cyclical], ignore_index=True))
+    assert left.get_title() == "Without an averaging plan"
+    assert right.get_title() == "With an averaging plan"
+    assert left.get_ylabel() == "Validation loss (nats)"
+    expected: dict[str, dict[float, float]] = {
+        "sgd": SGD_LOSSES,
+        "sgd-multiplicative": {0.01: 0.221, 0.02: 0.24},
+        "swa": {0.002: 0.25, 0.004: 0.22},
+        "pswa": {0.02: 0.4, 0.03: 0.28, 0.04: 0.29, 0.05: 0.9},
+    }
+    chosen = {"sgd": 0.002, "sgd-multiplicative": 0.01, "swa": 0.004, "pswa": 0.03}
+    for ax, names in ((left, ["sgd", "sgd-multiplicative"]), (right, ["swa", "pswa"])):
+        assert ax.get_xscale() == "log"
+        curves, rings = ax.lines[::2], ax.lines[1::2]
+        assert [curve.get_label() for curve in curves] == names
+        for name, curve, ring in zip(names, curves, rings, strict=True):
+            wanted = np.array(list(expected[name].items()))
+            np.testing.assert_allclose(np.asarray(curve.get_xydata()), wanted)
+            best = [[chosen[name], expected[name][chosen[name]]]]
+            np.testing.assert_allclose(np.asarray(ring.get_xydata()), best)
+        # Near the best ones, with room above: a rate that destroys is no reason to see nothing.
+        low, high = ax.get_ylim()
+        best_losses = [expected[name][chosen[name]] for name in names]
+        assert low < min(best_losses)
+        assert max(best_losses) < high < 0.5
+
+
+def test_the_picture_of_one_family_has_one_panel_that_reaches_about_its_best() -> None:
+    only = study({"families": {"sgd": TUNING["families"]["sgd"]}, "sides": {}})
+    frame = pd.DataFrame(
+        {"family": "sgd", "rate.learning_rate": RATES, "loss": [0.3, 0.2, 0.25, 9.0]}
+    )
+    (ax,) = axes_of(only, frame.assign(chosen=frame["loss"] == 0.2))
+    assert ax.get_title() == "Without an averaging plan"
+    low, high = ax.get_ylim()
+    assert 0.19 < low < 0.2 < high < 0.21
+
+
+def test_the_picture_shows_a_rates_best_trial() -> None:
     losses = {(0.002, 0): 0.5, (0.002, 1): 0.3, (0.004, 0): 0.2, (0.004, 1): 0.6}
     only = study({"families": {"swa": TUNING["families"]["swa"]}, "sides": {}})
     frame = pd.DataFrame(
@@ -509,8 +668,7 @@ def test_the_picture_shows_a_rates_best_trial(monkeypatch: pytest.MonkeyPatch) -
             "chosen": [loss == 0.2 for loss in losses.values()],
         }
     )
-    tuning_figure.draw_tuning(only, frame)
-    curve, ring = drawn[0].axes[0].lines
+    curve, ring = axes_of(only, frame)[0].lines
     np.testing.assert_allclose(np.array(curve.get_xydata()), np.array([[0.002, 0.3], [0.004, 0.2]]))
     np.testing.assert_allclose(np.array(ring.get_xydata()), np.array([[0.004, 0.2]]))
 
@@ -531,6 +689,22 @@ def test_choices_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert tuned_study(tmp_path, plain) is plain
     head, *_ = (store.folder / "choices.yaml").read_text().splitlines()
     assert head.startswith("# What `swabench tune` chose")
+
+
+def test_records_of_a_tuned_study_are_loaded_from_a_folder_that_was_renamed(
+    tmp_path: Path,
+) -> None:
+    publish_tuning(study(), write_trials(tmp_path, study()))
+    found = tuned_study(tmp_path, study())
+    assert found is not None
+    store = RecordStore(tmp_path, found)
+    made_up.write_run(store, found, "swa", 1)
+    renamed = store.folder.rename(tmp_path / "yesterday")
+    config = tmp_path / "smoke.yaml"
+    config.write_text(yaml.safe_dump(study().model_dump(mode="json"), sort_keys=False))
+    frame = load(renamed, config=str(config))
+    assert set(frame["method"]) == {"swa"}
+    assert set(frame["seed"]) == {1}
 
 
 def test_choices_of_another_search_space_are_none(tmp_path: Path) -> None:

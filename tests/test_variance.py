@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from scipy import stats
 
 from swabench.analysis import figures, variance
@@ -223,10 +224,16 @@ def test_what_a_person_reads_says_at_which_confidence(store: RecordStore) -> Non
     assert "INCOMPLETE: nothing." in text
 
 
+OF_A_COMPARISON = (
+    "table.csv", "table.md", "table.tex", "trajectories.csv", "ensemble.csv", "claims.md",
+    "claims.csv", "predictions.csv", "mcnemar.csv", "pairs.csv",
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def published(store: RecordStore, study: Study) -> dict[str, str]:
     """Documents, by name."""
-    for name in ("table.md", "claims.csv", "ensemble.csv"):
+    for name in OF_A_COMPARISON:
         store.write_text(name, "of when the study compared methods")
     publication = SourcesPublication(study, store, list(range(SEEDS)))
     with pytest.MonkeyPatch.context() as patch:
@@ -289,9 +296,62 @@ def test_programs_get_the_same_numbers(store: RecordStore, study: Study) -> None
     )
 
 
+def test_a_command_shows_the_sources_of_the_accuracy_and_what_was_found(
+    store: RecordStore, study: Study, frame: pd.DataFrame
+) -> None:
+    done = SourcesPublication(study, store, list(range(SEEDS))).table()
+    assert done.shown is not None
+    pd.testing.assert_frame_equal(done.shown, variance.presentable(frame, study, "accuracy"))
+    findings = variance.findings(frame, study)
+    assert list(done.notes) == [
+        study.draws_in_words,
+        *findings,
+        f"no comparison of methods: {variance.INSTEAD}",
+    ]
+    assert len(findings) == 2
+    assert set(done.files) == {"sources.csv", "sources.md", "metrics.csv", "manifest.json"}
+    heading = {key: done.content[key] for key in ("reference", "confidence", "seed_draws", "seeds")}
+    assert heading == {
+        "reference": "sgd",
+        "confidence": 0.95,
+        "seed_draws": list(SOURCES),
+        "seeds": list(range(SEEDS)),
+    }
+
+
+def test_the_page_says_how_its_numbers_are_to_be_read(
+    published: dict[str, str], frame: pd.DataFrame, study: Study
+) -> None:
+    page = html.unescape(published["report.html"]).replace("\u00a0", " ")
+    for line in (*variance.notes(frame, study), *variance.findings(frame, study)):
+        assert line in page
+
+
+def test_notes_are_of_the_source_with_the_most_draws(tmp_path: Path, study: Study) -> None:
+    """Of 6 seeds two sources have two draws and two have one; of 4 seeds each has one."""
+    store = write(tmp_path, study, seeds=6)
+    some, single = (variances(study, collect(study, store, range(n))) for n in (6, 4))
+    low, high = interval_factors(2, 0.95)
+    *_, last = variance.notes(some, study)
+    assert f"With 2 draws they reach from {low:.2f} to {high:.2f} times" in last
+    assert not any("intervals" in line for line in variance.notes(single, study))
+
+
+def test_differences_are_over_the_seeds_that_the_reference_has(
+    tmp_path: Path, study: Study
+) -> None:
+    store = write(tmp_path, study, seeds=8)
+    write_run(store, study, "swa", 8, Truth.exactly(99, 0.2))
+    found = variances(study, collect(study, store, range(9))).set_index(["method", "quantity"])
+    heads = found[(found["source"] == "head") & (found["measure"] == "accuracy")]
+    assert heads.loc[("swa", "result"), "draws"] == 3
+    assert heads.loc[("swa", "difference_to_sgd"), "draws"] == 2
+
+
 def test_missing_runs_are_told(tmp_path: Path, study: Study) -> None:
     store = write(tmp_path, study, seeds=7)
     publication = SourcesPublication(study, store, list(range(8)))
+    assert "swa lacks seeds 7" in publication.report().lacking
     assert "swa lacks seeds 7" in publication.table().lacking
     assert "swa lacks seeds 7" in (store.folder / "sources.md").read_text()
     assert "swa lacks seeds 7" in publication.claims().lacking
@@ -326,6 +386,70 @@ def test_shares_fill_their_line(axes: list[Axes], frame: pd.DataFrame) -> None:
     np.testing.assert_allclose([bar.get_width() for bar in bars], 100 * own["share"])
     ends = [bar.get_x() + bar.get_width() for bar in bars[len(SOURCES) - 1 :: len(SOURCES)]]
     np.testing.assert_allclose(ends, 100)
+
+
+def test_every_source_has_its_place_its_colour_and_its_name(
+    axes: list[Axes], frame: pd.DataFrame
+) -> None:
+    """In both panels and in the legend, around the line whose name stands beside it."""
+    left, right = axes
+    figure = left.get_figure()
+    assert figure is not None
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(SOURCES)
+    looks: list[Any] = [(h.get_color(), h.get_marker()) for h in legend.legend_handles]  # type: ignore[union-attr]
+    assert len({color for color, _ in looks}) == len({marker for _, marker in looks}) == 4
+    own = frame[frame["measure"] == "accuracy"].reset_index(drop=True)
+    lines = list(left.lines)
+    intervals = [line for line in lines if len(np.asarray(line.get_xdata())) == 2]
+    points = [line for line in lines if len(np.asarray(line.get_xdata())) == 1]
+    bars: list[Any] = list(right.patches)
+    places = dict(
+        zip([t.get_text() for t in left.get_yticklabels()], left.get_yticks(), strict=True)
+    )
+    assert list(places.values()) == sorted(places.values())
+    for row, interval, point, bar in zip(
+        own.to_dict(orient="records"), intervals, points, bars, strict=True
+    ):
+        number = SOURCES.index(row["source"])
+        less = "" if row["quantity"] == "result" else " less sgd"
+        place = places[row["method"] + less]
+        color, marker = looks[number]
+        (height,) = set(np.asarray(interval.get_ydata(), dtype=float))
+        assert height == np.asarray(point.get_ydata(), dtype=float)[0]
+        # Side by side about the line, in the legend's order, and nearer to it than to the next.
+        assert height - place == pytest.approx((number - 1.5) * 0.19)
+        assert (interval.get_color(), point.get_color(), point.get_marker()) == (
+            color, color, marker,
+        )  # fmt: skip
+        assert to_hex(bar.get_facecolor()).upper() == color.upper()
+        assert bar.get_y() + bar.get_height() / 2 == pytest.approx(place)
+        before = own[(own[["quantity", "method"]] == [row["quantity"], row["method"]]).all(axis=1)]
+        shares = before["share"].to_numpy()[:number].sum()
+        assert bar.get_x() == pytest.approx(100 * shares, abs=1e-9)
+
+
+def test_the_figure_names_its_axes_its_confidence_and_its_reference(store: RecordStore) -> None:
+    study = sources_study(confidence=0.8, reference="swa")
+    (picture,), found = kept(lambda: figures.draw(study, store, range(SEEDS)))
+    left, right = found[0].axes
+    assert left.get_xlabel() == "Standard deviation (points)"
+    assert left.get_xscale() == "log"
+    assert right.get_xlabel() == "Share of variance (%)"
+    assert (right.get_xscale(), right.get_xlim()) == ("linear", (0, 100))
+    assert "with 80 % intervals" in picture.caption
+    assert "difference to swa, paired by seed" in picture.caption
+    assert left.get_yticklabels()[-1].get_text() == "pswa less swa"
+
+
+def test_shares_that_are_not_known_are_not_drawn(tmp_path: Path, study: Study) -> None:
+    store = write(tmp_path, study, seeds=7)  # one draw of the backbone
+    (picture,), found = kept(lambda: figures.draw(study, store, range(8)))
+    left, right = found[0].axes
+    assert not right.patches
+    assert len([line for line in left.lines if np.isfinite(line.get_xdata()).all()]) == 2 * 3 * 11
+    names = "; ".join(f"{name} lacks seeds 7" for name in study.row_names)
+    assert picture.note == f"INCOMPLETE: {names}."
 
 
 def test_too_few_draws_are_told(tmp_path: Path, study: Study) -> None:
