@@ -308,7 +308,7 @@ def test_the_plane_is_drawn_at_its_own_seed_the_right_way_round(
     for split, ((x, y, losses), contours) in zip(("train", "test"), filled, strict=True):
         own = grid[grid["split"] == split].set_index(["x", "y"])["loss"]
         assert losses.shape == (len(y), len(x)) == (4, 4)
-        levels = np.diff(contours.levels)
+        levels = np.diff(np.array(contours.levels))
         assert (np.diff(levels) > 0).all()  # closer together near the minimum
         for (i, up), (k, along) in ((i, k) for i in enumerate(y) for k in enumerate(x)):
             assert losses[i, k] == own[along, up]
