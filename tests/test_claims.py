@@ -300,6 +300,7 @@ def test_a_control_that_is_a_row_is_compared_once(tmp_path: Path) -> None:
         if e.comparison == "adam-longer − adam" and e.quantity.name == "test accuracy"
     ]
     assert longer.decides
+    assert not [e for e in evidence if e.comparison.startswith("adam-longer: ")]  # with itself
     compared = [(e.comparison, e.quantity.name) for e in evidence]
     assert len(set(compared)) == len(compared)
 

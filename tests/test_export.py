@@ -181,6 +181,22 @@ def test_where_nothing_can_be_written_is_said_before_any_work(tmp_path: Path) ->
         check_output(tmp_path / "nowhere" / "a.pth")
 
 
+def test_a_folder_that_must_not_be_written_to_is_said_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_output(tmp_path / "a.pth")
+    asked: list[tuple[Path, int]] = []
+
+    def refused(path: Path, mode: int) -> bool:
+        asked.append((path, mode))
+        return False
+
+    monkeypatch.setattr(os, "access", refused)  # root may write anywhere
+    with pytest.raises(InputError, match="is not a writable folder"):
+        check_output(tmp_path / "a.pth")
+    assert asked == [(tmp_path, os.W_OK)]
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_crash_while_writing_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str

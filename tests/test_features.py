@@ -4,9 +4,12 @@ import contextlib
 import copy
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +23,9 @@ from torchvision.models import ResNet50_Weights
 from torchvision.transforms.v2 import functional
 
 from swabench.runs import features
-from swabench.runs.features import batch_size, extract, frozen_features
-from swabench.study.study import BackboneSettings, Boundary
+from swabench.runs.features import batch_size, batchnorm_statistics, extract, frozen_features
+from swabench.study.study import BackboneSettings, Boundary, Precision
+from swabench.system import files
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import Advance, SilentProgress
 from swabench.training.backbone import (
@@ -412,6 +416,76 @@ class TestCache:
                 frozen(tmp_path, arguments())
         assert entries(tmp_path) == []
         assert len(frozen(tmp_path, arguments())) == 4
+
+
+@pytest.mark.usefixtures("few_layers")
+def test_what_a_killed_process_left_in_the_cache_is_taken_away(tmp_path: Path) -> None:
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          check=True, capture_output=True, text=True).stdout.strip()  # fmt: skip
+    left = tmp_path / "features" / f".writing-{files._host()}-{gone}-0123abcd"
+    left.mkdir(parents=True)
+    frozen(tmp_path, arguments())
+    assert not left.exists()
+
+
+# --- room ------------------------------------------------------------------------------------
+
+
+def room(monkeypatch: pytest.MonkeyPatch, *, memory: float, disk: float) -> None:
+    monkeypatch.setattr(features, "physical_memory", lambda: memory)
+    usage = SimpleNamespace(free=disk)
+    monkeypatch.setattr(features, "shutil", SimpleNamespace(disk_usage=lambda folder: usage))
+
+
+@pytest.mark.parametrize(("precision", "size"), [("float32", 4), ("bfloat16", 2)])
+def test_what_would_not_fit_into_half_the_memory_or_the_disk_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, size: int
+) -> None:
+    pixels, layers = images(5), nn.Flatten()  # 28 · 28 numbers each
+    needed = 5 * 28 * 28 * size
+
+    def check() -> None:
+        features._check_room(pixels, layers, precision, tmp_path)
+
+    room(monkeypatch, memory=2 * needed, disk=needed)
+    check()
+    room(monkeypatch, memory=2 * needed - 2, disk=needed)
+    with pytest.raises(InputError, match=r"for 5 images .*more than half of this machine's memory"):
+        check()
+    room(monkeypatch, memory=2 * needed, disk=needed - 1)
+    with pytest.raises(InputError, match="are free; set SWABENCH_CACHE to a larger disk"):
+        check()
+
+
+# --- BatchNorm's statistics ------------------------------------------------------------------
+
+
+def statistics(cache: Path, given: Arguments) -> Tensor:
+    keys = ("images", "network", "image_size", "normalization")
+    own = {key: copy.deepcopy(given[key]) for key in keys}
+    return batchnorm_statistics(**own, device=CPU, cache=cache, progress=SilentProgress())
+
+
+OF_STATISTICS = [name for name in CHANGES if name not in ("the boundary", "the precision")]
+
+
+@pytest.mark.parametrize("change", OF_STATISTICS)
+def test_whatever_determines_statistics_is_part_of_their_key(tmp_path: Path, change: str) -> None:
+    base = arguments()
+    other = {**base, **CHANGES[change](base)}
+    first = statistics(tmp_path / "both", base)
+    assert torch.equal(statistics(tmp_path / "both", other), statistics(tmp_path / "alone", other))
+    assert torch.equal(statistics(tmp_path / "both", base), first)
+    assert len(list((tmp_path / "both" / "statistics").glob("*/features.json"))) == 2
+
+
+@pytest.mark.parametrize("size", [28, 20])
+def test_statistics_are_of_images_as_the_study_sees_them(tmp_path: Path, size: int) -> None:
+    found = statistics(tmp_path, {**arguments(), "image_size": size})
+    with torch.no_grad():
+        maps = small_layers()[0](as_published(images(), size, NORMALIZATION))
+    variance, mean = torch.var_mean(maps, dim=(0, 2, 3))
+    torch.testing.assert_close(found, torch.cat([mean, variance]), rtol=1e-3, atol=1e-4)
 
 
 def test_what_is_not_to_be_kept_is_the_same_and_leaves_no_entry(tmp_path: Path) -> None:

@@ -203,6 +203,42 @@ def test_sharpness_of_softmax_regression_reaches_the_best_corner(
     assert found.highest[0] == pytest.approx(best, rel=1e-9)
 
 
+def test_the_highest_point_of_the_box_may_be_its_centre() -> None:
+    """From there a step leads downhill, to whatever corner."""
+
+    def hill(weights: Tensor) -> Tensor:
+        return (0.01 * weights - weights.square()).sum(1) + 3
+
+    found = sharpness(hill, torch.zeros(1, 4).double(), 0.5, generator())
+    assert (found.highest[0], found.percent[0]) == (3, 0)
+
+
+def test_ascents_start_in_all_of_the_box() -> None:
+    """The gradient at the centre points away from the higher side, and a half of the box too."""
+
+    def roof(weights: Tensor) -> Tensor:
+        return (0.1 * weights + 2 * torch.relu(-weights - 0.2)).sum(1)
+
+    centre = torch.zeros(1, 1).double()
+    assert sharpness(roof, centre, 1.0, generator(), starts=1).highest[0] == pytest.approx(0.1)
+    found = sharpness(roof, centre, 1.0, generator(), starts=20)
+    assert found.highest[0] == pytest.approx(2 * 0.8 - 0.1)
+
+
+def test_an_ascent_takes_as_many_steps_as_it_may() -> None:
+    """Each step leads to the corner that the step before made look higher."""
+
+    def coupled(weights: Tensor) -> Tensor:
+        following = weights[:, :-1] * weights[:, 1:]
+        return weights[:, 0] + 3 * following.sum(1)
+
+    centre = torch.tensor([[0.0, -0.001, -0.001]]).double()
+    corners = torch.tensor([[1, -1.002, -1.002], [-1, -1.002, -1.002]]).double()
+    for steps, reached in ((1, 0), (2, 1), (9, 1)):
+        found = sharpness(coupled, centre, 1.0, generator(), starts=1, steps=steps).highest[0]
+        assert found == pytest.approx(coupled(corners[[reached]]).item())
+
+
 # --- curvature -----------------------------------------------------------------------------
 
 
@@ -226,6 +262,28 @@ def test_largest_eigenvalue_of_a_quadratic() -> None:
     matrix = a_matrix(12)
     found = largest_eigenvalue(quadratic(matrix), torch.ones(12).double(), generator())
     assert found == pytest.approx(torch.linalg.eigvalsh(matrix)[-1].item(), rel=1e-3)
+
+
+def test_the_largest_eigenvalue_is_not_the_farthest_from_zero() -> None:
+    """Of a saddle the steepest way may lead down."""
+    diagonal = torch.tensor([-9.0, -1.0, 0.5, 2.0, 3.0]).double()
+    found = largest_eigenvalue(quadratic(torch.diag(diagonal)), torch.ones(5).double(), generator())
+    assert found == pytest.approx(3, rel=1e-3)
+
+
+def test_a_looser_tolerance_takes_fewer_products() -> None:
+    matrix, products = a_matrix(300), []
+
+    def counted(weights: Tensor) -> Tensor:
+        products.append(len(weights))
+        return quadratic(matrix)(weights)
+
+    counts = []
+    for tolerance in (0.5, 1e-10):
+        products.clear()
+        largest_eigenvalue(counted, torch.ones(300).double(), generator(), tolerance=tolerance)
+        counts.append(len(products))
+    assert counts[0] < counts[1]
 
 
 def test_trace_of_softmax_regression_equals_its_closed_form(split: Split, weights: Tensor) -> None:

@@ -91,6 +91,23 @@ def test_frozen_layers_come_before_those_that_train() -> None:
         assert with_frozen[split](weights)[1].item() == plain[split](weights)[1].item()
 
 
+def test_frozen_layers_neither_train_nor_lower_the_precision_of_those_above() -> None:
+    class Rough(nn.Module):
+        def forward(self, raw: Tensor) -> Tensor:
+            assert not self.training
+            return raw.bfloat16()
+
+    rough = Rough().train()
+    rounded = {name: type(s)(s.inputs.bfloat16().float(), s.labels) for name, s in DATA.items()}
+    found, expected = (
+        network_scores(tiny().float(), below, of["train"], of["test"], evaluation_batch=6)
+        for below, of in ((rough, DATA), (None, rounded))
+    )
+    weights = weights_of(3).unsqueeze(0)
+    for split in ("train", "test"):
+        assert found[split](weights)[1].item() == expected[split](weights)[1].item()
+
+
 def test_the_training_loss_has_the_gradient_of_its_values() -> None:
     score = scores()["train"]
     weights = weights_of(1).unsqueeze(0).requires_grad_()

@@ -328,6 +328,52 @@ def test_records_are_told_what_went_in(dataset: Dataset, monkeypatch: pytest.Mon
     assert found["backbone"] == weights_digest(backbone)
 
 
+def test_statistics_are_measured_anew_on_the_training_images_as_the_study_sees_them(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And the digest is of the weights as they came, whatever rounds the statistics."""
+    came = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).eval()
+    digest, calls = weights_digest(came), list[tuple[Any, ...]]()
+    measured = torch.arange(6, dtype=torch.float32) + 5
+
+    def statistics(images: NDArray[np.uint8], network: nn.Module, *rest: Any, **o: Any) -> Tensor:
+        calls.append((images, network, rest, o["cache"], o["device"]))
+        return measured
+
+    monkeypatch.setattr(module, "load_backbone", lambda *_: came)
+    monkeypatch.setattr(module, "batchnorm_statistics", statistics)
+    data = {"image_size": 40, "training_images": 20}
+    found = materials(data, cache=tmp_path, reestimate_batchnorm=True)
+    ((images, network, rest, cache, device),) = calls
+    rows = choose_rows(DataSettings(validation_images=15, **data), dataset)
+    assert np.array_equal(images, dataset.train_images[rows["train"]])
+    assert rest == (40, dataset.normalization())
+    assert (cache, device) == (tmp_path, CPU)
+    assert network is not came  # a copy's statistics are lost on the way
+    state = found.backbone().state_dict()
+    assert [
+        *state["1.running_mean"].tolist(),
+        *state["1.running_var"].tolist(),
+    ] == measured.tolist()
+    assert found.provenance("all")["backbone"] == digest
+    assert weights_digest(found.backbone()) != digest
+    calls.clear()
+    materials(data, reestimate_batchnorm=False)
+    assert calls == []
+
+
+def test_features_are_kept_where_they_are_to_be(asked: list[dict[str, Any]]) -> None:
+    whole = study_with(1).model_dump()
+    data = {**whole["data"], "validation_images": 15, "selection_images": 0}
+    study = Study.model_validate({**whole, "data": data, "controls": None})
+    for keep in (True, False):
+        asked.clear()
+        found = Materials(study, CPU, Path("/nowhere"), SilentProgress(), keep_features=keep)
+        found.splits("layer4")
+        assert [call["keep"] for call in asked] == [keep, keep]
+        assert [call["name"] for call in asked] == ["training", "test"]
+
+
 def test_every_copy_of_the_backbone_is_as_before_any_training() -> None:
     found = materials()
     one: Any = found.backbone()

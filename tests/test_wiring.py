@@ -459,9 +459,12 @@ def _noted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def made(study: Study, runs: int = 1, start: Sequence[float] = (1.0, 2.0)) -> Any:
     materials = Materials(study, CPU, Path("/nowhere"), SilentProgress())
-    return make_learner(
-        study, study.finetune, materials, Start(torch.tensor(start), torch.tensor([3.0])), runs
-    )
+    begin = Start(torch.tensor(start), torch.tensor([3.0]))
+    return make_learner(study, study.finetune, materials, begin, runs, say)
+
+
+def say(line: str) -> None:
+    """Takes lines for the user."""
 
 
 @pytest.mark.usefixtures("_noted")
@@ -488,11 +491,30 @@ def test_a_networks_learner_gets_every_setting_of_its_stage(images: Path) -> Non
         "batchnorm_steps": 0,
         "precision": "bfloat16",
         "evaluation_batch": 17,
+        "say": say,
     }
     # Of 44 training images in minibatches of 11 an epoch has four.
     first = made(stage_with(base, trainable="head", batchnorm="first-epoch", batch_size=11))
     assert first.options["batchnorm_steps"] == 4
     assert first.options["precision"] == "float32"
+
+
+@pytest.mark.usefixtures("_noted")
+def test_a_last_minibatch_of_one_image_is_refused_where_batchnorm_normalises_it(
+    images: Path,
+) -> None:
+    """Of 44 training images in minibatches of 43; 22 leave none."""
+    heads, layers = study_on(images).model_dump(), {"trainable": "layer4"}
+    backbone = {"cache_features": False, "standardize_features": False}
+    stages = {stage: {**heads[stage], **layers} for stage in ("pretrain", "finetune")}
+    base = study_on(images, backbone=backbone, **stages)
+    for batchnorm in ("train", "first-epoch"):
+        refused = stage_with(base, trainable="layer4", batchnorm=batchnorm, batch_size=43)
+        with pytest.raises(InputError, match="44 training images in minibatches of 43 leave"):
+            made(refused)
+        assert made(stage_with(base, trainable="layer4", batchnorm=batchnorm, batch_size=22))
+    assert made(stage_with(base, trainable="layer4", batchnorm="frozen", batch_size=43))
+    assert made(stage_with(study_on(images, backbone=backbone), trainable="head", batch_size=43))
 
 
 @pytest.mark.usefixtures("_noted")
