@@ -280,6 +280,9 @@ def test_relative_paths_are_meant_from_the_study_that_names_them(
     both = loaded("~/images", "{weights: ~/w.pth}")
     assert both.data.folder == (home / "images").resolve()
     assert both.backbone.weights == str((home / "w.pth").resolve())
+    child = study(own, "extends: ../base/base\ndata: {folder: mine}\nbackbone: {weights: w.pth}")
+    assert child.data.folder == (own / "mine").resolve()
+    assert child.backbone.weights == str((own / "w.pth").resolve())
     # What is no file beside the study stays a name.
     for name in ("random", "IMAGENET1K_V1", "nowhere.pth"):
         assert loaded("images", f"{{weights: {name}}}").backbone.weights == name
@@ -311,6 +314,8 @@ def test_null_takes_out_methods_and_controls_and_is_a_value_elsewhere(tmp_path: 
     assert list(child.controls) == ["two"]
     assert child.data.training_images is None
     assert child.data.test_images == 10
+    with pytest.raises(InputError, match=r"data\.validation_images: Input should be .* found None"):
+        study(tmp_path, "extends: base\ndata: {validation_images: null}\n")
     assert study(tmp_path, "extends: base\ncontrols: null\n").controls == {}
 
 

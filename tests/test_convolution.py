@@ -80,6 +80,7 @@ def test_images_are_laid_out_for_the_device(
     [
         {"groups": 3},
         {"dilation": 2, "padding": 2},
+        {"dilation": 2, "padding": 2, "stride": 3},
         {"padding": "same"},
         {"padding": 3},  # the only window of a small map may lie beside it
         {"padding": 4, "stride": 9},
