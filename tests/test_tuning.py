@@ -102,6 +102,8 @@ def test_a_trial_has_none_of_the_papers_numbers() -> None:
 def test_trials_draw_what_the_studys_seeds_draw() -> None:
     drawn = ("order",)
     assert trial_study(study(seed_draws=drawn)).seed_draws == drawn
+    like = trial_study(study(confidence=0.9, title="Mine"))
+    assert (like.confidence, like.title, like.reference) == (0.9, "Trials: Mine", "adam")
 
 
 def test_trials_of_a_network_are_measured_at_the_end_alone() -> None:
@@ -299,6 +301,17 @@ def test_a_tuned_study_is_the_study_with_the_chosen_methods() -> None:
         assert getattr(found, name) == getattr(whole, name)
     # As the manifest has it, it is the same again.
     assert Study.model_validate(found.model_dump(mode="json")) == found
+
+
+def test_families_with_the_same_grid_keep_their_own_methods() -> None:
+    grid = {"rate.learning_rate": RATES}
+    whole = study({"families": {"sgd": grid, "swa": grid}, "sides": {}})
+    settings = {"rate.learning_rate": 0.004}
+    families = {f: Choice(settings=settings, loss=0.25, trials=4) for f in ("sgd", "swa")}
+    found = tuned(whole, Choices(search_space="0", seeds=(7, 9), families=families))
+    for name in families:
+        assert found.methods[name].averaging == whole.methods[name].averaging
+        assert found.methods[name].title == f"{whole.methods[name].title} (learning_rate 0.004)"
 
 
 def test_a_choice_that_is_no_trial_is_refused() -> None:
