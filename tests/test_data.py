@@ -199,6 +199,18 @@ def reshape_test(folder: Path) -> None:
     (folder / TEST_IMAGES).write_bytes(encode_idx(np.zeros((4, 3, 5), np.uint8)))
 
 
+def no_height(folder: Path) -> None:
+    (folder / TRAIN_IMAGES).write_bytes(encode_idx(np.zeros((6, 0, 3), np.uint8)))
+
+
+def labels_for_images(folder: Path) -> None:
+    (folder / TRAIN_IMAGES).write_bytes((folder / TRAIN_LABELS).read_bytes())
+
+
+def images_for_labels(folder: Path) -> None:
+    (folder / TRAIN_LABELS).write_bytes((folder / TRAIN_IMAGES).read_bytes())
+
+
 def empty_test(folder: Path) -> None:
     (folder / TEST_IMAGES).write_bytes(encode_idx(np.zeros((0, 5, 3), np.uint8)))
 
@@ -233,6 +245,9 @@ def become_empty(folder: Path) -> None:
         (drop_label, TRAIN_LABELS, "5 labels for the 6 images"),
         (reshape_test, TEST_IMAGES, r"\(1, 3, 5\) beside \(1, 5, 3\)"),
         (empty_test, TEST_IMAGES, r"is empty \(sizes \(0, 5, 3\)\)"),
+        (no_height, TRAIN_IMAGES, r"is empty \(sizes \(6, 0, 3\)\)"),
+        (labels_for_images, TRAIN_IMAGES, "00 00 08 01, .* in 3 or 4 dimensions"),
+        (images_for_labels, TRAIN_LABELS, "00 00 08 03, .* in 1 dimensions"),
         (remove, TEST_LABELS, "missing"),
         (spoil_gzip, f"{TRAIN_IMAGES}.gz", "damaged"),
         (no_gzip, f"{TRAIN_IMAGES}.gz", "damaged"),
@@ -362,6 +377,53 @@ def test_sizes_of_no_folder(tmp_path: Path) -> None:
         data.dataset_sizes("folder", None)
 
 
+def test_a_class_that_only_the_test_images_have_counts(tmp_path: Path) -> None:
+    content = tiny()
+    content[TEST_LABELS] = np.array([2, 4, 0, 0], np.uint8)
+    write(tmp_path, content)
+    assert data.load_dataset("folder", tmp_path, tmp_path, silent).classes == 5
+    assert data.dataset_sizes("folder", tmp_path).classes == 5
+
+
+def test_of_a_plain_file_and_a_packed_one_the_plain_one_is_taken(tmp_path: Path) -> None:
+    write(tmp_path, tiny())
+    write(tmp_path, tiny(seed=1), packed=True)
+    found = data.load_dataset("folder", tmp_path, tmp_path, silent)
+    np.testing.assert_array_equal(found.train_images[:, 0], tiny()[TRAIN_IMAGES])
+
+
+def test_a_folders_digest_is_of_its_bytes_however_they_are_packed(tmp_path: Path) -> None:
+    def digest(place: str, content: Tiny, **packed: bool) -> str:
+        write(tmp_path / place, content, **packed)
+        return data.folder_digest(tmp_path / place.split("/")[0])
+
+    whole = digest("plain", tiny())
+    assert digest("packed", tiny(), packed=True) == whole
+    assert digest("below/raw", tiny()) == whole
+    others = [tiny(seed=1)]
+    for file in IDX_FILES:
+        altered = tiny()
+        altered[file].flat[0] ^= 1
+        others.append(altered)
+    found = {digest(f"other-{number}", other) for number, other in enumerate(others)}
+    assert len(found - {whole}) == len(others)
+    with pytest.raises(InputError, match=r"absent: not a folder; data\.folder must contain"):
+        data.folder_digest(tmp_path / "absent")
+    with pytest.raises(InputError, match=r"data\.folder"):
+        data.folder_digest(None)
+
+
+def test_a_folder_in_the_users_home_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "images", tiny())
+    home = Path("~/images")
+    assert data.load_dataset("folder", home, tmp_path, silent).classes == 3
+    assert data.dataset_sizes("folder", home).classes == 3
+    assert data.folder_digest(home) == data.folder_digest(tmp_path / "images")
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_published_lengths(name: str) -> None:
     lengths = [known.size for known in KNOWN[name].files.values() if known]
@@ -442,15 +504,39 @@ def test_mirror_fills_the_cache_once(
     assert snapshot(tmp_path / "cache" / "mnist") == before
 
 
+@pytest.mark.parametrize("packed", [False, True])
 def test_torchvision_comes_first(
-    tmp_path: Path, tiny_mnist: Tiny, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_mnist: Tiny, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
     def download(_: KnownDataset, scratch: Path) -> None:
-        write(scratch / "MNIST" / "raw", tiny_mnist)
+        write(scratch / "MNIST" / "raw", tiny_mnist, packed=packed)
 
     monkeypatch.setattr(fetching, "_from_torchvision", download)
     found = data.load_dataset("mnist", None, tmp_path, silent)
     assert "torchvision" in found.source
+    # What was fetched with the files is not kept.
+    cached = {path.name for path in (tmp_path / "mnist").iterdir()}
+    assert cached == {*IDX_FILES, fetching.ORIGIN_FILE}
+
+
+def test_a_cache_that_has_the_data_is_only_read(tmp_path: Path, tiny_mnist: Tiny) -> None:
+    """Where several share one, it may be read-only."""
+    write(tmp_path / "mnist", tiny_mnist)
+    before = sorted(tmp_path.rglob("*"))
+    found = data.load_dataset("mnist", None, tmp_path, silent)
+    assert found.source == "the cache"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_a_killed_download_left_in_the_cache_is_removed(
+    tmp_path: Path, tiny_mnist: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "fetch_mnist", from_mirror(tiny_mnist))
+    left = tmp_path / ".writing-elsewhere-1-00000000"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    data.load_dataset("mnist", None, tmp_path, silent)
+    assert not left.exists()
 
 
 def test_altered_download_never_reaches_the_cache(
@@ -538,6 +624,19 @@ def test_torchvision_failure_is_quiet_and_told(
         data.load_dataset("fashion-mnist", None, tmp_path, silent)
     assert capfd.readouterr() == ("", "")
     assert socket.getdefaulttimeout() is None
+
+
+def test_a_failure_without_words_is_told_by_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import datasets
+
+    def speechless(**_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(datasets, "FashionMNIST", speechless)
+    with pytest.raises(InputError, match="TimeoutError no reason given"):
+        data.load_dataset("fashion-mnist", None, tmp_path, silent)
 
 
 def test_digests_are_those_of_the_field(real_mnist: data.Dataset) -> None:
@@ -658,6 +757,9 @@ def test_constant_channel_is_refused() -> None:
 def test_cache_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWABENCH_CACHE", str(tmp_path))
     assert data.user_cache() == tmp_path
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SWABENCH_CACHE", "~/cache")
+    assert data.user_cache() == tmp_path / "home" / "cache"
     monkeypatch.setenv("SWABENCH_CACHE", "")
     assert data.user_cache().name == "swabench"
     assert data.user_cache().is_absolute()

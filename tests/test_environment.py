@@ -1,11 +1,16 @@
 """What a record says it was made with."""
 
+import importlib.metadata
+import platform
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
+import swabench
 from swabench.system import environment
+from swabench.system.device import describe_device
 
 
 @pytest.fixture
@@ -29,6 +34,7 @@ def git(folder: Path, *arguments: str) -> str:
 def test_code_that_differs_from_its_commit_is_marked(checkout: Path) -> None:
     assert environment.commit() is None
     git(checkout, "init", "-q")
+    assert environment.commit() is None  # there is none yet
     git(checkout, "add", ".")
     git(checkout, "commit", "-qm", "first")
     head = git(checkout, "rev-parse", "HEAD")
@@ -36,5 +42,34 @@ def test_code_that_differs_from_its_commit_is_marked(checkout: Path) -> None:
     (checkout / "results").mkdir()
     (checkout / "results" / "table.md").write_text("what a run wrote")
     assert environment.commit() == head
+    (checkout / "README.md").write_text("with the numbers of a run")
+    assert environment.commit() == head
+    (checkout / "new.py").write_text("not committed")
+    assert environment.commit() == f"{head}-modified"
+    (checkout / "new.py").unlink()
     (checkout / "swabench" / "system" / "environment.py").write_text("second\n")
     assert environment.commit() == f"{head}-modified"
+
+
+def test_a_record_says_what_it_was_made_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "commit", lambda: "c0ffee")
+    libraries = ("torch", "torchvision", "numpy", "pandas", "scipy", "safetensors")
+    assert environment.environment(torch.device("cpu")) == {
+        "swabench": swabench.__version__,
+        "commit": "c0ffee",
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": "cpu",
+        "device_name": describe_device(torch.device("cpu")),
+        "threads": torch.get_num_threads(),
+        **{name: importlib.metadata.version(name) for name in libraries},
+    }
+
+
+def test_without_git_there_is_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git(checkout, "init", "-q")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-qm", "first")
+    assert environment.commit() is not None
+    monkeypatch.setenv("PATH", "")
+    assert environment.commit() is None

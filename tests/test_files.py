@@ -1,5 +1,6 @@
 """Files: complete or not there, and nothing left behind by writers that were killed."""
 
+import hashlib
 import os
 import re
 import signal
@@ -11,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from swabench.system import files
-from swabench.system.files import new_folder, remove_leftovers, sha256_of_json, write_file
+from swabench.system.files import (
+    new_folder,
+    remove_leftovers,
+    sha256_of_file,
+    sha256_of_json,
+    write_file,
+)
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
@@ -149,3 +156,45 @@ def test_temporary_names_differ_between_machines_and_calls(
 def test_a_digest_does_not_depend_on_a_mappings_order() -> None:
     assert sha256_of_json({"a": 1, "b": [2]}) == sha256_of_json({"b": [2], "a": 1})
     assert sha256_of_json({"a": 1}) != sha256_of_json({"a": 2})
+
+
+def test_a_folder_that_cannot_be_put_in_its_place_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run would count as recorded that is not."""
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space left"), new_folder(tmp_path / "run") as folder:
+        (folder / "part").write_text("one")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_old_files_of_other_names_are_not_left_behind_by_anybody(tmp_path: Path) -> None:
+    for name in ("table.csv", ".hidden", "writing-x"):
+        (tmp_path / name).write_text("mine")
+        os.utime(tmp_path / name, (0, 0))
+    assert remove_leftovers(tmp_path) == []
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(("hours", "removed"), [(23, False), (25, True)])
+def test_a_day_is_a_day(tmp_path: Path, hours: int, removed: bool) -> None:
+    left = tmp_path / ".writing-elsewhere-1-00000000"
+    left.mkdir()
+    then = time.time() - hours * 3600
+    os.utime(left, (then, then))
+    assert remove_leftovers(tmp_path) == [left] * removed
+    assert left.exists() != removed
+
+
+def test_a_long_machines_name_makes_no_name_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "x" * 300)
+    write_file(tmp_path / "a.txt", b"text")
+    assert (tmp_path / "a.txt").read_bytes() == b"text"
+
+
+def test_a_files_digest_is_that_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(range(256)) * 5000)
+    expected = hashlib.sha256(bytes(range(256)) * 5000).hexdigest()
+    assert sha256_of_file(tmp_path / "a") == expected

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import swabench
 from swabench.analysis.publish import Publication
 from swabench.cli import app
+from swabench.cli.options import _studies
 from swabench.cli.printing import print_table
 from swabench.records import RecordStore
 from swabench.runs.estimate import Estimate
@@ -321,6 +322,7 @@ def test_help_imports_no_pandas_and_no_torch() -> None:
         ("reproduce --config mnist-", {"mnist-sources", "mnist-tuned"}),
         ("table --config configs/net", {"configs/network.yaml"}),
         ("table --config conf", {"configs/"}),
+        ("table --config configs/", {f"configs/{path.name}" for path in ROOT.glob("configs/*")}),
         ("reproduce --device c", {"cpu", "cuda"}),
     ],
 )
@@ -340,6 +342,20 @@ def test_a_shell_completes_commands_studies_and_devices(
         },
     )
     assert set(done.stdout.split()) == offered
+
+
+def test_of_a_folder_a_shell_is_offered_studies_and_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("inner/below").mkdir(parents=True)
+    for name in ("a.yaml", "b.yml", "notes.md", "below/c.yaml"):
+        (tmp_path / "inner" / name).write_text("")
+    assert _studies("inner/") == ["inner/a.yaml", "inner/b.yml", "inner/below/"]
+    assert _studies("inn") == ["inner/"]
+    assert _studies("inner/b") == ["inner/b.yml", "inner/below/"]
+    assert _studies("absent/") == []
+    assert _studies(str(tmp_path / "inner" / "a")) == [str(tmp_path / "inner" / "a.yaml")]
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

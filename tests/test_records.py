@@ -4,18 +4,30 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from swabench.analysis.frame import Records
-from swabench.records import RecordStore
+from swabench.records import RecordStore, agree
+from swabench.records.sealing import sealed
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError
 from swabench.training.measurement import Measurement, Statistics
-from tests.made_up import PROVENANCE, Truth, last_of, outcome, record_of, write_run
+from tests.made_up import (
+    ENVIRONMENT,
+    PROVENANCE,
+    Truth,
+    last_of,
+    outcome,
+    record_of,
+    small_study,
+    write_run,
+)
 
 
 @pytest.fixture
@@ -192,3 +204,138 @@ def test_a_record_is_json_that_others_can_read(store: RecordStore, study: Study)
         "loss": first.loss,
         "batchnorm": None,
     }
+
+
+def test_everything_said_of_a_run_is_found_again(store: RecordStore, study: Study) -> None:
+    store.write(
+        "swa", 3, outcome(study, "swa", 3), trained_with=["sgd", "swa"],
+        provenance=PROVENANCE, environment=ENVIRONMENT, seconds=12.3456,
+    )  # fmt: skip
+    record = record_of(store, "swa", 3)
+    assert record.provenance == PROVENANCE
+    assert record.environment == ENVIRONMENT
+    assert record.seconds == 12.346
+    assert record.identity == store.identity("swa", 3)
+    assert list(record.trained_with.items()) == [
+        (name, store.identity(name, 3)) for name in ("sgd", "swa")
+    ]
+    assert list(record.holds) == sorted(record.arrays())
+    assert record.folder.parent == store.folder / "runs" / "swa"
+    write_run(store, study, "sgd", 3)
+    alone = record_of(store, "sgd", 3)
+    assert alone.trained_with == {"sgd": alone.identity}
+    # A study that names no file by a path leaves no digests of such.
+    assert not (store.folder / "runs" / "files.json").exists()
+
+
+@pytest.mark.parametrize("change", [{"identity": "0" * 16}, {"extra": 1}, {"holds": None}])
+def test_a_whole_record_of_something_else_is_named(
+    store: RecordStore, study: Study, change: dict[str, object]
+) -> None:
+    """Of another identity, or of another version: with a key that is unknown, or without one."""
+    write_run(store, study, "sgd", 0)
+    path = record_of(store, "sgd", 0).folder / "record.json"
+    content = {**json.loads(path.read_text()), **change}
+    content = {k: v for k, v in content.items() if v is not None and k != "sha256"}
+    if change == {"holds": None}:
+        del content["history"]
+    path.write_bytes(sealed(content))
+    with pytest.raises(InputError, match=rf"record\.json: .*; delete {path.parent} and run again"):
+        store.find("sgd", 0)
+
+
+def test_what_killed_writers_left_is_removed_wherever_they_write(
+    store: RecordStore, study: Study
+) -> None:
+    write_run(store, study, "sgd", 0)
+    places = ("", "runs/sgd", "landscape/lines", "figures")
+    left = [store.folder / place / ".writing-elsewhere-1-00000000" for place in places]
+    for folder in left:
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, 0))
+    store.prepare()
+    assert [folder for folder in left if folder.exists()] == []
+    assert store.find("sgd", 0)
+
+
+def test_small_files_are_taken_away_by_their_pattern(store: RecordStore) -> None:
+    for name in ("landscape-lines.csv", "landscape-plane.csv", "table.csv"):
+        assert store.write_text(name, "numbers") == name
+    store.remove_texts("landscape-*.csv")
+    assert [path.name for path in store.folder.iterdir()] == ["table.csv"]
+    assert store.write_figure("a.svg", b"a picture") == "figures/a.svg"
+    assert (store.folder / "figures" / "a.svg").read_bytes() == b"a picture"
+    store.remove_figure("a.svg")
+    store.remove_figure("a.svg")
+    assert list((store.folder / "figures").iterdir()) == []
+
+
+def test_without_runs_and_images_it_is_the_images_that_are_named(
+    tmp_path: Path, study: Study
+) -> None:
+    data = study.data.model_copy(update={"dataset": "folder", "folder": tmp_path / "absent"})
+    with pytest.raises(InputError, match="absent: not a folder"):
+        RecordStore.to_read(tmp_path, study.model_copy(update={"data": data}))
+
+
+# --- the landscape ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_landscape(tmp_path: Path) -> RecordStore:
+    """Runs of two seeds, and a part of the landscape of the first."""
+    study = small_study()
+    store = RecordStore(tmp_path, study)
+    for seed in (0, 1):
+        for name in study.row_names:
+            write_run(store, study, name, seed)
+    store.write_landscape(
+        "lines", 0, {"lines": pd.DataFrame({"end": ["swa", "sgd"], "loss": [0.25, 0.5]})},
+        provenance=PROVENANCE, environment=ENVIRONMENT, seconds=12.3456,
+    )  # fmt: skip
+    return store
+
+
+def test_everything_said_of_a_landscape_is_found_again(with_landscape: RecordStore) -> None:
+    record = with_landscape.find_landscape("lines", 0)
+    assert record is not None
+    assert (record.part, record.seed, record.seconds) == ("lines", 0, 12.346)
+    assert record.provenance == PROVENANCE
+    assert record.environment == ENVIRONMENT
+    assert list(record.tables) == ["lines"]
+    assert record.tables["lines"].to_dict("list") == {"end": ["swa", "sgd"], "loss": [0.25, 0.5]}
+    rows = small_study().landscape_rows("lines")
+    assert list(record.weights.items()) == [
+        (name, record_of(with_landscape, name, 0).arrays_sha256) for name in rows
+    ]
+    assert with_landscape.find_landscape("lines", 1) is None
+    assert with_landscape.find_landscape("plane", 0) is None
+
+
+def test_a_landscape_of_runs_that_went_away_is_not_written(with_landscape: RecordStore) -> None:
+    shutil.rmtree(with_landscape.folder / "runs" / "swa")
+    assert with_landscape.find_landscape("lines", 0) is None
+    with pytest.raises(InputError, match="runs of seed 1 went away while looked at"):
+        with_landscape.write_landscape(
+            "lines", 1, {}, provenance=PROVENANCE, environment=ENVIRONMENT, seconds=1
+        )
+    assert len(list(with_landscape.folder.glob("landscape/*/*"))) == 1
+
+
+# --- what was made from the same -------------------------------------------------------------
+
+
+def test_records_agree_if_what_both_were_made_from_is_the_same() -> None:
+    one = {"data": {"a": "1"}, "backbone": "b", "features": {"head": {"test": "c"}}}
+    assert agree(one, dict(one))
+    assert agree(one, {**one, "features": {"layer4": {"test": "d"}}})
+    assert agree(one, {"data": {"a": "1"}, "backbone": "b"})
+    for part, other in {
+        "data": {"a": "2"},
+        "backbone": "c",
+        "features": {"head": {"test": "d"}, "layer4": {"test": "c"}},
+    }.items():
+        changed = {**one, part: other}
+        assert not agree(one, changed)
+        assert not agree(one, changed, [part])
+        assert agree(one, changed, [name for name in one if name != part])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from swabench.analysis.frame import collect
-from swabench.cli import app
+from swabench.cli import app, plan
 from swabench.records import Record, RecordStore
 from swabench.runs import experiment as experiments
 from swabench.runs import materials as module
@@ -288,9 +288,11 @@ def test_reproduce_of_a_study_of_sources_writes_the_sources_and_no_comparison(
     study = study_on(images, **TURNS)
     (tmp_path / "turns.yaml").write_text(study.model_dump_json(exclude={"name"}))
     monkeypatch.setenv("SWABENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(plan, "next_studies", lambda study, device: [f"{study.name} {device}"])
     options = ["--config", str(tmp_path / "turns.yaml"), "--results", str(tmp_path / "results")]
     done = CliRunner().invoke(app, ["reproduce", *options, "--device", "cpu", "--quiet"])
     assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == "turns cpu"  # what to run next
     for words in (
         "landscape: not measured",
         "no comparison of methods",

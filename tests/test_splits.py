@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swabench.data.splits import stratified_split
+from swabench.data.datasets import Dataset
+from swabench.data.splits import choose_rows, stratified_split
+from swabench.study.study import DataSettings
 from swabench.system.errors import InputError
 
 label_lists = st.lists(st.sampled_from([0, 1, 2, 7]), min_size=1, max_size=200)
@@ -50,3 +52,20 @@ def test_split_draws_from_the_seed_alone() -> None:
 def test_split_that_leaves_nothing(held_out: int) -> None:
     with pytest.raises(InputError, match=f"{held_out} of 10"):
         stratified_split(np.zeros(10, np.int64), held_out, seed=0)
+
+
+def test_the_draw_stays_what_recorded_runs_were_trained_on() -> None:
+    """Runs are found by the settings of a split: another draw would mix two in one study."""
+    labels = np.arange(30) % 4
+    images = np.zeros((30, 1, 1, 1), np.uint8)
+    dataset = Dataset("folder", images, labels, images, labels, 4, {}, "a test")
+    settings = DataSettings(
+        validation_images=8, selection_images=3, training_images=6, test_images=5, split_seed=3
+    )
+    found = {name: rows.tolist() for name, rows in choose_rows(settings, dataset).items()}
+    assert found == {
+        "train": [4, 9, 19, 24, 25, 26],
+        "validation": [0, 3, 11, 22, 29],
+        "selection": [5, 18, 20],
+        "test": [0, 5, 6, 20, 23],
+    }

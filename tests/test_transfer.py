@@ -1,5 +1,6 @@
 """A backbone that is another study's run, and BatchNorm's statistics measured on other images."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import yaml
 from torch.optim.swa_utils import update_bn
 
 from swabench.cli import plan
+from swabench.data.datasets import folder_digest
 from swabench.data.inputs import named_files
 from swabench.records import RecordStore
+from swabench.runs.estimate import Estimate
 from swabench.runs.experiment import Experiment
 from swabench.runs.features import batchnorm_statistics
 from swabench.runs.materials import Materials
-from swabench.study.identity import Identities
+from swabench.study.identity import Identities, NamedFiles
 from swabench.study.loading import load_study
 from swabench.study.study import BackboneSettings, RunOfStudy, Study
 from swabench.system.errors import InputError
@@ -56,6 +59,38 @@ def test_the_run_is_found_from_where_the_study_lies(
     monkeypatch.chdir("/")
     assert load_study(str(other)).backbone.weights == RunOfStudy(
         study=str(source), method="adam", seed=0
+    )
+
+
+def test_files_that_a_study_names_count_each_in_its_place(
+    studies: tuple[Path, Path], own_images: Path, tmp_path: Path
+) -> None:
+    source, other = (load_study(str(path)) for path in studies)
+    images = folder_digest(own_images)
+    run = Identities(source, NamedFiles(data=images)).run("adam", 0)
+    assert named_files(source) == NamedFiles(data=images)
+    assert named_files(other) == NamedFiles(data=images, weights=run)
+    bare = tmp_path / "weights"  # neither its name nor torchvision says what it is
+    bare.write_bytes(b"some weights")
+    expected = hashlib.sha256(b"some weights").hexdigest()
+    assert named_files(with_weights(source, str(bare))).weights == expected
+    # A folder of a published data set holds the published bytes, wherever it lies.
+    mnist = load_study("mnist")
+    placed = mnist.model_copy(update={"data": mnist.data.model_copy(update={"folder": tmp_path})})
+    assert named_files(placed) == named_files(mnist) == NamedFiles()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
+def test_a_file_of_weights_that_is_missing_is_named(tmp_path: Path, suffix: str) -> None:
+    study = with_weights(load_study("mnist"), str(tmp_path / f"absent{suffix}"))
+    with pytest.raises(InputError, match=rf"backbone\.weights: .*absent{suffix} cannot be read"):
+        named_files(study)
+    assert named_files(with_weights(study, "IMAGENET1K_V2")) == NamedFiles()
+
+
+def with_weights(study: Study, weights: str) -> Study:
+    return study.model_copy(
+        update={"backbone": study.backbone.model_copy(update={"weights": weights})}
     )
 
 
@@ -141,6 +176,31 @@ def test_validate_counts_the_run_that_comes_first(
     done = {**found, "starts_from": {**found["starts_from"], "to_do": []}}
     assert "  starts from adam at seed 0 of study source, which is done" in plan.in_words(done)
     assert plan.planned(load_study("mnist"), tmp_path, [0], CPU)["starts_from"] is None
+
+
+def test_validate_times_both_stages_of_the_run_that_comes_first(
+    studies: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = yaml.safe_load(studies[1].read_text())
+    content["backbone"]["weights"] |= {"method": "sgd", "seed": 4}
+    studies[1].write_text(yaml.safe_dump(content))
+
+    def estimate(study: Study, runs: list[tuple[str, int]], *_: object) -> Estimate:
+        return Estimate(0, {"source": 7200, "other": 120}[study.name] * len(runs))
+
+    monkeypatch.setattr("swabench.runs.estimate.estimate", estimate)
+    study = load_study(str(studies[1]))
+    found = plan.planned(study, tmp_path, [0], CPU)["starts_from"]
+    assert {key: found[key] for key in ("study", "method", "seed", "to_do")} == {
+        "study": "source",
+        "method": "sgd",
+        "seed": 4,
+        "to_do": [("adam", 4), ("sgd", 4)],
+    }
+    lines = plan.in_words(plan.planned(study, tmp_path, [0], CPU))
+    place = lines.index("  starts from sgd at seed 4 of study source, which runs first:")
+    assert lines[place + 1].startswith(f"{'':14}about 4.0 h of training")
+    assert not any("tuning" in line for line in lines)
 
 
 @pytest.mark.slow
