@@ -197,6 +197,16 @@ def test_figure_3_falls_back_on_any_average_of_one_phase(tmp_path: Path) -> None
     assert "of swa and pswa (averages)" in found["figure3-phases"][0].caption
 
 
+def test_figure_3_leaves_out_another_number_of_phases(tmp_path: Path) -> None:
+    content = small_study().model_dump()
+    content["finetune"]["epochs"] = 6
+    pswa = content["methods"]["pswa"]
+    content["methods"]["pswa-2"] = {**pswa, "averaging": {**pswa["averaging"], "phases": 2}}
+    study = Study.model_validate(content)
+    found = made_of(study, write_study(tmp_path, study), [0, 1])
+    assert "of swa-cyclical and pswa (averages)" in found["figure3-phases"][0].caption
+
+
 def test_every_method_of_a_figure_of_curves_is_missed_there(tmp_path: Path) -> None:
     study = small_study()
     lacking = write_study(tmp_path, study, without=[("swa-cyclical", 1)])
@@ -308,10 +318,18 @@ def test_the_plane_is_drawn_at_its_own_seed_the_right_way_round(
     for split, ((x, y, losses), contours) in zip(("train", "test"), filled, strict=True):
         own = grid[grid["split"] == split].set_index(["x", "y"])["loss"]
         assert losses.shape == (len(y), len(x)) == (4, 4)
-        levels = np.diff(np.array(contours.levels))
+        levels = np.diff(np.asarray(contours.levels, dtype=float))
         assert (np.diff(levels) > 0).all()  # closer together near the minimum
         for (i, up), (k, along) in ((i, k) for i in enumerate(y) for k in enumerate(x)):
             assert losses[i, k] == own[along, up]
+
+
+def test_figure_2_counts_the_seeds_that_were_measured(tmp_path: Path) -> None:
+    study = small_study()
+    store = write_study(tmp_path, study)
+    survey(study, store, [1], ["lines"])
+    picture, _ = made_of(study, store, [0, 1])["figure2-line"]
+    assert picture.caption.endswith("fine-tuning: one seed.")
 
 
 def test_what_is_missing_of_every_part_of_figure_6_is_said_once(tmp_path: Path) -> None:
