@@ -52,6 +52,11 @@ def test_what_names_no_seed_or_one_twice_is_refused(text: str) -> None:
         parse_seeds(text)
 
 
+def test_seeds_that_are_given_and_empty_are_not_the_studys() -> None:
+    with pytest.raises(InputError, match="--seeds"):
+        AskedWork("smoke", seeds="").as_written()
+
+
 def test_threads_are_those_asked_for(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     study = load_study("smoke")

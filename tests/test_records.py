@@ -244,6 +244,39 @@ def test_a_whole_record_of_something_else_is_named(
         store.find("sgd", 0)
 
 
+def test_a_record_without_its_digest_is_refused(store: RecordStore, study: Study) -> None:
+    write_run(store, study, "sgd", 0)
+    path = record_of(store, "sgd", 0).folder / "record.json"
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="altered since it was written"):
+        store.find("sgd", 0)
+
+
+def test_an_average_without_an_ensemble_and_many_classes_are_kept(
+    store: RecordStore, study: Study
+) -> None:
+    left = outcome(study, "swa", 0)
+    left.history = [m for m in left.history if m.predictor != "ensemble"]
+    left.labels["test"][0] = 999
+    store.write("swa", 0, left, provenance=PROVENANCE, environment=ENVIRONMENT, seconds=1)
+    record = record_of(store, "swa", 0)
+    assert record.result == "average"
+    assert record.arrays()["labels/test"][0] == 999
+
+
+def test_a_folder_is_tried_before_any_work(
+    store: RecordStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", denied)
+    with pytest.raises(InputError, match=r"cannot be written \(Permission denied\).*--results"):
+        store.prepare()
+
+
 def test_what_killed_writers_left_is_removed_wherever_they_write(
     store: RecordStore, study: Study
 ) -> None:

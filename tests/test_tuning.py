@@ -739,6 +739,8 @@ def test_choices_are_found_where_the_weights_of_the_study_are_not(tmp_path: Path
         "adam", 0, outcome("sgd-0.001", 0, averages=False),
         provenance=made_up.PROVENANCE, environment=made_up.ENVIRONMENT, seconds=1,
     )  # fmt: skip
+    weights.write_bytes(b"others")
+    assert tuned_study(tmp_path / "results", named) is None
     weights.unlink()
     found = tuned_study(tmp_path / "results", named)
     assert found is not None
