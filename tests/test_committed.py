@@ -494,3 +494,21 @@ def test_the_readme_says_the_committed_numbers() -> None:
     assert f"to {gains[0.1]:.1f} points more at 0.1" in readme
     constant = sweep[sweep["method"].str.startswith("swa-rate")]
     assert f"the average itself is best at {constant['average_accuracy'].idxmax():g}" in readme
+
+
+def test_the_readme_says_the_committed_shares_of_the_sources() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    shown = Published(ROOT / "results" / "mnist-sources").read("sources.csv")
+    shown = shown[shown["measure"] == "accuracy"]
+    shares = shown.groupby(["quantity", "source"])["share"].mean()
+    of_rows, of_differences = shares["result"], shares["difference_to_sgd"]
+    assert 0.85 < of_rows["backbone"] < 0.95
+    assert "nine tenths of the variance of a row's accuracy come from the backbone" in readme
+    percent = {
+        source: f"{share:.0%}".replace("%", " %") for source, share in of_differences.items()
+    }
+    assert (
+        f"{percent['split']} come from the split, {percent['backbone']} from the backbone, "
+        f"{percent['order']} from the order of the data and {percent['head']} from the final"
+        in readme
+    )
