@@ -73,3 +73,15 @@ def test_without_git_there_is_no_commit(checkout: Path, monkeypatch: pytest.Monk
     assert environment.commit() is not None
     monkeypatch.setenv("PATH", "")
     assert environment.commit() is None
+
+
+def test_a_git_that_does_not_answer_is_no_git(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkout / ".git").mkdir()
+
+    def slow(*_: object, **__: object) -> None:
+        raise subprocess.TimeoutExpired("git", 30)
+
+    monkeypatch.setattr(subprocess, "run", slow)
+    assert environment.commit() is None

@@ -450,3 +450,13 @@ def test_figure_3_compares_what_differs_in_its_phases_alone(tmp_path: Path) -> N
     study = Study.model_validate({**whole, "methods": methods})
     picture = by_name(draw(study, write_study(tmp_path, study), [0, 1]), "figure3-phases")
     assert "swa-cyclical and pswa" in picture.caption
+
+
+def test_figure_3_holds_periodic_swa_against_one_that_never_restarts(tmp_path: Path) -> None:
+    """Another periodic one may stand before it."""
+    whole = small_study().model_dump()
+    pswa = whole["methods"].pop("pswa")
+    methods = {"pswa": pswa, "again": {**pswa, "title": "again"}, **whole["methods"]}
+    study = Study.model_validate({**whole, "methods": methods})
+    picture = by_name(draw(study, write_study(tmp_path, study), [0, 1]), "figure3-phases")
+    assert "of swa-cyclical and pswa (averages)" in picture.caption

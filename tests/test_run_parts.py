@@ -116,7 +116,7 @@ def source(images: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     found = study_on(images, name="source")
     run = RunOfStudy(study="source", method="adam", seed=3)
     monkeypatch.setattr(
-        experiments, "source_of", lambda study: None if study.name == "source" else (found, run)
+        experiments, "starting_run", lambda study: None if study.name == "source" else (found, run)
     )
     monkeypatch.setattr(Experiment, "export", lambda self, method, seed: {})
     return found
@@ -129,7 +129,7 @@ def test_what_a_study_starts_from_lies_where_it_was_told(
     own, others = tmp_path / "own", tmp_path / "others"
     experiment = Experiment(
         study_on(images, name="other"), own, CPU, tmp_path / "cache", SilentProgress(),
-        sources=others if apart else None,
+        other_results=others if apart else None,
     )  # fmt: skip
     experiment.pretrain([0])
     found, elsewhere = (RecordStore(place, source) for place in (own, others))

@@ -225,7 +225,7 @@ def test_the_other_study_runs_first_and_once(studies: tuple[Path, Path], tmp_pat
     assert not [line for line in told if "runs first" in line]
     assert record.folder.stat().st_mtime_ns == when
     state = Experiment(source, results, CPU, cache, SilentProgress()).export("adam", 0)
-    made = Materials(other, CPU, cache, SilentProgress(), source=state)
+    made = Materials(other, CPU, cache, SilentProgress(), state=state)
     convolutions = made.backbone().layer4[2].conv3.weight
     assert torch.equal(convolutions, state["layer4.2.conv3.weight"])
     own = made.backbone().layer4[2].bn3.running_var

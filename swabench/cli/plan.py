@@ -59,26 +59,26 @@ def planned(
         "runs": {"to_do": missing, "done": len(runs) * len(seeds) - len(missing)},
         "time": _time(study, missing, device) if missing else None,
         "tuning": _tuning(study, results, device, tuned) if study.tuning else None,
-        "starts_from": _source(study, results, device),
+        "starts_from": _starting_run(study, results, device),
     }
 
 
-def _source(study: Study, results: Path, device: "torch.device") -> dict[str, Any] | None:
+def _starting_run(study: Study, results: Path, device: "torch.device") -> dict[str, Any] | None:
     """What is left to do of the other study's run that is a study's backbone."""
-    from swabench.data.inputs import source_of
+    from swabench.data.inputs import starting_run
     from swabench.records import RecordStore
 
-    if not (found := source_of(study)):
+    if not (found := starting_run(study)):
         return None
-    source, run = found
-    names = list(dict.fromkeys((source.pretrain.name, run.method)))
-    missing = RecordStore(results, source).missing(names, [run.seed])
+    other, run = found
+    names = list(dict.fromkeys((other.pretrain.name, run.method)))
+    missing = RecordStore(results, other).missing(names, [run.seed])
     return {
-        "study": source.name,
+        "study": other.name,
         "method": run.method,
         "seed": run.seed,
         "to_do": missing,
-        "time": _time(source, missing, device) if missing else None,
+        "time": _time(other, missing, device) if missing else None,
     }
 
 
@@ -126,17 +126,17 @@ def in_words(plan: dict[str, Any]) -> list[str]:
     if plan["time"]:
         lines.append(f"  time        {_time_in_words(plan['time'])}")
     if plan["starts_from"]:
-        lines += _source_in_words(plan["starts_from"])
+        lines += _starting_run_in_words(plan["starts_from"])
     return lines + (_tuning_in_words(tuning) if tuning else [])
 
 
-def _source_in_words(source: dict[str, Any]) -> list[str]:
-    run = f"{source['method']} at seed {source['seed']} of study {source['study']}"
-    if not source["to_do"]:
+def _starting_run_in_words(found: dict[str, Any]) -> list[str]:
+    run = f"{found['method']} at seed {found['seed']} of study {found['study']}"
+    if not found["to_do"]:
         return [f"  starts from {run}, which is done"]
     return [
         f"  starts from {run}, which runs first:",
-        f"              {_time_in_words(source['time'])}",
+        f"              {_time_in_words(found['time'])}",
     ]
 
 

@@ -22,7 +22,7 @@ def named_files(study: Study) -> NamedFiles:
     return _named(study, ())
 
 
-def source_of(study: Study) -> tuple[Study, RunOfStudy] | None:
+def starting_run(study: Study) -> tuple[Study, RunOfStudy] | None:
     """The study that a study's backbone comes from, and the run; None without such.
 
     Raises:
@@ -61,7 +61,7 @@ def _named(study: Study, above: tuple[str, ...]) -> NamedFiles:
         )
     data = folder_digest(study.data.folder) if study.data.dataset == "folder" else None
     weights = study.backbone.weights
-    if found := source_of(study):
+    if found := starting_run(study):
         source, run = found
         identities = Identities(source, _named(source, (*above, study.name)))
         return NamedFiles(data, identities.run(run.method, run.seed))

@@ -72,12 +72,12 @@ def unsurveyable(study: Study, store: RecordStore, seeds: Sequence[int]) -> str:
             f"study {study.name!r} lacks runs ({', '.join(missing)}); "
             "run `swabench finetune --method all` first"
         )
+    ways = set() if network else {"trajectory"}  # a network's are not kept
     bare = sorted(
         f"{name} at seed {seed}"
         for name, seed in runs
         if (record := store.find(name, seed))
-        and not {f"weights/{record.result}", *([] if network else ["trajectory"])}
-        <= {*record.holds}
+        and not {f"weights/{record.result}", *ways} <= {*record.holds}
     )
     if bare:
         return f"weights were not kept of {', '.join(bare)} (finetune.keep_weights)"
@@ -86,9 +86,8 @@ def unsurveyable(study: Study, store: RecordStore, seeds: Sequence[int]) -> str:
 
 def surveyed_images(settings: LandscapeSettings, splits: Splits) -> tuple[Split, Split]:
     """The training and the test images that a landscape is measured on."""
-    tested = len(splits["test"]) if settings.test_images is None else settings.test_images
     training = _draw(splits["train"], settings.training_images, settings.seed)
-    return training, _draw(splits["test"], tested, settings.seed)
+    return training, _draw(splits["test"], settings.test_images, settings.seed)
 
 
 def head_score(split: Split, classes: int) -> Score:
@@ -334,9 +333,9 @@ def surveyor_of_networks(
     return Surveyor(study, store, scores, provenance, training.labels.device, scaled)
 
 
-def _draw(split: Split, count: int, seed: int) -> Split:
-    """A stratified draw of `count` images; all of them where there are no more."""
-    if count >= len(split):
+def _draw(split: Split, count: int | None, seed: int) -> Split:
+    """A stratified draw of `count` images; all of them for None, or where there are no more."""
+    if count is None or count >= len(split):
         return split
     _, rows = stratified_split(split.labels.cpu().numpy(), count, seed)
     chosen = torch.from_numpy(rows).to(split.labels.device)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swabench.data.inputs import source_of
+from swabench.data.inputs import starting_run
 from swabench.landscape.survey import missing_parts, unsurveyable
 from swabench.records import RecordStore, agree
 from swabench.runs.export import plain_state
@@ -48,7 +48,7 @@ class Experiment:
         cache: The user's cache folder, for data and features.
         progress: Takes notes and counts of what is done.
         measured: On which images runs are measured; those of other splits are not looked at.
-        sources: The results folder of the studies that this one starts from; `results` by default.
+        other_results: Where the studies lie that this one starts from; `results` by default.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Experiment:
         cache: Path,
         progress: Progress,
         measured: Sequence[SplitName] = MEASURED,
-        sources: Path | None = None,
+        other_results: Path | None = None,
     ) -> None:
         self.study = study
-        self._sources = sources or results
+        self._other_results = other_results or results
         self.store = RecordStore(results, study)
         self._device = device
         self._cache = cache
@@ -364,22 +364,23 @@ class Experiment:
                 self._measured,
                 # Others than the study's own serve one seed, and take half a gigabyte each.
                 keep_features=draws.backbone == self.study.backbone.seed,
-                source=self._source(),
+                state=self._starting_state(),
             )
         return self._held[wanted]
 
-    def _source(self) -> dict[str, Tensor] | None:
-        """The run of another study that the backbone is, run now if it is missing; None if none."""
-        if not (found := source_of(self.study)):
+    def _starting_state(self) -> dict[str, Tensor] | None:
+        """The other study's run that the backbone is, run now if it is missing; None without."""
+        if not (found := starting_run(self.study)):
             return None
-        source, run = found
-        others = Experiment(source, self._sources, self._device, self._cache, self._progress)
-        if not others.store.find(run.method, run.seed):
+        study, run = found
+        other = Experiment(study, self._other_results, self._device, self._cache, self._progress)
+        if not other.store.find(run.method, run.seed):
             self._progress.say(f"{self.study.name} starts from {run}, which runs first")
-        others.pretrain([run.seed])
-        if run.method != source.pretrain.name:
-            others.finetune([run.method], [run.seed])
-        return others.export(run.method, run.seed)
+        if run.method == study.pretrain.name:
+            other.pretrain([run.seed])
+        else:
+            other.finetune([run.method], [run.seed])
+        return other.export(run.method, run.seed)
 
 
 def _raise_if_any(diverged: list[str]) -> None:

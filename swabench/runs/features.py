@@ -49,10 +49,10 @@ _META = "features.json"
 
 @dataclass(frozen=True)
 class Features:
-    """The frozen layers' output for some images.
+    """A tensor of the cache: the frozen layers' output for some images, or BatchNorm's statistics.
 
     Attributes:
-        values: On the CPU, first dimension N, in the number format of the study's precision.
+        values: On the CPU. An output: first dimension N, in the study's precision.
         sha256: Digest of the cache entry's file, for records.
     """
 

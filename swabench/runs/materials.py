@@ -65,7 +65,7 @@ class Materials:
         measured: Splits that are there to be measured on; other images of the kind (the test
             images of a tuning) are left alone.
         keep_features: Whether features that are computed here stay in the cache for later runs.
-        source: The backbone's tensors by torchvision's names, where it is another study's run.
+        state: The backbone's tensors by torchvision's names, where it is another study's run.
 
     Attributes:
         classes: Number of classes.
@@ -83,7 +83,7 @@ class Materials:
         measured: Sequence[SplitName] = MEASURED,
         *,
         keep_features: bool = True,
-        source: Mapping[str, Tensor] | None = None,
+        state: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._study = study
         self._device = device
@@ -94,7 +94,7 @@ class Materials:
         rows = choose_rows(study.data, self._dataset)
         wanted = {"train", "selection", *measured}
         self._rows = {split: own for split, own in rows.items() if split in wanted}
-        self._backbone = load_backbone(study.backbone, source)
+        self._backbone = load_backbone(study.backbone, state)
         self._backbone_sha256 = weights_digest(self._backbone)  # as its weights come
         if study.backbone.reestimate_batchnorm:
             self._reestimate_batchnorm()

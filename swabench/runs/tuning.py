@@ -41,7 +41,7 @@ def run_trials(
     trials = trial_study(study)
     folder = RecordStore(results, study).folder
     experiment = Experiment(
-        trials, folder, device, cache, progress, measured=LOOKED_AT, sources=results
+        trials, folder, device, cache, progress, measured=LOOKED_AT, other_results=results
     )
     seeds, methods = list(trials.seeds), list(trials.methods)
     experiment.pretrain(seeds)

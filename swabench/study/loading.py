@@ -1,5 +1,6 @@
 """Loads a study: one YAML file, laid over those that it extends, and checked."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,18 +134,17 @@ def _without_paper(base: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+_PATHS = (("data", "folder"), ("backbone", "weights"), ("backbone", "weights", "study"))
+"""Settings that are, or may be, paths."""
+
+
 def _with_own_paths(own: dict[str, Any], path: Path) -> dict[str, Any]:
     """A study's relative paths are meant from where it lies."""
-    result = dict(own)
-    for places in (("data", "folder"), ("backbone", "weights"), ("backbone", "weights", "study")):
-        *sections, key = places
+    result = copy.deepcopy(own)
+    for *sections, key in _PATHS:
         within: Any = result
-        for section in sections:  # copied on the way, so that what was read stays as it is
-            if isinstance(within, dict) and isinstance(within.get(section), dict):
-                within[section] = dict(within[section])
-                within = within[section]
-            else:
-                within = None
+        for section in sections:
+            within = within.get(section) if isinstance(within, dict) else None
         if not isinstance(within, dict) or not isinstance(within.get(key), str):
             continue
         try:
@@ -152,7 +152,7 @@ def _with_own_paths(own: dict[str, Any], path: Path) -> dict[str, Any]:
             is_path = key == "folder" or found.is_file()
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
-                f"{path}: {'.'.join(places)}: {within[key]!r} cannot be a path ({error})"
+                f"{path}: {'.'.join((*sections, key))}: {within[key]!r} cannot be a path ({error})"
             ) from None
         if is_path:
             within[key] = str(found)

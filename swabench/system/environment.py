@@ -38,7 +38,7 @@ def commit() -> str | None:
         head = _git(root, "rev-parse", "HEAD")
         # Results are what a run writes; they do not make the code another.
         changed = _git(root, "status", "--porcelain", "--", ".", ":!results", ":!README.md")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return None
     return f"{head}-modified" if changed else head
 

@@ -38,7 +38,8 @@ def phases(sources: Sources) -> Drawn:
     methods = sources.study.methods
     alike = _without_phases(methods[periodic])
     for name in reversed(sources.study.averaging_methods):
-        if name != periodic and _without_phases(methods[name]) == alike:
+        plan = methods[name].averaging
+        if plan and plan.phases == 1 and _without_phases(methods[name]) == alike:
             single = name  # the same but for the phases
     figure, (ax,) = new_figure(1, 1)
     iterate = sources.curves(periodic, "iterate", "accuracy")
