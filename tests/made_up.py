@@ -27,8 +27,8 @@ from swabench.study.landscape import PARTS, Part
 from swabench.study.loading import load_study
 from swabench.study.study import SplitName, Study
 from swabench.training.learner import Split
-from swabench.training.loop import Outcome
 from swabench.training.measurement import Measurement, Predictor
+from swabench.training.observers import Outcome
 
 FEATURES, CLASSES = 5, 3
 WEIGHTS = CLASSES * (FEATURES + 1)  # of a linear head

@@ -422,7 +422,7 @@ class TestCache:
 def test_what_a_killed_process_left_in_the_cache_is_taken_away(tmp_path: Path) -> None:
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
                           check=True, capture_output=True, text=True).stdout.strip()  # fmt: skip
-    left = tmp_path / "features" / f".writing-{files._host()}-{gone}-0123abcd"
+    left = tmp_path / "features" / f".writing-{files.host()}-{gone}-0123abcd"
     left.mkdir(parents=True)
     frozen(tmp_path, arguments())
     assert not left.exists()

@@ -25,8 +25,9 @@ from swabench.training.batchnorm import mixed_batches
 from swabench.training.flat import assign, flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Learner, Split
-from swabench.training.loop import DataOrder, Outcome, run_plans, scored_epochs, train
+from swabench.training.loop import DataOrder, run_plans, scored_epochs, train
 from swabench.training.network import NetworkLearner
+from swabench.training.observers import Outcome
 from swabench.training.replay import ReplayedHead
 
 FEATURES, CLASSES, BATCH, EPOCHS = 6, 4, 10, 6

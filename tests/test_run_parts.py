@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from swabench.records import RecordStore
+from swabench.runs import execution
 from swabench.runs import experiment as experiments
 from swabench.runs import materials as material
+from swabench.runs.checkpoints import GroupCheckpoints
 from swabench.runs.experiment import Experiment
 from swabench.runs.features import Features
 from swabench.runs.learners import make_learner
@@ -87,7 +89,7 @@ def test_out_of_memory_names_the_settings_of_its_stage(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return make(study, own, *rest)
 
-    monkeypatch.setattr(experiments, "make_learner", full)
+    monkeypatch.setattr(execution, "make_learner", full)
     with pytest.raises(SwabenchError, match=rf"lower {stage}\.batch_size \({batch}\)"):
         experiment_of(study_on(images), tmp_path).finetune(["sgd"], [0])
 
@@ -148,23 +150,32 @@ def tuned_study(images: Path, rates: list[float]) -> Study:
     return study_on(images, name="tuned", tuning=tuning, rate_sweep=None)
 
 
+def maker(folder: Path) -> Callable[..., Experiment]:
+    """Makes experiments as the command line does."""
+
+    def make(study: Study, results: Path, **options: Any) -> Experiment:
+        return Experiment(study, results, CPU, folder / "cache", SilentProgress(), **options)
+
+    return make
+
+
 def test_trials_start_from_runs_among_the_studies(
     images: Path, tmp_path: Path, source: Study
 ) -> None:
     """Not from one that is run for the trials alone, beside their own records."""
     results = tmp_path / "results"
     study = tuned_study(images, [0.001])
-    assert run_trials(study, results, CPU, tmp_path / "cache", SilentProgress()) == (1, "")
+    assert run_trials(study, results, maker(tmp_path)) == (1, "")
     assert RecordStore(results, source).find("adam", 3)
     assert len(list(results.rglob("source"))) == 1
 
 
 def test_of_trials_those_that_were_recorded_are_counted(images: Path, tmp_path: Path) -> None:
     study = tuned_study(images, [0.001, 0.002, 1e38])
-    found = run_trials(study, tmp_path, CPU, tmp_path / "cache", SilentProgress())
+    found = run_trials(study, tmp_path, maker(tmp_path))
     assert found[0] == 2
     assert "sgd-1e38 at seed 7" in found[1]
-    again = run_trials(study, tmp_path, CPU, tmp_path / "cache", SilentProgress())
+    again = run_trials(study, tmp_path, maker(tmp_path))
     assert again == (0, found[1])
 
 
@@ -175,13 +186,7 @@ def test_a_groups_time_is_shared_by_its_runs(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that the seconds of all runs add up to what they took."""
-    looks: list[float] = []
-
-    def monotonic() -> float:
-        looks.append(12.0 * len(looks))
-        return looks[-1]
-
-    monkeypatch.setattr(experiments, "time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(GroupCheckpoints, "seconds", 12.0)
     experiment = experiment_of(study_on(images), tmp_path)
     experiment.finetune(["sgd"], [0])
     assert record_of(experiment.store, "adam", 0).seconds == pytest.approx(12)

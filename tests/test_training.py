@@ -15,7 +15,8 @@ from swabench.study.schedules import Constant, Cyclical, Multiplicative, Triangu
 from swabench.study.study import SplitName
 from swabench.training.heads import StackedHeads, initial_head, stacked_logits
 from swabench.training.learner import Split
-from swabench.training.loop import DataOrder, Outcome, RunPlan, train
+from swabench.training.loop import DataOrder, train
+from swabench.training.observers import Outcome, RunPlan
 from tests.reference import algorithm_1, algorithm_2, flat, linear, one_at_a_time, sawtooth
 
 FEATURES, CLASSES, IMAGES, BATCH, EPOCHS = 12, 5, 70, 16, 2  # 70 = 4 × 16 + a ragged 6

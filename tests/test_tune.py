@@ -25,18 +25,20 @@ from swabench.data.datasets import Dataset, load_dataset
 from swabench.data.idx import encode_idx
 from swabench.runs import materials
 from swabench.runs.estimate import count_images
+from swabench.runs.experiment import Experiment
 from swabench.runs.materials import Materials
 from swabench.runs.tuning import LOOKED_AT, run_trials
 from swabench.study.loading import load_study
 from swabench.study.optimizers import SGD
 from swabench.study.published import Sizes
 from swabench.study.search_space import tuning_of
-from swabench.study.study import DataSettings, SplitName
+from swabench.study.study import DataSettings, SplitName, Study
 from swabench.study.tuning import in_words
 from swabench.system.progress import SilentProgress
 from swabench.training.heads import StackedHeads
 from swabench.training.learner import Split
-from swabench.training.loop import DataOrder, Outcome, run_plans, train
+from swabench.training.loop import DataOrder, run_plans, train
+from swabench.training.observers import Outcome
 from tests import test_plans as plans
 from tests.test_wiring import CPU, put_stand_in, write_images
 
@@ -222,7 +224,11 @@ def test_the_test_images_are_not_even_looked_at(
     monkeypatch.setattr(materials, "load_dataset", guarded)
     place = make_place(tmp_path)
     study = load_study(str(place.study))
-    found = run_trials(study, tmp_path / "results", CPU, tmp_path / "cache", SilentProgress())
+
+    def make(study: Study, results: Path, **options: Any) -> Experiment:
+        return Experiment(study, results, CPU, tmp_path / "cache", SilentProgress(), **options)
+
+    found = run_trials(study, tmp_path / "results", make)
     assert found == (24, "")
     with pytest.raises(AssertionError, match="looked at"):  # the guard does guard
         Materials(study, CPU, tmp_path / "cache", SilentProgress()).splits("head")

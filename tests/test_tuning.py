@@ -24,8 +24,8 @@ from swabench.study.study import SplitName, Study
 from swabench.study.trajectories import trajectories
 from swabench.study.tuning import Choice, Choices
 from swabench.system.errors import InputError
-from swabench.training.loop import Outcome
 from swabench.training.measurement import Measurement, Predictor
+from swabench.training.observers import Outcome
 from tests import made_up
 
 COMMITTED = sorted(Path(__file__).parents[1].glob("results/*/choices.yaml"))

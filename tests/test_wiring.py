@@ -25,8 +25,8 @@ from swabench.data.datasets import load_dataset
 from swabench.data.idx import encode_idx
 from swabench.data.splits import choose_rows
 from swabench.records import Provenance
+from swabench.runs import execution, learners
 from swabench.runs import experiment as experiments
-from swabench.runs import learners
 from swabench.runs import materials as material
 from swabench.runs.experiment import Experiment
 from swabench.runs.features import Features
@@ -225,7 +225,7 @@ def test_no_two_seeds_and_no_two_stages_share_anything_random(
         seen.append((learner.weights(), torch.cat(order.epoch(0)).tolist()))
         return train(learner, plans, splits, order, *rest, **o)
 
-    monkeypatch.setattr(experiments, "train", watched)
+    monkeypatch.setattr(execution, "train", watched)
     study = study_on(images)
     experiment_of(study, tmp_path).finetune(["sgd", "swa"], [0, 1, 2])
     starts, orders = zip(*seen, strict=True)

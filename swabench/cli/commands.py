@@ -19,6 +19,8 @@ from swabench.cli.options import (
     MethodOption,
     QuietOption,
     ResultsOption,
+    SaveEveryOption,
+    StopAfterOption,
     ThreadsOption,
     with_options,
 )
@@ -37,13 +39,12 @@ from swabench.study.loading import bundled_studies, load_study
 from swabench.study.study import Study
 from swabench.study.trajectories import trajectories
 from swabench.system.errors import DivergedError, SwabenchError
+from swabench.system.pausing import INTERRUPTED, Interrupted
 
 # torch, pandas and matplotlib take seconds to import; only the commands that use them pay.
 if TYPE_CHECKING:
     from swabench.analysis.publish import Publication, Published
     from swabench.records import RecordStore
-
-INTERRUPTED = 130
 
 
 class Commands(TyperGroup):
@@ -55,8 +56,10 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except SwabenchError as error:
             stop(f"error: {error}", error.exit_code)
-        except KeyboardInterrupt:
-            stop("interrupted: finished runs are kept; the same command resumes", INTERRUPTED)
+        except KeyboardInterrupt as error:
+            code = error.exit_code if isinstance(error, Interrupted) else INTERRUPTED
+            reason = str(error) or "interrupted"
+            stop(f"{reason}: finished runs are kept; the same command resumes", code)
 
 
 app = typer.Typer(
@@ -71,7 +74,8 @@ app = typer.Typer(
         f"bundled are {', '.join(bundled_studies())}.\n\n"
         "Start with: [bold]swabench reproduce --config smoke[/bold]"
     ),
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted, 143 ended "
+    "(SIGTERM). What was interrupted goes on by the same command.",
 )
 
 
@@ -135,6 +139,8 @@ def tune(
     results: ResultsOption = DEFAULT_RESULTS,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    save_every: SaveEveryOption = "2m",
+    stop_after: StopAfterOption = None,
     quiet: QuietOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -146,7 +152,15 @@ def tune(
 
     Example: swabench tune --config mnist-tuned
     """
-    asked = AskedWork(config, results, None, device, threads, quiet)
+    asked = AskedWork(
+        config,
+        results,
+        device=device,
+        threads=threads,
+        save_every=save_every,
+        stop_after=stop_after,
+        quiet=quiet,
+    )
     study, _ = asked.as_written()
     _show(*tuning.carry_out(asked, study, json), json)
 
@@ -249,7 +263,7 @@ def export(
     """
     from swabench.runs.export import check_output, write_state
 
-    asked = AskedWork(config, results, None, device, threads, quiet)
+    asked = AskedWork(config, results, device=device, threads=threads, quiet=quiet)
     study, _ = asked.study()
     check_output(output)
     experiment = asked.experiment(study)

@@ -2,8 +2,10 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +19,7 @@ from swabench.system.errors import InputError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none
     from swabench.runs.experiment import Experiment
+    from swabench.system.pausing import Pause
 
 DEFAULT_RESULTS = Path("results")
 
@@ -76,6 +79,20 @@ ThreadsOption = Annotated[
         min=1,
         help="CPU threads to compute with; all cores by default. Another number of threads "
         "changes the last digits.",
+    ),
+]
+SaveEveryOption = Annotated[
+    str,
+    typer.Option(
+        "--save-every",
+        help="How much work an interruption may cost, unless an epoch takes longer: 90s, 2m, 1h.",
+    ),
+]
+StopAfterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--stop-after",
+        help="Pause after this time (50m, 3h30m), for queues; the same command goes on.",
     ),
 ]
 QuietOption = Annotated[
@@ -141,18 +158,47 @@ class AskedWork(Asked):
 
     device: DeviceOption = "auto"
     threads: ThreadsOption = None
+    save_every: SaveEveryOption = "2m"
+    stop_after: StopAfterOption = None
     quiet: QuietOption = False
 
-    def experiment(self, study: Study) -> "Experiment":
-        """What does the work, on the device and with the threads that were asked for."""
+    def experiment(self, study: Study, results: Path | None = None, **options: Any) -> "Experiment":
+        """What does the work, on the device and with the threads that were asked for.
+
+        Args:
+            study: What to run.
+            results: Where, if not in the results folder that was asked for.
+            options: Others of `Experiment`.
+
+        Raises:
+            InputError: An option is wrong.
+        """
         from swabench.data.datasets import user_cache
         from swabench.runs.experiment import Experiment
         from swabench.system.device import choose_device, use_repeatable_kernels, use_threads
 
         use_threads(self.threads)
         use_repeatable_kernels()
-        device = choose_device(self.device)
-        return Experiment(study, self.results, device, user_cache(), progress(self.quiet))
+        return Experiment(
+            study,
+            results or self.results,
+            choose_device(self.device),
+            user_cache(),
+            progress(self.quiet),
+            pause=self.pause,
+            save_every=parse_duration("--save-every", self.save_every),
+            **options,
+        )
+
+    @cached_property
+    def pause(self) -> "Pause":
+        """Listens for signals from now on, and for the end of the time that was given."""
+        from swabench.system.pausing import Pause
+
+        found = Pause()
+        limit = self.stop_after
+        found.listen(None if limit is None else parse_duration("--stop-after", limit))
+        return found
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -179,6 +225,19 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     vars(run)["__signature__"] = signature.replace(parameters=parameters)
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
+
+
+def parse_duration(option: str, text: str) -> float:
+    """Seconds from `90s`, `50m`, `3h` or `3h30m`.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    found = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6})s)?", text.strip())
+    if not text.strip() or not found:
+        raise InputError(f"{option}: {text!r}; give a time such as 90s, 50m or 3h30m")
+    hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from swabench.cli.options import AskedWork
-from swabench.cli.printing import err, out, progress, say
+from swabench.cli.printing import err, out, say
 from swabench.study.study import Study
 
 if TYPE_CHECKING:  # torch and pandas take seconds to import, and `--help` needs neither
@@ -22,14 +22,10 @@ def carry_out(
         json: Whether standard output is for an object alone.
     """
     from swabench.analysis.publish_tuning import publish_tuning
-    from swabench.data.datasets import user_cache
     from swabench.records import RecordStore
     from swabench.runs.tuning import run_trials
-    from swabench.system.device import choose_device, use_threads
 
-    use_threads(asked.threads)
-    device = choose_device(asked.device)
-    done, diverged = run_trials(study, asked.results, device, user_cache(), progress(asked.quiet))
+    done, diverged = run_trials(study, asked.results, asked.experiment)
     say(f"tuning: {done} runs done, the others were done already", to=err if json else out)
     if diverged:
         say(f"tuning: {diverged}; such trials are not chosen", to=err)

@@ -83,24 +83,13 @@ def remove_leftovers(folder: Path) -> list[Path]:
     return found
 
 
-def _temporary(folder: Path) -> Path:
-    return folder / f".writing-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def _host() -> str:
+def host() -> str:
+    """This machine's name, fit for the name of a file."""
     return re.sub(r"[^\w.]", "_", socket.gethostname())[:60]
 
 
-def _is_left_behind(path: Path) -> bool:
-    name = _TEMPORARY.fullmatch(path.name)
-    if name and name["host"] == _host():
-        return not _is_running(int(name["process"]))
-    with suppress(OSError):  # somebody else may just have removed it
-        return time.time() - path.stat().st_mtime > SECONDS_UNTIL_STALE
-    return False
-
-
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this machine lives."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -108,3 +97,16 @@ def _is_running(process: int) -> bool:
     except OSError:  # it runs, and is another user's
         return True
     return True
+
+
+def _temporary(folder: Path) -> Path:
+    return folder / f".writing-{host()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _is_left_behind(path: Path) -> bool:
+    name = _TEMPORARY.fullmatch(path.name)
+    if name and name["host"] == host():
+        return not is_running(int(name["process"]))
+    with suppress(OSError):  # somebody else may just have removed it
+        return time.time() - path.stat().st_mtime > SECONDS_UNTIL_STALE
+    return False
