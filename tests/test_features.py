@@ -140,7 +140,7 @@ def test_progress_counts_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
         @contextmanager
         def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
             assert total == 7
-            yield done.append
+            yield lambda units, before=False: done.append(units)
 
     layers = nn.Sequential(Preprocess(12, NORMALIZATION), *small_layers())
     features.extract(images(7), layers, CPU, "float32", Counting(), "few", 3)

@@ -244,7 +244,7 @@ def test_progress_says_which_split_and_backbone_it_is_at(images: Path, tmp_path:
         @contextmanager
         def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
             told.append(f"{name}: {total} {unit}")
-            yield lambda count: None
+            yield lambda units, before=False: None
 
     study = study_on(images, seed_draws=["split"], rate_sweep=None)
     experiment = Experiment(study, tmp_path, CPU, tmp_path / "cache", Told())

@@ -255,10 +255,8 @@ def test_a_wish_to_pause_keeps_the_state_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(Interrupted) as caught:
         checkpoints.pause_if_asked(state_at(5))
     assert caught.value.exit_code == 143
-    expected = (
-        "asked to end after 0 of 9 epochs of swa and 1 with it at seed 4, whose state is kept"
-    )
-    assert str(caught.value) == expected
+    what = "swa and 1 with it at seed 4"
+    assert str(caught.value) == f"asked to end (0 of 9 epochs of {what} are done)"
     assert kept_epoch(tmp_path) == 5
 
 
@@ -269,10 +267,12 @@ def test_what_goes_on_says_where_and_counts_all_its_time(tmp_path: Path) -> None
     with pytest.raises(Interrupted):
         first.pause_if_asked(state_at(5))
     said: list[str] = []
-    second = checkpoints_of(tmp_path, clock, said.append)
+    told: list[int] = []
+    second = checkpoints_of(tmp_path, clock, said.append, tell_done=told.append)
     assert second.load() == {"epoch": 5, "step": 50}
     assert said == ["swa and 1 with it at seed 4 goes on after 5 of 9 epochs"]
     assert worker_of(tmp_path).epoch == worker_of(tmp_path).kept == 5
+    assert told == [5]
     clock.now += 30
     assert second.seconds == 130
     second.done()
@@ -345,10 +345,9 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 def listening() -> Iterator[Pause]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     pause = Pause()
-    pause.listen()
-    yield pause
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    with pause.listening():
+        yield pause
+    assert {number: signal.getsignal(number) for number in SIGNALS} == before
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -378,14 +377,14 @@ def test_where_nothing_can_be_kept_a_signal_stops_at_once(listening: Pause) -> N
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
-        Pause().listen()
-        signal.raise_signal(signal.SIGHUP)
+        with Pause().listening():
+            signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
 def test_a_time_budget_ends(listening: Pause) -> None:
-    listening.listen(stop_after=0.05)
+    listening.after(0.05)
     with listening.at_safe_points():
         deadline = time.monotonic() + 10
         while not listening.wished and time.monotonic() < deadline:

@@ -11,6 +11,7 @@ from swabench import __version__
 from swabench.cli import plan, tuning
 from swabench.cli.options import (
     DEFAULT_RESULTS,
+    PAUSE,
     Asked,
     AskedWork,
     ConfigOption,
@@ -53,13 +54,14 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
-            return super().invoke(ctx)
+            with PAUSE.listening():
+                return super().invoke(ctx)
         except SwabenchError as error:
             stop(f"error: {error}", error.exit_code)
         except KeyboardInterrupt as error:
             code = error.exit_code if isinstance(error, Interrupted) else INTERRUPTED
             reason = str(error) or "interrupted"
-            stop(f"{reason}: finished runs are kept; the same command resumes", code)
+            stop(f"{reason}: what is done is kept; the same command resumes", code)
 
 
 app = typer.Typer(

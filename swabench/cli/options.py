@@ -5,7 +5,6 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,12 +15,15 @@ from swabench.study.loading import bundled_studies, load_study
 from swabench.study.seeds import MOST_SEEDS
 from swabench.study.study import Study
 from swabench.system.errors import InputError
+from swabench.system.pausing import Pause
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none
     from swabench.runs.experiment import Experiment
-    from swabench.system.pausing import Pause
 
 DEFAULT_RESULTS = Path("results")
+
+PAUSE = Pause()
+"""Heard by whatever command runs; one, as signals are the process's."""
 
 
 def _studies(incomplete: str) -> list[str]:
@@ -162,6 +164,11 @@ class AskedWork(Asked):
     stop_after: StopAfterOption = None
     quiet: QuietOption = False
 
+    def __post_init__(self) -> None:
+        """Let the time that was given run from now on."""
+        if self.stop_after is not None:
+            PAUSE.after(parse_duration("--stop-after", self.stop_after))
+
     def experiment(self, study: Study, results: Path | None = None, **options: Any) -> "Experiment":
         """What does the work, on the device and with the threads that were asked for.
 
@@ -185,20 +192,10 @@ class AskedWork(Asked):
             choose_device(self.device),
             user_cache(),
             progress(self.quiet),
-            pause=self.pause,
+            pause=PAUSE,
             save_every=parse_duration("--save-every", self.save_every),
             **options,
         )
-
-    @cached_property
-    def pause(self) -> "Pause":
-        """Listens for signals from now on, and for the end of the time that was given."""
-        from swabench.system.pausing import Pause
-
-        found = Pause()
-        limit = self.stop_after
-        found.listen(None if limit is None else parse_duration("--stop-after", limit))
-        return found
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -32,6 +32,7 @@ class GroupCheckpoints:
         pause: Says when to pause.
         save_every: Seconds from one kept state to the next, at least.
         say: Takes lines for the user.
+        tell_done: Called with the number of epochs that were done before.
         clock: Tells seconds that never go back.
     """
 
@@ -47,6 +48,7 @@ class GroupCheckpoints:
         pause: Pause,
         save_every: float = SAVE_EVERY,
         say: Callable[[str], None],
+        tell_done: Callable[[int], None] = lambda epochs: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._place = place
@@ -59,6 +61,7 @@ class GroupCheckpoints:
         self._pause = pause
         self._save_every = save_every
         self._say = say
+        self._tell_done = tell_done
         self._clock = clock
         self._began = self._kept_at = self._told_at = clock()
         self._seconds_before = 0.0
@@ -84,6 +87,7 @@ class GroupCheckpoints:
             self._seconds_before = facts["seconds"]
             self._worker = replace(self._worker, epoch=state["epoch"], kept=state["epoch"])
             self._say(f"{self._what} goes on after {self._epochs(state['epoch'])}")
+            self._tell_done(state["epoch"])
         self._place.write_worker(self._worker)
         return as_tensors(found[0]) if found else None
 
@@ -95,9 +99,9 @@ class GroupCheckpoints:
         """
         if not (wish := self._pause.wished):
             return
+        self._keep(state())
         done = self._epochs(self._worker.epoch)
-        kept = ", whose state is kept" if self._keep(state()) else ""
-        raise Interrupted(f"{wish} after {done} of {self._what}{kept}", wish.exit_code)
+        raise Interrupted(f"{wish} ({done} of {self._what} are done)", wish.exit_code)
 
     def keep_if_due(self, state: Callable[[], State]) -> None:
         """Keep the state where the last is old enough; note how far the group is."""

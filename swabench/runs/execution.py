@@ -84,7 +84,7 @@ class Execution:
         place = self.place(group, seed)
         if all(self.store.find(name, seed) for name in group.names):
             place.drop()  # another process was faster
-            advance(len(group.names) * stage.epochs)
+            advance(len(group.names) * stage.epochs, before=True)
             return []
         start = start_of()
         materials.splits(stage.trainable)  # loads what provenance is of
@@ -99,6 +99,7 @@ class Execution:
             pause=self.pause,
             save_every=self.save_every,
             say=self.progress.say,
+            tell_done=lambda epochs: advance(len(group.names) * epochs, before=True),
         )
         with self.pause.at_safe_points():
             with memory_for(self._what_to_lower(stage)):

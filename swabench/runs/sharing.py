@@ -1,6 +1,7 @@
 """Units of work shared out between the processes of a machine: each is done by one of them."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock, Timeout
@@ -30,17 +31,20 @@ def share(
         except Timeout:
             elsewhere.append((unit, lock))
             continue
-        try:
-            work(unit)
-        finally:
-            lock.release()
+        _work_and_release(unit, lock, work)
     for unit, lock in elsewhere:
         try:
             lock.acquire(timeout=0)
         except Timeout:
             say_waits(unit)
             lock.acquire()
-        try:
-            work(unit)
-        finally:
-            lock.release()
+        _work_and_release(unit, lock, work)
+
+
+def _work_and_release(unit: Unit, lock: FileLock, work: Callable[[Unit], None]) -> None:
+    try:
+        work(unit)
+        # Who waits for it finds the work done, whether the file is still there or not.
+        Path(lock.lock_file).unlink(missing_ok=True)
+    finally:
+        lock.release()

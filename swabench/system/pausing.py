@@ -40,26 +40,34 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Pause:
-    """Listens for wishes to pause. Without `listen` there are none."""
+    """Hears wishes to pause while it listens; else there are none."""
 
     def __init__(self) -> None:
         self._wish: Interrupted | None = None
         self._noted_only = False
 
-    def listen(self, stop_after: float | None = None) -> None:
-        """Take over the signals that end or interrupt a process, unless they are ignored.
-
-        Args:
-            stop_after: Seconds from now after which to pause; never without it.
-        """
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take over the signals that end or interrupt a process, but for those it ignores."""
         if threading.current_thread() is not threading.main_thread():
-            return  # signals are the main thread's; whoever embeds us handles them
-        for number in _REASONS:
-            # `nohup` and a shell's `&` ignore some on purpose.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._hear)
-        if stop_after is not None:
-            signal.setitimer(signal.ITIMER_REAL, stop_after)
+            yield  # signals are the main thread's; whoever embeds us handles them
+            return
+        self._wish = None
+        before = {number: signal.getsignal(number) for number in _REASONS}
+        # `nohup` and a shell's `&` ignore some on purpose.
+        heard = [number for number, now in before.items() if now is not signal.SIG_IGN]
+        for number in heard:
+            signal.signal(number, self._hear)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for number in heard:
+                signal.signal(number, before[number])
+
+    def after(self, seconds: float) -> None:
+        """Wish a pause some time from now; only while it listens."""
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
     @contextmanager
     def at_safe_points(self) -> Iterator[None]:

@@ -156,7 +156,7 @@ def train(
         score_every: Epochs between measurements; the last epoch is measured always.
         measured: On which splits; no other is predicted, but for the selection images.
         keep_trajectory: Whether to keep the iterate's weights of every epoch.
-        after_epoch: Called when an epoch is done and measured; for those of a checkpoint at once.
+        after_epoch: Called when an epoch is done and measured, here and now.
         checkpoints: Where training's state is kept; nowhere without it.
 
     Returns:
@@ -171,8 +171,6 @@ def train(
     checkpoints = checkpoints or NoCheckpoints()
     if state := checkpoints.load():
         course.load_state(state)
-    for _ in range(course.epoch):
-        after_epoch()
     for epoch in range(course.epoch, epochs):
         batches = [rows.to(device) for rows in order.epoch(epoch)]
         for rows in batches[course.step - epoch * order.steps_per_epoch :]:
