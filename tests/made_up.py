@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import Tensor
 
-from swabench.landscape.survey import Surveyor, missing_parts, surveyor_of_heads
+from swabench.landscape.parts import missing_parts
+from swabench.landscape.survey import Surveyor, surveyor_of_heads
 from swabench.records import Record, RecordStore
 from swabench.study.landscape import PARTS, Part
 from swabench.study.loading import load_study

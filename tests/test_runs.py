@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from swabench.analysis.frame import collect
 from swabench.analysis.publish import Publication
 from swabench.data.idx import encode_idx
-from swabench.landscape.survey import missing_parts
+from swabench.landscape.parts import missing_parts
 from swabench.records import Record, RecordStore
 from swabench.runs import execution, learners
 from swabench.runs import features as feature_cache

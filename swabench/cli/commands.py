@@ -214,7 +214,7 @@ def reproduce(asked: AskedWork) -> None:
     Finished runs are skipped, so interrupted studies resume. A study with a section `tuning` is
     tuned first, unless that is done.
     """
-    from swabench.landscape.survey import unsurveyable
+    from swabench.landscape.parts import unsurveyable
 
     written, chosen = asked.as_written()
     study = asked.tuned(written) or _tuned_now(asked, written)
@@ -244,6 +244,54 @@ def reproduce(asked: AskedWork) -> None:
         raise SwabenchError("\n".join(found))
     for line in plan.next_studies(study, asked.device):
         say(line)
+
+
+@app.command()
+@with_options
+def status(asked: Asked, json: JsonOption = False) -> None:
+    """Show what a study has: runs done, under way, interrupted, missing, damaged."""
+    from swabench.cli import status as state
+
+    written, chosen = asked.as_written()
+    found = state.status_of(asked.results, asked.tuned(written) or written, chosen)
+    if json:
+        say_json(found)
+        return
+    print_table(f"{written.title}: runs of {len(chosen)} seeds", state.as_table(found))
+    for line in state.in_words(found):
+        say(line)
+
+
+@app.command()
+def repair(
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only name what would be removed.")
+    ] = False,
+) -> None:
+    """Remove what is damaged, and temporary files left behind, so that it is made anew.
+
+    Every byte of a study's records and of the feature cache is read. Each path is named before it
+    is removed; nothing that is whole is touched.
+    """
+    from swabench.data.datasets import user_cache
+    from swabench.records.status import damages, stale_files
+    from swabench.runs.features import damaged_entries
+    from swabench.system.files import remove
+
+    folder = results / load_study(config).name
+    verb = "would remove" if dry_run else "removing"
+    found = [*damages(folder), *damaged_entries(user_cache())]
+    for damage in found:
+        say(f"{verb} {damage.path}: {damage.reason}")
+    stale = [path for each in (folder, user_cache()) for path in stale_files(each)]
+    for path in stale:
+        say(f"{verb} {path}: left behind by a process that is gone")
+    if not dry_run:
+        for path in (*(damage.path for damage in found), *stale):
+            remove(path)
+    say(f"repair: {len(found)} damaged, {len(stale)} left behind")
 
 
 @app.command()

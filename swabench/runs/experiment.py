@@ -13,7 +13,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from swabench.data.inputs import starting_run
-from swabench.landscape.survey import missing_parts, unsurveyable
+from swabench.landscape.parts import missing_parts, unsurveyable
 from swabench.records import RecordStore, agree
 from swabench.runs.checkpoints import SAVE_EVERY
 from swabench.runs.execution import Execution

@@ -11,7 +11,7 @@ kept, and its own digest is part of every record that was made from it.
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
+from swabench.records.status import Damage
 from swabench.study.study import Boundary, Precision
 from swabench.system.device import describe_device, exact_float32, memory_for
 from swabench.system.errors import InputError
@@ -45,6 +46,7 @@ from swabench.training.flat import flatten
 BATCH = {"cpu": 256, "cuda": 4096, "mps": 1024}
 _ARRAY = "features.safetensors"
 _META = "features.json"
+_HOMES = ("features", "statistics")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def frozen_features(
     """
     key = _key(images, network, image_size, normalization)
     key |= {"boundary": boundary, "precision": precision}
-    home = cache / "features"
+    home = cache / _HOMES[0]
 
     def compute() -> Tensor:
         layers = nn.Sequential(
@@ -153,7 +155,7 @@ def batchnorm_statistics(
     def say(line: str) -> None:
         progress.say(f"BatchNorm's statistics of the backbone: {line}")
 
-    return _cached(cache / "statistics", key, compute, device, say).values
+    return _cached(cache / _HOMES[1], key, compute, device, say).values
 
 
 def _key(
@@ -302,6 +304,16 @@ def read_entry(folder: Path, key: Mapping[str, Any]) -> Features:
             f"{str(meta.get('sha256'))[:12]}… was written; {remedy}"
         )
     return Features(load_file(folder / _ARRAY)["features"], found)
+
+
+def damaged_entries(cache: Path) -> Iterator[Damage]:
+    """Entries of a cache that are not as they were written; every byte is read."""
+    for folder in sorted(path for home in _HOMES for path in (cache / home).glob("[!.]*/")):
+        try:
+            key = json.loads((folder / _META).read_text())["key"]
+            read_entry(folder, key)
+        except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+            yield Damage(folder, str(error))
 
 
 def _write_entry(

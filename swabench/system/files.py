@@ -72,15 +72,25 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def leftovers(folder: Path) -> list[Path]:
+    """The temporary files and folders directly in a folder whose writers are gone."""
+    return [path for path in folder.glob(".writing-*") if _is_left_behind(path)]
+
+
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove the temporary files directly in a folder whose writers are gone; returns which."""
-    found = [path for path in folder.glob(".writing-*") if _is_left_behind(path)]
+    """Remove these; returns which they were."""
+    found = leftovers(folder)
     for path in found:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)
     return found
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def host() -> str:
