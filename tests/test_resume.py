@@ -100,7 +100,7 @@ def check_same(found: list[Outcome], expected: list[Outcome]) -> None:
     """To the last bit."""
     for one, other in zip(found, expected, strict=True):
         assert one.history == other.history
-        assert one.diverged_epoch == other.diverged_epoch
+        assert one.diverged == other.diverged
         for kind in ("weights", "statistics", "log_probabilities", "labels"):
             a, b = getattr(one, kind), getattr(other, kind)
             assert a.keys() == b.keys()

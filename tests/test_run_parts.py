@@ -19,7 +19,7 @@ from swabench.runs.experiment import Experiment
 from swabench.runs.features import Features
 from swabench.runs.learners import make_learner
 from swabench.runs.materials import Materials
-from swabench.runs.tuning import run_trials
+from swabench.runs.tuning import diverged_trials, run_trials
 from swabench.study.study import RunOfStudy, Stage, Study
 from swabench.system.errors import DivergedError, InputError, SwabenchError
 from swabench.system.progress import Advance, SilentProgress
@@ -48,24 +48,26 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- what fails ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("allowed", ["fail", "record"])
 def test_a_start_that_diverges_is_named_and_the_other_seeds_go_on(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
 ) -> None:
     def spoilt(features: int, classes: int, seed: int) -> Tensor:
         return initial_head(features, classes, seed) * (torch.nan if seed == 3 else 1)
 
     monkeypatch.setattr(experiments, "initial_head", spoilt)
-    experiment = experiment_of(study_on(images), tmp_path)
-    ways: list[Callable[[], int]] = [
-        lambda: experiment.pretrain([0, 3]),
-        lambda: experiment.finetune(["sgd"], [0, 3]),
+    experiment = experiment_of(study_on(images, diverged=allowed), tmp_path)
+    ways: list[tuple[str, Callable[[], int]]] = [
+        ("They are recorded so", lambda: experiment.pretrain([0, 3])),
+        ("No method can start there", lambda: experiment.finetune(["sgd"], [0, 3])),
     ]
-    for do in ways:
-        with pytest.raises(DivergedError) as caught:
+    for words, do in ways[allowed == "record" :]:  # what cannot start is an error in any case
+        with pytest.raises(DivergedError, match=words) as caught:
             do()
         assert "adam at seed 3 (loss not finite after epoch 1)" in str(caught.value)
         assert "seed 0" not in str(caught.value)
-    assert experiment.store.missing(["adam", "sgd"], [0, 3]) == [("adam", 3), ("sgd", 3)]
+    assert experiment.store.missing(["adam", "sgd"], [0, 3]) == [("sgd", 3)]
+    assert experiment.pretrain([0]) == 0
 
 
 def test_without_any_start_nothing_is_fine_tuned(
@@ -73,9 +75,10 @@ def test_without_any_start_nothing_is_fine_tuned(
 ) -> None:
     monkeypatch.setattr(experiments, "initial_head", lambda *of: initial_head(*of) * torch.nan)
     experiment = experiment_of(study_on(images), tmp_path)
-    with pytest.raises(DivergedError, match=r"adam at seed 0 .*; adam at seed 3 "):
+    with pytest.raises(DivergedError, match=r"adam at seeds 0, 3 \(loss"):
         experiment.finetune(["sgd"], [0, 3])
-    assert not list(experiment.store.folder.rglob("record.json"))
+    assert len(experiment.store.diverged(["adam"], [0, 3])) == 2
+    assert len(list(experiment.store.folder.rglob("record.json"))) == 2
 
 
 @pytest.mark.parametrize(("stage", "batch"), [("pretrain", 16), ("finetune", 10)])
@@ -165,18 +168,19 @@ def test_trials_start_from_runs_among_the_studies(
     """Not from one that is run for the trials alone, beside their own records."""
     results = tmp_path / "results"
     study = tuned_study(images, [0.001])
-    assert run_trials(study, results, maker(tmp_path)) == (1, "")
+    assert run_trials(study, results, maker(tmp_path)) == 1
     assert RecordStore(results, source).find("adam", 3)
     assert len(list(results.rglob("source"))) == 1
 
 
-def test_of_trials_those_that_were_recorded_are_counted(images: Path, tmp_path: Path) -> None:
+def test_trials_that_diverge_are_recorded_once_like_the_others(
+    images: Path, tmp_path: Path
+) -> None:
     study = tuned_study(images, [0.001, 0.002, 1e38])
-    found = run_trials(study, tmp_path, maker(tmp_path))
-    assert found[0] == 2
-    assert "sgd-1e38 at seed 7" in found[1]
-    again = run_trials(study, tmp_path, maker(tmp_path))
-    assert again == (0, found[1])
+    for done in (3, 0):
+        assert run_trials(study, tmp_path, maker(tmp_path)) == done
+        (lost,) = diverged_trials(study, RecordStore(tmp_path, study))
+        assert (lost.method, lost.seed) == ("sgd-1e38", 7)
 
 
 # --- what is recorded and told ---------------------------------------------------------------

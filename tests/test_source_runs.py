@@ -231,10 +231,10 @@ def test_an_interrupted_study_of_sources_gives_what_a_whole_one_does(
     pretrained: list[int] = []
     carry_out = Execution.carry_out
 
-    def noted(self: Execution, stage: Stage, seed: int, *given: Any) -> list[str]:
+    def noted(self: Execution, stage: Stage, seed: int, *given: Any) -> None:
         if stage is self.study.pretrain:
             pretrained.append(seed)
-        return carry_out(self, stage, seed, *given)
+        carry_out(self, stage, seed, *given)
 
     monkeypatch.setattr(Execution, "carry_out", noted)
     again.pretrain([3, 0, 6])

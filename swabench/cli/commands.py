@@ -1,6 +1,7 @@
 """The commands. Each parses, calls what does the work, and prints what came of it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,8 +112,10 @@ def data(config: ConfigOption = "mnist", quiet: QuietOption = False) -> None:
 def pretrain(asked: AskedWork) -> None:
     """Pretrain the weights that every method starts from (the paper: Adam), once per seed."""
     study, chosen = asked.study()
-    done = asked.experiment(study).pretrain(chosen)
+    experiment = asked.experiment(study)
+    done = experiment.pretrain(chosen)
     say(f"pretraining: {done} seeds trained, {len(chosen) - done} already done")
+    _say_diverged(experiment.store, [study.pretrain.name], chosen)
 
 
 @app.command()
@@ -133,6 +136,7 @@ def finetune(asked: AskedWork, method: MethodOption) -> None:
     done = experiment.finetune(methods, chosen)
     beside = f" (and {done - missing} that train together with them)" if done > missing else ""
     say(f"fine-tuning: {missing} runs done{beside}, {wanted - missing} already done")
+    _say_diverged(experiment.store, methods, chosen)
 
 
 @app.command()
@@ -164,7 +168,10 @@ def tune(
         quiet=quiet,
     )
     study, _ = asked.as_written()
-    _show(*tuning.carry_out(asked, study, json), json)
+    published, store = tuning.carry_out(asked, study, json)
+    _show(published, store, json)
+    if problem := tuning.not_allowed_of_trials(study, store):
+        raise DivergedError(problem)
 
 
 @app.command()
@@ -212,7 +219,8 @@ def reproduce(asked: AskedWork) -> None:
     """Run everything: data, all runs, landscape, table, figures, claims, report.
 
     Finished runs are skipped, so interrupted studies resume. A study with a section `tuning` is
-    tuned first, unless that is done.
+    tuned first, unless that is done. Runs that diverge are recorded and shown so; the command then
+    fails in the end, unless the study says `diverged: record`.
     """
     from swabench.landscape.parts import unsurveyable
 
@@ -220,8 +228,9 @@ def reproduce(asked: AskedWork) -> None:
     study = asked.tuned(written) or _tuned_now(asked, written)
     experiment = asked.experiment(study)
     if "backbone" not in study.seed_draws:  # else backbone by backbone, with what follows
-        experiment.pretrain(chosen)
-    problems = []
+        with suppress(DivergedError):  # fine-tuning says it, too, and what cannot start
+            experiment.pretrain(chosen)
+    problems = [tuning.not_allowed_of_trials(study, experiment.store)]
     try:
         experiment.finetune(list(study.all_methods), chosen)
     except DivergedError as error:
@@ -249,7 +258,7 @@ def reproduce(asked: AskedWork) -> None:
 @app.command()
 @with_options
 def status(asked: Asked, json: JsonOption = False) -> None:
-    """Show what a study has: runs done, under way, interrupted, missing, damaged."""
+    """Show what a study has: runs done, diverged, under way, interrupted, missing, damaged."""
     from swabench.cli import status as state
 
     written, chosen = asked.as_written()
@@ -374,6 +383,13 @@ def validate(
         return
     for line in plan.in_words(planned):
         say(line)
+
+
+def _say_diverged(store: "RecordStore", names: list[str], seeds: list[int]) -> None:
+    from swabench.runs.diverged import listed
+
+    if runs := store.diverged(names, seeds):
+        say(listed(runs), to=err)
 
 
 def _publication(study: Study, store: "RecordStore", seeds: list[int]) -> "Publication":

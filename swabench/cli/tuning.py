@@ -23,11 +23,21 @@ def carry_out(
     """
     from swabench.analysis.publish_tuning import publish_tuning
     from swabench.records import RecordStore
-    from swabench.runs.tuning import run_trials
+    from swabench.runs.diverged import listed
+    from swabench.runs.tuning import diverged_trials, run_trials
 
-    done, diverged = run_trials(study, asked.results, asked.experiment)
+    done = run_trials(study, asked.results, asked.experiment)
     say(f"tuning: {done} runs done, the others were done already", to=err if json else out)
-    if diverged:
-        say(f"tuning: {diverged}; such trials are not chosen", to=err)
     store = RecordStore(asked.results, study)
+    lost = diverged_trials(study, store)
+    if lost and study.diverged == "record":  # else the command ends in saying so
+        say(f"tuning: {listed(lost)}; such trials are not chosen", to=err)
     return publish_tuning(study, store), store
+
+
+def not_allowed_of_trials(study: Study, store: "RecordStore") -> str:
+    """What is wrong with trials that diverged, by the study's setting; empty where nothing is."""
+    from swabench.runs.diverged import not_allowed
+    from swabench.runs.tuning import diverged_trials
+
+    return not_allowed(study, diverged_trials(study, store)) if study.tuning else ""

@@ -43,6 +43,12 @@ def unsurveyable(study: Study, store: RecordStore, seeds: Sequence[int]) -> str:
         return f"study {study.name!r} caches no features, which the landscape is measured on"
     parts = missing_parts(study, store, seeds)
     runs = {(name, seed) for part, seed in parts for name in study.landscape_rows(part)}
+    found = sorted((record for name, seed in runs if (record := store.find(name, seed))), key=str)
+    if lost := [str(record) for record in found if record.diverged]:
+        return (
+            f"runs of study {study.name!r} diverged and have no weights ({'; '.join(lost)}); name "
+            "other rows in landscape.methods"
+        )
     missing = sorted(f"{name} at seed {seed}" for name, seed in runs if not store.find(name, seed))
     if missing:
         return (
@@ -50,12 +56,7 @@ def unsurveyable(study: Study, store: RecordStore, seeds: Sequence[int]) -> str:
             "run `swabench finetune --method all` first"
         )
     ways = set() if network else {"trajectory"}  # a network's are not kept
-    bare = sorted(
-        f"{name} at seed {seed}"
-        for name, seed in runs
-        if (record := store.find(name, seed))
-        and not {f"weights/{record.result}", *ways} <= {*record.holds}
-    )
+    bare = [str(r) for r in found if not {f"weights/{r.result}", *ways} <= {*r.holds}]
     if bare:
         return f"weights were not kept of {', '.join(bare)} (finetune.keep_weights)"
     return ""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from swabench.records.record import ARRAYS
 from swabench.records.sealing import read_sealed
@@ -12,8 +12,8 @@ from swabench.records.unfinished import Unfinished, Worker
 from swabench.system.errors import InputError
 from swabench.system.files import leftovers, sha256_of_file
 
-State = Literal["done", "under way", "interrupted", "missing", "damaged"]
-STATES: Sequence[State] = ("done", "under way", "interrupted", "missing", "damaged")
+State = Literal["done", "diverged", "under way", "interrupted", "missing", "damaged"]
+STATES: Sequence[State] = get_args(State)
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def states(
 
 def _state(store: RecordStore, name: str, seed: int, works: bool | None) -> State:
     try:
-        if store.find(name, seed):
-            return "done"
+        if record := store.find(name, seed):
+            return "diverged" if record.diverged else "done"
     except InputError:
         return "damaged"
     if works is None:

@@ -42,7 +42,7 @@ from swabench.study.study import Study
 from swabench.study.tuning import Choices
 from swabench.system.errors import InputError
 from swabench.system.files import new_folder, remove_leftovers, sha256, sha256_of_json, write_file
-from swabench.training.measurement import Measurement
+from swabench.training.measurement import Divergence, Measurement
 
 if TYPE_CHECKING:  # tables are made from records in moments, and torch takes seconds to import
     from swabench.training.observers import Outcome
@@ -106,6 +106,11 @@ class RecordStore:
         """Runs that have no record, as (method, seed)."""
         return [(m, s) for s in seeds for m in methods if self.find(m, s) is None]
 
+    def diverged(self, methods: Sequence[str], seeds: Sequence[int]) -> list[Record]:
+        """The records of runs that diverged, of those that are there."""
+        found = (self.find(m, s) for m in methods for s in seeds)
+        return [record for record in found if record and record.diverged]
+
     def write(
         self,
         method: str,
@@ -119,6 +124,8 @@ class RecordStore:
     ) -> None:
         """Write a finished run atomically; one that is there already stays.
 
+        Of a run that diverged there stays what was measured before, and that it did.
+
         Args:
             method: The run's name.
             seed: Its seed.
@@ -131,7 +138,9 @@ class RecordStore:
         Raises:
             InputError: The results folder cannot be written.
         """
-        named = _named_arrays(outcome)
+        diverged = outcome.diverged
+        named = {} if diverged else _named_arrays(outcome)
+        kept = [m for m in outcome.history if not diverged or m.epoch < diverged.epoch]
         arrays = save(named)
         content = {
             "method": method,
@@ -143,8 +152,10 @@ class RecordStore:
             "provenance": dict(provenance),
             "environment": dict(environment),
             "seconds": round(seconds, 3),
-            "history": [dataclasses.asdict(measurement) for measurement in outcome.history],
+            "history": [dataclasses.asdict(measurement) for measurement in kept],
             "arrays_sha256": sha256(arrays),
+            # JSON has neither infinities nor what is no number.
+            **({"diverged": {**vars(diverged), "loss": str(diverged.loss)}} if diverged else {}),
         }
         with self._told_if_unwritable(), new_folder(self._run_folder(method, seed)) as folder:
             (folder / ARRAYS).write_bytes(arrays)
@@ -305,7 +316,7 @@ class RecordStore:
         """Digests of the weights that a part looks at, by name; None where some are missing."""
         rows = self._study.landscape_rows(part)
         records = {name: self.find(name, seed) for name in rows}
-        weights = {name: record.arrays_sha256 for name, record in records.items() if record}
+        weights = {n: r.arrays_sha256 for n, r in records.items() if r and not r.diverged}
         return weights if rows and len(weights) == len(rows) else None
 
     def _landscape_path(self, part: Part, seed: int, weights: Mapping[str, str]) -> Path:
@@ -351,7 +362,10 @@ def _check_place(content: Mapping[str, Any], expected: Mapping[str, Any]) -> Non
 def _record(content: dict[str, Any], folder: Path, expected: Mapping[str, Any]) -> Record:
     _check_place(content, expected)
     history = tuple(Measurement(**row) for row in content.pop("history"))
-    return Record(**content, history=history, folder=folder)
+    diverged = content.pop("diverged", None)
+    if diverged is not None:
+        diverged = Divergence(**{**diverged, "loss": float(diverged["loss"])})
+    return Record(**content, history=history, folder=folder, diverged=diverged)
 
 
 def _landscape_record(content: dict[str, Any], expected: Mapping[str, Any]) -> LandscapeRecord:

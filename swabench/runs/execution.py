@@ -63,7 +63,7 @@ class Execution:
         start_of: Callable[[], Start],
         materials: Materials,
         advance: Advance,
-    ) -> list[str]:
+    ) -> None:
         """Train a group and record those of its runs that have no record.
 
         Args:
@@ -74,9 +74,6 @@ class Execution:
             materials: What they are made from.
             advance: Told of epochs that are done, counted once for each run.
 
-        Returns:
-            Which diverged, in words.
-
         Raises:
             Interrupted: A pause was wished; the state is kept.
         """
@@ -85,7 +82,7 @@ class Execution:
         if all(self.store.find(name, seed) for name in group.names):
             place.drop()  # another process was faster
             advance(len(group.names) * stage.epochs, before=True)
-            return []
+            return
         start = start_of()
         materials.splits(stage.trainable)  # loads what provenance is of
         provenance = self._provenance(stage, group, materials)
@@ -107,9 +104,8 @@ class Execution:
                     stage, seed, group, start, materials, advance, checkpoints
                 )
             seconds = checkpoints.seconds / len(group.names)
-            diverged = self._record(stage, seed, group, outcomes, provenance, seconds)
+            self._record(stage, seed, group, outcomes, provenance, seconds)
             checkpoints.done()
-        return diverged
 
     def order(self, stage: Stage, seed: int, materials: Materials) -> DataOrder:
         """The minibatches of a seed in a stage."""
@@ -178,17 +174,9 @@ class Execution:
         outcomes: Sequence[Outcome],
         provenance: Mapping[str, Any],
         seconds: float,
-    ) -> list[str]:
-        """Write the runs' records, with their weights where the stage keeps them.
-
-        Returns:
-            Which diverged, in words; these have no record.
-        """
-        diverged: list[str] = []
+    ) -> None:
+        """Write the runs' records, with their weights where the stage keeps them."""
         for name, outcome in zip(group.names, outcomes, strict=True):
-            if outcome.diverged_epoch is not None:
-                diverged.append(_divergence(name, seed, outcome))
-                continue
             if stage is self.study.finetune and stage.keep_weights == "none":
                 outcome = replace(outcome, weights={}, statistics={}, trajectory=None)
             self.store.write(
@@ -200,7 +188,6 @@ class Execution:
                 environment=self.environment,
                 seconds=seconds,
             )
-        return diverged
 
     def _what_to_lower(self, stage: Stage) -> str:
         key = "pretrain" if stage is self.study.pretrain else "finetune"
@@ -209,7 +196,3 @@ class Execution:
             f"{key}.batch_size ({stage.batch_size}), {key}.evaluation_batch_size "
             f"({stage.evaluation_batch_size}) or data.image_size"
         )
-
-
-def _divergence(method: str, seed: int, outcome: Outcome) -> str:
-    return f"{method} at seed {seed} (loss not finite after epoch {outcome.diverged_epoch})"

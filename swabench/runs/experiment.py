@@ -16,6 +16,7 @@ from swabench.data.inputs import starting_run
 from swabench.landscape.parts import missing_parts, unsurveyable
 from swabench.records import RecordStore, agree
 from swabench.runs.checkpoints import SAVE_EVERY
+from swabench.runs.diverged import not_allowed, without_start
 from swabench.runs.execution import Execution
 from swabench.runs.export import plain_state
 from swabench.runs.groups import Group, groups_of
@@ -77,18 +78,18 @@ class Experiment:
         """Pretrain every seed that has no record yet; returns how many runs were recorded.
 
         Raises:
-            DivergedError: Some seeds diverged; names them, after the others have been recorded.
+            DivergedError: Some seeds diverged, now or before, and the study does not allow it;
+                names them, after all have been recorded.
         """
         name = self.study.pretrain.name
         self.store.drop_finished()
         missing = [seed for _, seed in self.store.missing([name], seeds)]
-        if not missing:
-            return 0
-        self.store.prepare()
-        diverged: list[str] = []
+        if missing:
+            self.store.prepare()
         for alike, part in self._by_materials(missing):
-            diverged += self._pretrain(alike, part)
-        _raise_if_any(diverged)
+            self._pretrain(alike, part)
+        if problem := not_allowed(self.study, self.store.diverged([name], seeds)):
+            raise DivergedError(problem)
         return len(missing)
 
     def finetune(self, methods: list[str], seeds: list[int]) -> int:
@@ -98,27 +99,31 @@ class Experiment:
         all of a group are trained, and all that have no record are recorded.
 
         Raises:
-            DivergedError: Some runs diverged; names them, after the others have been recorded.
+            DivergedError: Some runs diverged, now or before, and the study does not allow it, or
+                some seeds' pretraining did; names them, after all else has been recorded.
         """
         self.store.drop_finished()
         missing = self.store.missing(methods, seeds)
-        if not missing:
-            return 0
-        self.store.prepare()
+        if missing:
+            self.store.prepare()
         wanted = {seed: [name for name, at in missing if at == seed] for _, seed in missing}
         before = self._recorded(list(wanted))
-        diverged: list[str] = []
         # Both stages of some seeds before the next: features of a drawn backbone are not kept.
         for alike, part in self._by_materials(list(wanted)):
             start = self.study.pretrain.name
             bare = [seed for _, seed in self.store.missing([start], alike)]
-            diverged += self._pretrain(bare, part)
-            started = [seed for seed in alike if self.store.find(start, seed)]
+            self._pretrain(bare, part)
+            lost = [record.seed for record in self.store.diverged([start], alike)]
+            started = [seed for seed in alike if seed not in lost]
             self._check_starts(started)
             if started:
-                diverged += self._finetune({seed: wanted[seed] for seed in started}, part)
-        _raise_if_any(diverged)
-        return self._recorded(list(wanted)) - before
+                self._finetune({seed: wanted[seed] for seed in started}, part)
+        done = self._recorded(list(wanted)) - before
+        starts = self.store.diverged([self.study.pretrain.name], seeds)
+        found = without_start(starts), not_allowed(self.study, self.store.diverged(methods, seeds))
+        if problems := [problem for problem in found if problem]:
+            raise DivergedError("\n".join(problems))
+        return done
 
     def survey(self, seeds: list[int]) -> int:
         """Measure the loss landscape where that is not done; returns how many parts were.
@@ -203,6 +208,11 @@ class Experiment:
             raise InputError(
                 f"{self.store.folder}: holds no record of {name} at seed {seed}; run it first"
             )
+        if record.diverged:
+            raise InputError(
+                f"{record.folder}: {name} diverged at seed {seed} ({record.diverged}), so it has "
+                "no weights; name another run"
+            )
         boundary = self.study.row_stage(name).trainable
         if not agree(record.provenance, self._materials(seed).provenance(boundary)):
             raise InputError(
@@ -234,10 +244,10 @@ class Experiment:
             for number, alike in enumerate(found.values(), start=1)
         ]
 
-    def _pretrain(self, seeds: Sequence[int], part: str) -> list[str]:
-        """Pretrain seeds that share a split and a backbone; returns which diverged, in words."""
+    def _pretrain(self, seeds: Sequence[int], part: str) -> None:
+        """Pretrain seeds that share a split and a backbone."""
         if not seeds:
-            return []
+            return
         stage = self.study.pretrain
         self._materials(seeds[0]).prepare(stage.trainable)
 
@@ -246,10 +256,10 @@ class Experiment:
             return Start(initial_head(FEATURES, classes, self.study.draws(seed).head))
 
         units = [(seed, Group([stage.name])) for seed in seeds]
-        return self._carry_out(stage, units, start_of, f"pretraining{part}")
+        self._carry_out(stage, units, start_of, f"pretraining{part}")
 
-    def _finetune(self, wanted: Mapping[int, Sequence[str]], part: str) -> list[str]:
-        """Fine-tune runs of seeds that share a split and a backbone, by seed; as `_pretrain`."""
+    def _finetune(self, wanted: Mapping[int, Sequence[str]], part: str) -> None:
+        """Fine-tune runs of seeds that share a split and a backbone, by seed."""
         study, first = self.study, next(iter(wanted))
         self._materials(first).prepare(study.finetune.trainable)
         order = self._execution.order(study.finetune, first, self._materials(first))
@@ -263,7 +273,7 @@ class Experiment:
         def start_of(seed: int) -> Start:
             return self._trained(study.pretrain.name, seed)
 
-        return self._carry_out(study.finetune, units, start_of, f"fine-tuning{part}")
+        self._carry_out(study.finetune, units, start_of, f"fine-tuning{part}")
 
     def _carry_out(
         self,
@@ -271,20 +281,18 @@ class Experiment:
         units: Sequence[tuple[int, Group]],
         start_of: Callable[[int], Start],
         title: str,
-    ) -> list[str]:
-        """Train groups of runs, each of a seed, and record them; returns which diverged, in words.
+    ) -> None:
+        """Train groups of runs, each of a seed, and record them.
 
         Processes that work on the same results share the groups.
         """
-        diverged: list[str] = []
         total = sum(len(group.names) for _, group in units) * stage.epochs
         with self._progress.task(title, total, "epochs") as advance:
 
             def carry_out(unit: tuple[int, Group]) -> None:
                 seed, group = unit
                 materials = self._materials(seed)
-                nonlocal diverged
-                diverged += self._execution.carry_out(
+                self._execution.carry_out(
                     stage,
                     seed,
                     group,
@@ -297,7 +305,6 @@ class Experiment:
                 return self._execution.place(unit[1], unit[0]).lock()
 
             share(units, lock_of, carry_out, self._say_waits)
-        return diverged
 
     def _say_waits(self, unit: object) -> None:
         self._progress.say("waiting for another process, which has the rest in hand")

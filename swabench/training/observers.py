@@ -12,7 +12,7 @@ from swabench.study.methods import Timeline
 from swabench.study.study import SplitName
 from swabench.training.averages import Average, Member, average_of
 from swabench.training.learner import Learner, Splits, accuracy_and_loss, log_probabilities
-from swabench.training.measurement import Measurement, Predictor, Statistics
+from swabench.training.measurement import Divergence, Measurement, Predictor, Statistics
 from swabench.training.state import State, moved
 
 
@@ -43,8 +43,8 @@ class Outcome:
         trajectory: The iterate's weights at the start and after every epoch, shape
             (epochs + 1, P), where they were asked for.
         labels: The true classes by split, shape (N,) each: predictions mean little without.
-        diverged_epoch: The scored epoch after which the iterate's loss was not finite; then the
-            rest means nothing.
+        diverged: The first loss that was not finite, of whichever predictor; then what was
+            measured from that epoch on, and the rest, means nothing.
     """
 
     history: list[Measurement] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Outcome:
     log_probabilities: dict[tuple[Predictor, SplitName], Tensor] = field(default_factory=dict)
     trajectory: Tensor | None = None
     labels: dict[SplitName, Tensor] = field(default_factory=dict)
-    diverged_epoch: int | None = None
+    diverged: Divergence | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Observers:
         return {
             "averages": [average.state() for average in self._averages.values()],
             "histories": [[vars(m) for m in outcome.history] for outcome in self._outcomes],
-            "diverged": [outcome.diverged_epoch for outcome in self._outcomes],
+            "diverged": [o.diverged and vars(o.diverged) for o in self._outcomes],
         }
 
     def load_state(self, state: State) -> None:
@@ -182,7 +182,7 @@ class Observers:
         found = zip(self._outcomes, state["histories"], state["diverged"], strict=True)
         for outcome, history, diverged in found:
             outcome.history = [Measurement(**measured) for measured in history]
-            outcome.diverged_epoch = diverged
+            outcome.diverged = diverged and Divergence(**diverged)
 
     # --- predicting ------------------------------------------------------------------------
 
@@ -256,8 +256,8 @@ class Observers:
                 outcome.history.append(
                     Measurement(epoch, predictor, split, 100 * accuracies[row], loss, statistics)
                 )
-                if predictor == "iterate" and not np.isfinite(loss):
-                    outcome.diverged_epoch = outcome.diverged_epoch or epoch
+                if not outcome.diverged and not np.isfinite(loss):
+                    outcome.diverged = Divergence(epoch, predictor, split, loss)
 
     def _keep_predictions(
         self,
