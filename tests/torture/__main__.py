@@ -23,7 +23,7 @@ import typer
 
 from swabench.system.environment import commit
 from tests.torture.commands import Command, Ended, run
-from tests.torture.faults import FAILURES, KILLS, FaultyFiles
+from tests.torture.faults import FAILURES, KILLS, FaultyFiles, Kind
 from tests.torture.scenarios import SCENARIOS, Place, Scenario, take_over, write_images
 
 Fault = TypeVar("Fault")
@@ -39,9 +39,18 @@ class Campaign:
         seed: Of its random choices.
         share: Which share of the faults is tried.
         say: Takes lines.
+        scenarios: What is disturbed.
     """
 
-    def __init__(self, folder: Path, seed: int, share: float, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        share: float,
+        say: Callable[[str], None],
+        scenarios: Sequence[Scenario] = SCENARIOS,
+    ) -> None:
+        self._scenarios = scenarios
         self._folder = folder
         self._rng = random.Random(seed)
         self._share = share
@@ -53,7 +62,7 @@ class Campaign:
         self._expected: dict[str, dict[str, str]] = {}
         self._whole: dict[str, Place] = {}
         self._seconds: dict[str, float] = {}
-        for scenario in SCENARIOS:
+        for scenario in scenarios:
             place = self._place("whole", scenario)
             done = place.run()
             if done.code:
@@ -65,7 +74,7 @@ class Campaign:
     def kills_at_random_moments(self) -> None:
         """SIGKILL, in one of one, two or four processes on the same folders."""
         for number in self._some(range(KILLED_AT_RANDOM)):
-            scenario = SCENARIOS[number % len(SCENARIOS)]
+            scenario = self._scenarios[number % len(self._scenarios)]
             together = self._rng.choice([1, 1, 2, MOST_AT_ONCE])
             moment = self._rng.uniform(0, 1.1 * self._seconds[scenario.name])
             with self._trial(f"kills, {scenario.name}", scenario, f"after {moment:.2f} s") as place:
@@ -81,28 +90,28 @@ class Campaign:
 
     def faults_at_every_write(self) -> None:
         """Each write of a run: the process is killed around it, or it fails."""
-        for scenario in SCENARIOS:
-            writes = self._writes(scenario)
+        for scenario in self._scenarios:
+            writes = self.writes(scenario)
             faults = [(n, kind) for n in range(writes) for kind in (*KILLS, *FAILURES)]
             for number, kind in self._some(faults):
-                part = "kills at writes" if kind in KILLS else "failing writes"
-                what = f"{kind} at write {number} of {writes}"
-                with self._trial(f"{part}, {scenario.name}", scenario, what) as place:
-                    done = run(
-                        scenario.command,
-                        place.folder,
-                        place.environment,
-                        FaultyFiles(number, kind).install,
-                    )
-                    allowed = {-9, 0} if kind in KILLS else {0, 1}
-                    self._look_at(done, allowed, "the faulty run")
+                self.fault_at_write(scenario, number, kind)
+
+    def fault_at_write(self, scenario: Scenario, number: int, kind: Kind) -> None:
+        """One of these."""
+        part = "kills at writes" if kind in KILLS else "failing writes"
+        what = f"{kind} at write {number}"
+        with self._trial(f"{part}, {scenario.name}", scenario, what) as place:
+            faults = FaultyFiles(number, kind)
+            done = run(scenario.command, place.folder, place.environment, faults.install)
+            allowed = {-9, 0} if kind in KILLS else {0, 1}
+            self._look_at(done, allowed, "the faulty run")
 
     def damaged_files(self) -> None:
         """Each kind of file cut short at many places, and with many of its bits flipped.
 
         What is damaged is named and not used, or not needed; `repair` mends it.
         """
-        for scenario in SCENARIOS:
+        for scenario in self._scenarios:
             whole = self._whole[scenario.name]
             kinds: dict[str, list[Path]] = {}
             for path in sorted(whole.folder.rglob("*")):
@@ -130,7 +139,8 @@ class Campaign:
         path.unlink()  # it is a link to the undamaged one
         path.write_bytes(content)
 
-    def _writes(self, scenario: Scenario) -> int:
+    def writes(self, scenario: Scenario) -> int:
+        """How many writes a run of it makes."""
         place = self._place("counted", scenario)
         note = place.folder / "writes"
         faults = FaultyFiles(note=note)
