@@ -154,8 +154,7 @@ class RecordStore:
             "seconds": round(seconds, 3),
             "history": [dataclasses.asdict(measurement) for measurement in kept],
             "arrays_sha256": sha256(arrays),
-            # JSON has neither infinities nor what is no number.
-            **({"diverged": {**vars(diverged), "loss": str(diverged.loss)}} if diverged else {}),
+            **({"diverged": diverged.plain()} if diverged else {}),
         }
         with self._told_if_unwritable(), new_folder(self._run_folder(method, seed)) as folder:
             (folder / ARRAYS).write_bytes(arrays)
