@@ -412,12 +412,10 @@ def drawn_with(
 def test_curves_end_where_the_first_seed_diverged_and_the_legend_says_so(tmp_path: Path) -> None:
     picture, (ax,) = drawn_with(tmp_path, {("pswa", 1): 2})["figure3-phases"]
     assert picture.lacking == ""
-    assert picture.note == (
-        "pswa diverged at 1 of 2 seeds: mean and band end where the first such seed does."
-    )
+    assert picture.note == ("pswa diverged at 1 of 2 seeds: means end where the first seed did.")
     lines = {str(line.get_label()): line for line in ax.lines}
     for predictor in ("iterate", "average"):
-        mean = ys(lines[f"pswa, {predictor} (diverged at 1 of 2 seeds)"])
+        mean = ys(lines[f"pswa, {predictor}\n(diverged: 1 of 2)"])
         assert np.isfinite(mean).tolist() == [True, False, False]
     assert np.isfinite(ys(lines["swa-cyclical, average"])).all()
     faint = [ys(line) for line in ax.lines if line.get_alpha()]

@@ -9,7 +9,7 @@ from swabench.analysis.figures.style import ITERATE
 from swabench.study.methods import Method
 from swabench.study.settings import what_results_depend_on
 
-ENDS = "mean and band end where the first such seed does"
+ENDS = "means end where the first seed did"
 
 
 def average(sources: Sources) -> Drawn:

@@ -74,7 +74,7 @@ class Sources:
     def label(self, name: str, predictor: Predictor) -> str:
         """What a legend calls a curve; it says where the run diverged."""
         seeds, lost = len(self.records[name]), len(self.records.diverged.get(name, ()))
-        ended = f" (diverged at {lost} of {seeds} seeds)" if lost else ""
+        ended = f"\n(diverged: {lost} of {seeds})" if lost else ""  # else legends grow too wide
         return f"{name}, {predictor}{ended}"
 
     def landscape(self, part: Part) -> Gathered:
