@@ -344,10 +344,13 @@ class Experiment:
         )
         if not other.store.find(run.method, run.seed):
             self._progress.say(f"{self.study.name} starts from {run}, which runs first")
-        if run.method == study.pretrain.name:
-            other.pretrain([run.seed])
-        else:
-            other.finetune([run.method], [run.seed])
+        try:
+            if run.method == study.pretrain.name:
+                other.pretrain([run.seed])
+            else:
+                other.finetune([run.method], [run.seed])
+        except DivergedError as error:  # no result of this study, which cannot begin
+            raise InputError(f"backbone.weights: {run} cannot be had: {error}") from None
         return other.export(run.method, run.seed)
 
 
