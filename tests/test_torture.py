@@ -11,7 +11,7 @@ from tests.torture.__main__ import Campaign
 from tests.torture.scenarios import HEADS, Scenario
 
 TRAINED = Scenario(
-    "heads", HEADS, ("finetune", "-m", "swa", "-c", "study.yaml", "-s", "1", "--save-every", "0s")
+    "heads", HEADS, ("finetune", "-m", "all", "-c", "study.yaml", "-s", "1", "--save-every", "0s")
 )
 
 
