@@ -24,10 +24,11 @@ from torchvision.transforms.v2 import functional
 
 from swabench.runs import features
 from swabench.runs.features import batch_size, batchnorm_statistics, extract, frozen_features
+from swabench.runs.partial import PartialFeatures
 from swabench.study.study import BackboneSettings, Boundary, Precision
 from swabench.system import files
 from swabench.system.errors import InputError, SwabenchError
-from swabench.system.progress import Advance, SilentProgress
+from swabench.system.progress import Advance, Progress, SilentProgress
 from swabench.training.backbone import (
     IMAGENET_NORMALIZATION,
     Normalization,
@@ -47,7 +48,12 @@ def images(count: int = 4, shape: tuple[int, ...] = (1, 28, 28)) -> NDArray[np.u
     return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
-def compute(cache: Path, boundary: Boundary = "head", size: int = 28) -> torch.Tensor:
+def compute(
+    cache: Path,
+    boundary: Boundary = "head",
+    size: int = 28,
+    progress: Progress | None = None,
+) -> torch.Tensor:
     return frozen_features(
         images(),
         load_backbone(SETTINGS),
@@ -57,9 +63,38 @@ def compute(cache: Path, boundary: Boundary = "head", size: int = 28) -> torch.T
         "float32",
         device=torch.device("cpu"),
         cache=cache,
-        progress=SilentProgress(),
+        progress=progress or SilentProgress(),
         name="few",
     ).values
+
+
+class Interrupting(SilentProgress):
+    """Notes what is counted, and interrupts at the first count if it is to."""
+
+    def __init__(self, interrupts: bool) -> None:
+        self.counts: list[tuple[int, bool]] = []
+        self._interrupts = interrupts
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+        def advance(units: int, before: bool = False) -> None:
+            self.counts.append((units, before))
+            if self._interrupts:
+                raise KeyboardInterrupt
+
+        yield advance
+
+
+def test_an_interruption_loses_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "BATCH", {"cpu": 1})
+    monkeypatch.setattr(features, "PartialFeatures", lambda folder: PartialFeatures(folder, 0))
+    whole = compute(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        compute(tmp_path, progress=Interrupting(True))
+    again = Interrupting(False)
+    assert torch.equal(compute(tmp_path, progress=again), whole)
+    assert again.counts == [(1, True), (1, False), (1, False), (1, False)]
+    assert not list((tmp_path / "features").glob(".parts-*"))
 
 
 def entries(cache: Path) -> list[Path]:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 
 from swabench.records.status import Damage
+from swabench.runs.partial import PartialFeatures
 from swabench.study.study import Boundary, Precision
 from swabench.system.device import describe_device, exact_float32, memory_for
 from swabench.system.errors import InputError
@@ -105,7 +106,12 @@ def frozen_features(
         )
         _check_room(images, layers, precision, home)
         batch = batch_size(device, image_size)
-        return extract(images, layers, device, precision, progress, name, batch)
+        # Apart by what rounds otherwise: no entry is made of two kinds of rows.
+        kind = [describe_device(device), torch.get_num_threads(), torch.__version__, batch]
+        parts = PartialFeatures(home / f".parts-{sha256_of_json([key, kind])[:24]}")
+        result = extract(images, layers, device, precision, progress, name, batch, parts)
+        parts.drop()
+        return result
 
     what = f"features of the {name} images"
     return _cached(home, key, compute, device, lambda line: progress.say(f"{what}: {line}"), keep)
@@ -221,8 +227,19 @@ def extract(
     progress: Progress,
     name: str,
     batch: int,
+    parts: PartialFeatures | None = None,
 ) -> Tensor:
     """Run all images through `layers`, `batch` of them at a time.
+
+    Args:
+        images: Shape (N, C, H, W), uint8.
+        layers: What makes features of them.
+        device: Where to compute.
+        precision: Number format of the computation and of the result.
+        progress: Takes notes and counts of what is done.
+        name: What the images are, for messages.
+        batch: How many at a time.
+        parts: Where rows are kept, and found after an interruption; nowhere without it.
 
     Returns:
         The layers' output on the CPU, first dimension N, contiguous.
@@ -238,17 +255,30 @@ def extract(
     task = progress.task(f"features, {name}", len(images), "images")
     with memory, torch.inference_mode(), exact_float32(), task as done:
         layers = lay_out(layers.to(getattr(torch, precision)), device)
-        for start in range(0, len(images), batch):
+        before = parts.load() if parts else None
+        begun = 0 if before is None else len(before)
+        if before is not None:
+            result = _room_for(images, before)
+            result[:begun] = before
+            done(begun, before=True)
+        for start in range(begun, len(images), batch):
             rows = torch.from_numpy(images[start : start + batch]).to(device)
             output = layers(rows).cpu()
             if result is None:
-                with torch.inference_mode(False):  # so that autograd may use it
-                    result = torch.empty(len(images), *output.shape[1:], dtype=output.dtype)
+                result = _room_for(images, output)
             result[start : start + batch] = output
+            if parts:
+                parts.keep_if_due(result, start + len(rows))
             done(len(rows))
     if result is None:
         raise ValueError("no images")
     return result
+
+
+def _room_for(images: NDArray[np.uint8], some: Tensor) -> Tensor:
+    """An empty tensor for the features of all images, of which `some` are a part."""
+    with torch.inference_mode(False):  # so that autograd may use it
+        return torch.empty(len(images), *some.shape[1:], dtype=some.dtype)
 
 
 def _check_room(

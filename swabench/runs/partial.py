@@ -1,0 +1,70 @@
+"""Features that are being computed: what is done of them survives an interruption."""
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from swabench.system.files import sha256, write_file
+
+KEEP_EVERY = 120.0
+"""Seconds of work that an interruption may cost."""
+
+_BLOCK = re.compile(r"(\d+)-(\d+)-([0-9a-f]{64})\.safetensors")
+
+
+class PartialFeatures:
+    """Blocks of rows, each in a file that is named by its first and last row and its content.
+
+    Args:
+        folder: Where they are kept; another one for whatever rounds otherwise.
+        keep_every: Seconds from one block to the next, at least.
+        clock: Tells seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        keep_every: float = KEEP_EVERY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder = folder
+        self._keep_every = keep_every
+        self._clock = clock
+        self._kept_at = clock()
+        self._kept = 0
+
+    def load(self) -> Tensor | None:
+        """The rows from the first on that are there and whole; None where there are none."""
+        found = (_BLOCK.fullmatch(path.name) for path in self._folder.glob("*.safetensors"))
+        names = {int(name[1]): name for name in found if name}
+        blocks = []
+        while name := names.get(self._kept):
+            content = (self._folder / name[0]).read_bytes()
+            if sha256(content) != name[3]:
+                break  # computed anew, as all that follow
+            blocks.append(load(content)["rows"])
+            self._kept = int(name[2])
+        return torch.cat(blocks) if blocks else None
+
+    def keep_if_due(self, rows: Tensor, done: int) -> None:
+        """Keep what is done, where the last block is old enough.
+
+        Args:
+            rows: All rows, first dimension N.
+            done: How many of them are computed.
+        """
+        if self._clock() - self._kept_at < self._keep_every or done == len(rows):
+            return
+        content = save({"rows": rows[self._kept : done].contiguous()})
+        write_file(self._folder / f"{self._kept}-{done}-{sha256(content)}.safetensors", content)
+        self._kept, self._kept_at = done, self._clock()
+
+    def drop(self) -> None:
+        """Take it away: the features are whole."""
+        shutil.rmtree(self._folder, ignore_errors=True)
