@@ -244,6 +244,19 @@ def test_scoring_less_often_changes_no_result(kind: str) -> None:
     assert ("ensemble", "test") not in seldom["swa"].log_probabilities
 
 
+def test_an_ensemble_that_is_declined_is_not_kept_where_it_would_cost_nothing() -> None:
+    data = splits()
+    order = DataOrder(len(data["train"]), BATCH, seed=1, stage=1)
+    methods = {
+        wanted: Method(title="", rate=RATE, averaging=EqualMean(ensemble=ensemble))
+        for wanted, ensemble in {"if it is free": None, "never": False}.items()
+    }
+    plans = run_plans(methods, EPOCHS, order.steps_per_epoch)
+    free, never = train(heads_learner(data, 1), plans, data, order, EPOCHS)
+    assert ("ensemble", "test") in free.log_probabilities
+    assert ("ensemble", "test") not in never.log_probabilities
+
+
 def test_an_ensemble_that_is_asked_for_is_kept_whatever_is_scored() -> None:
     data = splits()
     order = DataOrder(len(data["train"]), BATCH, seed=1, stage=1)
