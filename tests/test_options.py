@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from swabench.cli.options import AskedWork, parse_seeds
+from swabench.study.limits import MOST_SEEDS
 from swabench.study.loading import load_study
-from swabench.study.seeds import MOST_SEEDS
 from swabench.system.errors import InputError
 
 

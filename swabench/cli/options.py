@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from swabench.cli.printing import progress
+from swabench.study.limits import MOST_SEEDS
 from swabench.study.loading import bundled_studies, load_study
-from swabench.study.seeds import MOST_SEEDS
 from swabench.study.study import Study
 from swabench.system.errors import InputError
 

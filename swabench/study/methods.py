@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swabench.study.averaging import AveragingPlan, BasePlan, GreedySoup
+from swabench.study.limits import Percent
 from swabench.study.optimizers import Optimizer, ScheduleFreeSGD
 from swabench.study.schedules import Constant, Cyclical, Schedule, iterations
-from swabench.study.settings import CHANGES_NO_RESULT, AddedLater, Settings
+from swabench.study.settings import CHANGES_NO_RESULT, AddedLater, Settings, Title
 from swabench.system.errors import InputError
 
 
@@ -47,11 +48,11 @@ class Method(Settings):
         paper_accuracy: The paper's number for this row, in percent, where it has one.
     """
 
-    title: Annotated[str, CHANGES_NO_RESULT]
+    title: Annotated[Title, CHANGES_NO_RESULT]
     rate: Schedule
     averaging: AveragingPlan | None = None
     optimizer: Annotated[Optimizer | None, AddedLater(neutral=None)] = None
-    paper_accuracy: Annotated[float | None, CHANGES_NO_RESULT] = None
+    paper_accuracy: Annotated[Percent | None, CHANGES_NO_RESULT] = None
 
     def check(self, epochs: int) -> None:
         """Check that rate, plan and length fit together.

@@ -11,9 +11,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from swabench.study.settings import SeedNumber
-
-MOST_SEEDS = 10_000
+from swabench.study.limits import MOST_SEEDS, SeedNumber
 
 Source = Literal["head", "order", "split", "backbone"]
 SOURCES: tuple[Source, ...] = get_args(Source)

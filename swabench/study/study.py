@@ -8,10 +8,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from swabench.study.averaging import NEEDS_SELECTION
 from swabench.study.landscape import LandscapeSettings, Part, rows_of_part
+from swabench.study.limits import (
+    LARGEST_SIDE,
+    MOST_IMAGES,
+    MOST_METHODS,
+    NO_FLAG,
+    AboveHalf,
+    Epochs,
+    Images,
+    Percent,
+    SeedNumber,
+)
 from swabench.study.methods import Method
 from swabench.study.optimizers import Optimizer, ScheduleFreeSGD
 from swabench.study.published import DatasetName
@@ -21,10 +32,11 @@ from swabench.study.seeds import Draws, SeedDraws, Seeds, check_draws, draws_of,
 from swabench.study.settings import (
     CHANGES_NO_RESULT,
     AddedLater,
-    Count,
     Name,
-    SeedNumber,
     Settings,
+    Text,
+    Title,
+    no_control,
 )
 from swabench.study.sweep import RateSweep
 from swabench.study.tuning import Tuning
@@ -35,6 +47,11 @@ Boundary = Literal["head", "layer4", "all"]
 BOUNDARIES: tuple[Boundary, ...] = ("head", "layer4", "all")
 Precision = Literal["float32", "bfloat16"]
 BatchNormMode = Literal["train", "frozen", "first-epoch"]
+
+
+def _no_control(path: Path) -> Path:
+    no_control(str(path))
+    return path
 
 
 class DataSettings(Settings):
@@ -56,14 +73,17 @@ class DataSettings(Settings):
     """
 
     dataset: DatasetName = "mnist"
-    folder: Annotated[Path | None, CHANGES_NO_RESULT] = None  # its bytes count, not where they lie
-    image_size: Annotated[int, Field(strict=True, ge=8)] = 28
-    validation_images: Count = 5000
-    selection_images: Annotated[int, AddedLater(neutral=0), Field(strict=True, ge=0)] = 0
+    # Its bytes count, not where they lie.
+    folder: Annotated[Annotated[Path, AfterValidator(_no_control)] | None, CHANGES_NO_RESULT] = None
+    image_size: Annotated[int, Field(strict=True, ge=8, le=LARGEST_SIDE)] = 28
+    validation_images: Images = 5000
+    selection_images: Annotated[
+        int, AddedLater(neutral=0), Field(strict=True, ge=0, le=MOST_IMAGES)
+    ] = 0
     split_seed: SeedNumber = 0
     normalization: Literal["dataset", "imagenet"] = "dataset"
-    training_images: Count | None = None
-    test_images: Count | None = None
+    training_images: Images | None = None
+    test_images: Images | None = None
 
     @model_validator(mode="after")
     def _folder_is_named(self) -> "DataSettings":
@@ -90,7 +110,7 @@ class RunOfStudy(Settings):
         seed: Its seed.
     """
 
-    study: str
+    study: Text
     method: Name
     seed: SeedNumber = 0
 
@@ -115,7 +135,7 @@ class BackboneSettings(Settings):
             the same.
     """
 
-    weights: str | RunOfStudy = "random"
+    weights: Text | RunOfStudy = "random"
     reestimate_batchnorm: Annotated[bool, AddedLater(neutral=False)] = Field(
         default=False, strict=True
     )
@@ -152,14 +172,14 @@ class Stage(Settings):
     """
 
     trainable: Boundary = "head"
-    epochs: Count
-    batch_size: Count = 128
+    epochs: Epochs
+    batch_size: Images = 128
     optimizer: Optimizer
     batchnorm: BatchNormMode = "train"
     precision: Precision = "float32"
-    evaluation_batch_size: Annotated[int, Field(strict=True, ge=2)] = 1000
+    evaluation_batch_size: Annotated[int, Field(strict=True, ge=2, le=MOST_IMAGES)] = 1000
     keep_weights: Annotated[Literal["none", "result"], CHANGES_NO_RESULT] = "result"
-    score_every_epochs: Annotated[Count, AddedLater(neutral=1)] = 1
+    score_every_epochs: Annotated[Epochs, AddedLater(neutral=1)] = 1
 
     def batchnorm_steps(self, steps_per_epoch: int) -> int | None:
         """In how many steps, from the first, BatchNorm trains; None for all."""
@@ -180,10 +200,12 @@ class Pretraining(Stage):
     """
 
     name: Annotated[Name, CHANGES_NO_RESULT] = "adam"
-    title: Annotated[str, CHANGES_NO_RESULT] = "Adam alone, not fine-tuned"
+    title: Annotated[Title, CHANGES_NO_RESULT] = "Adam alone, not fine-tuned"
     rate: Schedule
-    paper_accuracy: Annotated[float | None, CHANGES_NO_RESULT] = None
-    minimum_accuracy: Annotated[float | None, CHANGES_NO_RESULT, Field(gt=0, lt=100)] = None
+    paper_accuracy: Annotated[Percent | None, CHANGES_NO_RESULT] = None
+    minimum_accuracy: Annotated[
+        Annotated[float, Field(gt=0, lt=100), NO_FLAG] | None, CHANGES_NO_RESULT
+    ] = None
 
     @property
     def method(self) -> Method:
@@ -216,20 +238,20 @@ class Study(Settings):
     """
 
     name: Name
-    title: str
+    title: Title
     data: DataSettings = DataSettings()
     backbone: BackboneSettings = BackboneSettings()
     pretrain: Pretraining
     finetune: Stage
-    methods: Annotated[dict[Name, Method], Field(min_length=1)]
-    controls: Annotated[dict[Name, Method], BeforeValidator(_none_is_empty)] = Field(
-        default_factory=dict
-    )
+    methods: Annotated[dict[Name, Method], Field(min_length=1, max_length=MOST_METHODS)]
+    controls: Annotated[
+        dict[Name, Method], Field(max_length=MOST_METHODS), BeforeValidator(_none_is_empty)
+    ] = Field(default_factory=dict)
     seeds: Seeds
     seed_draws: SeedDraws = ("head", "order")
     one_source_at_a_time: bool = Field(default=False, strict=True)
     reference: str = "sgd"
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    confidence: AboveHalf = 0.95
     rate_sweep: RateSweep | None = None
     claims: ClaimRules = ClaimRules()
     landscape: LandscapeSettings = LandscapeSettings()

@@ -12,10 +12,13 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from swabench.system.errors import InputError, in_short
 
 SECONDS_UNTIL_STALE = 24 * 3600.0
 """After so long a temporary file of another machine counts as left behind."""
@@ -37,6 +40,28 @@ def sha256_of_file(path: Path) -> str:
 def sha256_of_json(value: object) -> str:
     """The SHA-256 of a value made of JSON's types; a mapping's order does not count."""
     return sha256(json.dumps(value, sort_keys=True).encode())
+
+
+def is_file(path: Path, where: str) -> bool:
+    """Whether there is such a file.
+
+    Args:
+        path: Which.
+        where: The option, or the file and the key, that names it; for messages.
+
+    Raises:
+        InputError: That cannot be told: a folder on the way to it cannot be entered, its name is
+            too long, or it is no path at all.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{where}: {in_short(str(path))} cannot be looked at ({reason}); give another path"
+        ) from None
 
 
 def write_file(path: Path, content: bytes) -> None:
