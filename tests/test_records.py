@@ -1,6 +1,7 @@
 """Records: whole or not there, verified, never mixed between studies."""
 
 import dataclasses
+import errno
 import itertools
 import json
 import os
@@ -16,7 +17,7 @@ from swabench.records import RecordStore, agree
 from swabench.records.sealing import sealed
 from swabench.study.loading import load_study
 from swabench.study.study import Study
-from swabench.system.errors import InputError
+from swabench.system.errors import InputError, SwabenchError
 from swabench.training.measurement import Measurement, Statistics
 from tests.made_up import (
     ENVIRONMENT,
@@ -178,8 +179,9 @@ def test_of_two_writers_the_first_wins(store: RecordStore, study: Study) -> None
 
 def test_a_results_folder_that_cannot_be_written_is_named(tmp_path: Path, study: Study) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(InputError, match="--results"):
+    with pytest.raises(InputError, match=r"a file lies where a folder belongs.*--results") as error:
         RecordStore(tmp_path / "file", study).prepare()
+    assert "make room" not in str(error.value)
 
 
 def test_a_document_that_cannot_be_written_is_named(store: RecordStore, study: Study) -> None:
@@ -273,8 +275,21 @@ def test_a_folder_is_tried_before_any_work(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.TemporaryFile", denied)
-    with pytest.raises(InputError, match=r"cannot be written \(Permission denied\).*--results"):
+    with pytest.raises(SwabenchError, match=r"cannot be written \(Permission.*--results") as error:
         store.prepare()
+    assert error.value.exit_code == 1  # it may be another's tomorrow; nothing asked for is wrong
+
+
+def test_a_disk_that_is_full_is_a_failure_and_says_to_make_room(
+    store: RecordStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(SwabenchError, match=r"table\.csv: .*; make room, or choose") as error:
+        store.write_text("table.csv", "text")
+    assert error.value.exit_code == 1
 
 
 def test_what_killed_writers_left_is_removed_wherever_they_write(

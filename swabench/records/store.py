@@ -37,7 +37,7 @@ from swabench.study.landscape import Part
 from swabench.study.search_space import search_space_digest, trial_study, tuned
 from swabench.study.study import Study
 from swabench.study.tuning import Choices
-from swabench.system.errors import InputError
+from swabench.system.errors import InputError, not_written
 from swabench.system.files import new_folder, remove_leftovers, sha256, write_file
 from swabench.training.measurement import Measurement
 
@@ -126,7 +126,7 @@ class RecordStore:
             seconds: Its share of the training's wall time.
 
         Raises:
-            InputError: The results folder cannot be written.
+            SwabenchError: The results folder cannot be written.
         """
         named = _named_arrays(outcome)
         arrays = save(named)
@@ -200,7 +200,7 @@ class RecordStore:
         """Write one part of the landscape atomically.
 
         Raises:
-            InputError: The results folder cannot be written, or runs that it looked at are gone.
+            SwabenchError: The results folder cannot be written, or runs that it looked at are gone.
         """
         weights = self._weights(part, seed)
         if weights is None:
@@ -221,7 +221,7 @@ class RecordStore:
         """Find out before any work is done whether results can be written, and tidy up.
 
         Raises:
-            InputError: They cannot; nothing was changed.
+            SwabenchError: They cannot; nothing was changed.
         """
         with self._told_if_unwritable():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -255,10 +255,8 @@ class RecordStore:
         try:
             yield
         except OSError as error:
-            raise InputError(
-                f"{error.filename or self.folder}: cannot be written ({error.strerror}); "
-                "make room or choose another folder with --results"
-            ) from None
+            elsewhere = "choose another folder with --results"
+            raise not_written(error, self.folder, elsewhere) from None
 
     def _write_file(self, path: Path, content: bytes) -> None:
         with self._told_if_unwritable():

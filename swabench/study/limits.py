@@ -13,6 +13,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 MOST_SEEDS = 10_000
+LARGEST_SEED = 2**32 - 1
+"""Of NumPy's and torch's generators."""
 MOST_EPOCHS = 100_000
 MOST_IMAGES = 100_000_000
 LARGEST_SIDE = 4096
@@ -42,7 +44,7 @@ def no_flag(value: object) -> object:
 
 NO_FLAG = BeforeValidator(no_flag)
 
-SeedNumber = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+SeedNumber = Annotated[int, Field(strict=True, ge=0, le=LARGEST_SEED)]
 SeedCount = Annotated[int, Field(strict=True, ge=1, le=MOST_SEEDS)]
 Epochs = Annotated[int, Field(strict=True, ge=1, le=MOST_EPOCHS)]
 EpochSpan = Annotated[float, Field(gt=0, le=MOST_EPOCHS), NO_FLAG]

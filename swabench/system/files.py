@@ -64,6 +64,14 @@ def is_file(path: Path, where: str) -> bool:
         ) from None
 
 
+def in_bytes(size: float) -> str:
+    """A number of bytes in words: `512 bytes`, `3.4 MB`, `12.0 GB`."""
+    for unit, worth in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= worth:
+            return f"{size / worth:.1f} {unit}"
+    return f"{size:.0f} bytes"
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write a file atomically, and the folders above it where they are missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
