@@ -9,6 +9,7 @@ predictions and weights of its own, so that what is read from the wrong place is
 (`test_made_up.py` watches over that). The same call gives the same numbers.
 """
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,14 +22,15 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import Tensor
 
-from swabench.landscape.survey import Surveyor, missing_parts, surveyor_of_heads
+from swabench.landscape.parts import missing_parts
+from swabench.landscape.survey import Surveyor, surveyor_of_heads
 from swabench.records import Record, RecordStore
 from swabench.study.landscape import PARTS, Part
 from swabench.study.loading import load_study
 from swabench.study.study import SplitName, Study
 from swabench.training.learner import Split
-from swabench.training.loop import Outcome
-from swabench.training.measurement import Measurement, Predictor
+from swabench.training.measurement import Divergence, Measurement, Predictor
+from swabench.training.observers import Outcome
 
 FEATURES, CLASSES = 5, 3
 WEIGHTS = CLASSES * (FEATURES + 1)  # of a linear head
@@ -133,16 +135,19 @@ def write_study(
     truths: Mapping[str, Truth] | None = None,
     *,
     without: Sequence[tuple[str, int]] = (),
+    diverged: Mapping[tuple[str, int], int] | None = None,
 ) -> RecordStore:
     """Write every run of a study but some (method, seed); methods without a truth get the default.
 
-    The rate sweep's runs, too.
+    The rate sweep's runs, too. Those of `diverged` left the finite numbers after that epoch.
     """
     store = RecordStore(results, study)
     for seed in study.seeds:
         for name in study.run_names:
             if (name, seed) not in without:
-                write_run(store, study, name, seed, (truths or {}).get(name, DEFAULT))
+                epoch = (diverged or {}).get((name, seed))
+                truth = (truths or {}).get(name, DEFAULT)
+                write_run(store, study, name, seed, truth, diverged_after=epoch)
     return store
 
 
@@ -155,12 +160,16 @@ def write_run(
     *,
     provenance: Mapping[str, Any] = PROVENANCE,
     environment: Mapping[str, Any] = ENVIRONMENT,
+    diverged_after: int | None = None,
 ) -> None:
-    """Write one run of a study into its store."""
+    """Write one run of a study into its store; with an epoch, as one that diverged."""
+    found = outcome(study, name, seed, truth)
+    if diverged_after is not None:
+        found.diverged = Divergence(diverged_after, "iterate", "validation", math.nan)
     store.write(
         name,
         seed,
-        outcome(study, name, seed, truth),
+        found,
         provenance=provenance,
         environment=environment,
         seconds=round(float(_rng("seconds", name, seed).uniform(1, 2)), 3),

@@ -65,9 +65,10 @@ def decided(
     study: Study | None = None,
     without: tuple[tuple[str, int], ...] = (),
     flatness: Flatness | None = None,
+    diverged: Mapping[tuple[str, int], int] | None = None,
 ) -> dict[str, Claim]:
     study = study or study_with(SEEDS, **PLAIN)
-    store = write_study(results, study, truths, without=without)
+    store = write_study(results, study, truths, without=without, diverged=diverged)
     seeds = list(study.seeds)
     records = collect(study, store, seeds, study.run_names)
     claims = decide_claims(study, records, seeds, flatness, predicted(study, records))
@@ -340,6 +341,28 @@ def test_curves_with_gaps_have_no_swing(tmp_path: Path) -> None:
     claim = decided(tmp_path, {}, study=study_with(3, **PLAIN, finetune=finetune))["C3"]
     assert claim.verdict == "not measured"
     assert claim.reason == "Curves have a point every 5 epochs; the swing needs each."
+
+
+def test_a_claim_that_needs_a_run_that_diverged_is_not_measured_and_counts_its_seeds(
+    tmp_path: Path,
+) -> None:
+    study = study_with(3, rate_sweep=SWEEP)
+    lost = {("sgd-rate-0.1", 0): 1, ("sgd-rate-0.1", 2): 2, ("pswa", 1): 2}
+    found = decided(tmp_path, {}, study=study, diverged=lost)
+    assert found["C7"].verdict == found["C5"].verdict == found["C1"].verdict == "not measured"
+    assert found["C7"].reason == "sgd-rate-0.1 diverged at 2 of 3 seeds."
+    assert found["C5"].reason == found["C1"].reason == "pswa diverged at 1 of 3 seeds."
+    assert found["C2"].verdict != "not measured"  # it needs neither
+    assert not [e for claim in found.values() for e in claim.evidence if "pswa" in e.comparison]
+
+
+def test_a_control_that_diverged_is_noted_and_not_shown(tmp_path: Path) -> None:
+    study = study_with(3, controls=the_controls(), **PLAIN)
+    control = study.claims.pswa_without_start
+    claim = decided(tmp_path, {}, study=study, diverged={(control, 1): 2})["C5"]
+    assert claim.verdict != "not measured"
+    assert f"Not shown: {control} diverged at 1 of 3 seeds." in claim.notes
+    assert not [e for e in claim.evidence if control in e.comparison]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,7 @@ def context_of(study: Study, flatness: Flatness | None = None, **changes: Any) -
     """Without records."""
     seeds = changes.get("seeds", [0, 1, 2, 3])
     tables = changes.get("predictions", PredictionTables())
-    return ClaimContext(study, cast(Records, {}), seeds, flatness or {}, tables)
+    return ClaimContext(study, Records({}), seeds, flatness or {}, tables)
 
 
 # --- quantities and words ------------------------------------------------------------------

@@ -15,6 +15,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from swabench.cli import app, plan
+from swabench.cli.options import AskedWork
 from swabench.cli.printing import out
 from swabench.records import RecordStore
 from swabench.runs.estimate import Estimate
@@ -23,7 +24,7 @@ from swabench.runs.tuning import LOOKED_AT
 from swabench.study.drawing import draw_rate
 from swabench.study.loading import load_study
 from swabench.study.study import Study
-from swabench.system.errors import SwabenchError
+from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import LineProgress, SilentProgress
 from tests.made_up import small_study, write_study
 from tests.test_front_door import as_yaml
@@ -129,17 +130,21 @@ def test_a_tuning_gets_every_option(
     options = ("-c", "tiny.yaml", "-r", "elsewhere", "-d", "cpu", "-t", "3")
     done = invoke("tune", *options, *(["-q"] if quiet else []))
     assert (done.exit_code, done.stderr) == (1, "error: noted\n")
-    study, results, device, cache, progress = found
+    study, results, make = found
     assert (study, results) == (tiny, Path("elsewhere"))
-    assert (device, cache) == (torch.device("cpu"), tmp_path / "cache")
-    assert type(progress) is PROGRESS[quiet]
+    made = make(study, tmp_path / "trials", measured=["validation"])
+    assert made.store.folder == tmp_path / "trials" / "tiny"
+    assert (made._device, made._cache) == (torch.device("cpu"), tmp_path / "cache")
+    assert type(made._progress) is PROGRESS[quiet]
+    assert made._measured == ["validation"]
     assert asked_threads == [3]
     found.clear()
     assert invoke("tune").exit_code == 1
     assert found[0] == load_study("mnist-tuned")
     assert found[1] == Path("results")
     assert asked_threads == [3]  # left to torch
-    assert invoke("tune", "--device", "tpu").exit_code == 2
+    with pytest.raises(InputError, match="tpu"):
+        AskedWork("tiny.yaml", device="tpu").experiment(tiny)
 
 
 @pytest.mark.parametrize("quiet", [True, False])

@@ -143,7 +143,7 @@ def test_progress_counts_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
         @contextmanager
         def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
             assert total == 7
-            yield done.append
+            yield lambda units, before=False: done.append(units)
 
     layers = nn.Sequential(Preprocess(12, NORMALIZATION), *small_layers())
     features.extract(images(7), layers, CPU, "float32", Counting(), "few", 3)
@@ -425,7 +425,7 @@ class TestCache:
 def test_what_a_killed_process_left_in_the_cache_is_taken_away(tmp_path: Path) -> None:
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
                           check=True, capture_output=True, text=True).stdout.strip()  # fmt: skip
-    left = tmp_path / "features" / f".writing-{files._host()}-{gone}-0123abcd"
+    left = tmp_path / "features" / f".writing-{files.host()}-{gone}-0123abcd"
     left.mkdir(parents=True)
     frozen(tmp_path, arguments())
     assert not left.exists()

@@ -27,7 +27,8 @@ from swabench.landscape.geometry import (
     random_directions,
     sharpness,
 )
-from swabench.landscape.survey import head_score, missing_parts, unsurveyable
+from swabench.landscape.parts import missing_parts, unsurveyable
+from swabench.landscape.survey import head_score
 from swabench.records import RecordStore
 from swabench.study.landscape import PARTS, LineSettings, Part
 from swabench.study.loading import load_study

@@ -14,7 +14,8 @@ from torch.optim.swa_utils import update_bn
 from swabench.landscape import survey
 from swabench.landscape.geometry import Score, Slice, evaluate, largest_eigenvalue, sharpness
 from swabench.landscape.network import filter_normalized, network_scores
-from swabench.landscape.survey import surveyed_images, unsurveyable
+from swabench.landscape.parts import unsurveyable
+from swabench.landscape.survey import surveyed_images
 from swabench.study.landscape import PARTS
 from swabench.study.study import SplitName, Study
 from swabench.training.flat import assign, flatten, parameter_views

@@ -16,8 +16,7 @@ from torchvision.models import ResNet, resnet50
 
 from swabench.data.idx import encode_idx
 from swabench.records import Record
-from swabench.runs import experiment as experiments
-from swabench.runs import features
+from swabench.runs import execution, features
 from swabench.runs.experiment import Experiment
 from swabench.runs.learners import Start, complete, make_learner
 from swabench.runs.materials import Materials
@@ -30,7 +29,7 @@ from swabench.study.study import BOUNDARIES, BackboneSettings, Boundary, Precisi
 from swabench.system.device import exact_float32
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import SilentProgress
-from swabench.training import convolution, heads, optimizers
+from swabench.training import convolution, heads
 from swabench.training import network as networks
 from swabench.training.backbone import (
     FinalLayer,
@@ -45,8 +44,11 @@ from swabench.training.convolution import narrow_convolutions
 from swabench.training.flat import assign, batchnorm_layers, flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Split
-from swabench.training.loop import DataOrder, Outcome, RunPlan, train
+from swabench.training.loop import DataOrder, train
 from swabench.training.network import NetworkLearner
+from swabench.training.observers import Outcome, RunPlan
+from swabench.training.optimizers import adam, sgd
+from swabench.training.optimizers.base import fuses as fuses_steps
 from tests.reference import exact_batchnorm, network_one_at_a_time
 
 CLASSES, IMAGES, BATCH, EPOCHS = 4, 38, 12, 2  # 38 = 3 × 12 + a ragged 2
@@ -683,7 +685,7 @@ def test_float64_weights_on_a_gpu_are_not_updated_by_fused_kernels(
     device: str, dtype: torch.dtype, fuses: bool
 ) -> None:
     """Those read the rate as float32, and take it for another number."""
-    assert optimizers._fuses(torch.zeros(3, dtype=dtype, device=device)) is fuses
+    assert fuses_steps(torch.zeros(3, dtype=dtype, device=device)) is fuses
 
 
 @pytest.mark.parametrize("settings", [SGD(name="sgd"), Adam(name="adam")])
@@ -692,7 +694,8 @@ def test_a_step_that_is_not_fused_is_the_same_step(
 ) -> None:
     data, found = splits(), []
     for fuses in (True, False):
-        monkeypatch.setattr(optimizers, "_fuses", lambda weights, fuses=fuses: fuses)
+        for module in (sgd, adam):
+            monkeypatch.setattr(module, "fuses", lambda weights, fuses=fuses: fuses)
         learner = learner_of(tiny(), data, settings)
         assert learner._optimizer.param_groups[0]["fused"] is fuses
         (outcome,) = run(learner, [METHODS["sgd"]], data)
@@ -1113,7 +1116,7 @@ def test_out_of_memory_names_what_to_lower(
     def full(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(experiments, "make_learner", full)
+    monkeypatch.setattr(execution, "make_learner", full)
     with pytest.raises(SwabenchError, match=r"pretrain\.batch_size \(8\)"):
         carry_out(study_of(own_images, "head", "head"), tmp_path)
 

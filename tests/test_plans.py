@@ -25,8 +25,9 @@ from swabench.training.batchnorm import mixed_batches
 from swabench.training.flat import assign, flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Learner, Split
-from swabench.training.loop import DataOrder, Outcome, run_plans, scored_epochs, train
+from swabench.training.loop import DataOrder, run_plans, scored_epochs, train
 from swabench.training.network import NetworkLearner
+from swabench.training.observers import Outcome
 from swabench.training.replay import ReplayedHead
 
 FEATURES, CLASSES, BATCH, EPOCHS = 6, 4, 10, 6
@@ -374,16 +375,20 @@ def replayed(iterates: Tensor, score_every: int = 1, **plan: bool) -> Outcome:
     return outcome
 
 
-def test_an_average_that_is_no_number_is_no_divergence_of_its_iterate() -> None:
+def test_a_run_whose_average_is_lost_diverged_however_finite_its_iterate() -> None:
     iterates = torch.zeros(5, CLASSES * (FEATURES + 1), dtype=torch.float64)
     iterates[1] = torch.nan
     outcome = replayed(iterates, score_every=2)
     last = {m.predictor: m.loss for m in outcome.history if m.epoch == 4}
     assert np.isnan(last["average"])
     assert np.isfinite(last["iterate"])
-    assert outcome.diverged_epoch is None
+    assert outcome.diverged
+    assert (outcome.diverged.epoch, outcome.diverged.predictor) == (2, "average")
+    assert outcome.diverged.split == "validation"
     iterates[2] = iterates[4] = torch.nan
-    assert replayed(iterates, score_every=2).diverged_epoch == 2
+    both = replayed(iterates, score_every=2).diverged
+    assert both
+    assert (both.epoch, both.predictor) == (2, "iterate")
 
 
 def test_an_ensemble_of_members_that_are_certain_has_a_loss_all_the_same() -> None:

@@ -39,6 +39,25 @@ def test_lines_say_what_is_done_and_the_time_to_go() -> None:
     ]
 
 
+def test_what_was_done_before_tells_nothing_about_the_time_to_go() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    with LineProgress(lines.append, seconds=10, clock=clock).task("work", 8, "parts") as advance:
+        advance(0)
+        clock.now += 10
+        advance(4, before=True)  # nothing to tell a speed by
+        clock.now += 10
+        advance(1)  # one part in 20 seconds: three more take 60
+        clock.now += 10
+        advance(2)
+        advance(1)
+    assert lines == [
+        "work: 5 of 8 parts, 60 s to go",
+        "work: 7 of 8 parts, 10 s to go",
+        "work: 8 of 8 parts, 30 s",
+    ]
+
+
 def test_a_note_is_a_line() -> None:
     lines: list[str] = []
     LineProgress(lines.append).say("a note")

@@ -271,12 +271,12 @@ def test_programs_get_all_of_the_table_and_of_the_seeds_that_were_asked_for(
     rows = records.of(study.row_names)
     done = Publication(study, store, [1]).table()
     assert done.content.keys() == {
-        "study", "title", "seeds", "missing", "reference", "confidence", "table", "trajectories",
-        "ensembles", "not_distinguished",
+        "study", "title", "seeds", "missing", "diverged", "reference", "confidence", "table",
+        "trajectories", "ensembles", "not_distinguished",
     }  # fmt: skip
-    heading = ("study", "title", "seeds", "missing", "reference", "confidence")
+    heading = ("study", "title", "seeds", "missing", "diverged", "reference", "confidence")
     assert [done.content[key] for key in heading] == [
-        "smoke", study.title, [1], {}, "swa", 0.8
+        "smoke", study.title, [1], {}, {}, "swa", 0.8
     ]  # fmt: skip
     for key, frame in (
         ("table", table.comparison(study, rows)),

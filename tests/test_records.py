@@ -4,8 +4,10 @@ import dataclasses
 import errno
 import itertools
 import json
+import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from swabench.records.sealing import sealed
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError, SwabenchError
-from swabench.training.measurement import Measurement, Statistics
+from swabench.training.measurement import Divergence, Measurement, Statistics
 from tests.made_up import (
     ENVIRONMENT,
     PROVENANCE,
@@ -91,6 +93,37 @@ def test_each_treatment_of_batchnorm_is_found_by_its_name(store: RecordStore, st
     assert records.final("swa", "accuracy") == {3: 92}
     assert records.course("swa", "accuracy", "average")[3].to_list() == [91, 92]
     assert set(records.frame["batchnorm"]) == set(kinds)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_of_a_run_that_diverged_there_stays_what_was_measured_before(
+    store: RecordStore, study: Study, loss: float
+) -> None:
+    found = outcome(study, "swa", 0)
+    found.diverged = Divergence(3, "average", "test", loss)
+    before = tuple(m for m in found.history if m.epoch < 3)
+    found.history = [replace(m, loss=loss if m.epoch >= 3 else m.loss) for m in found.history]
+    store.write("swa", 0, found, provenance=PROVENANCE, environment=ENVIRONMENT, seconds=1)
+    record = record_of(store, "swa", 0)
+    assert record.history == before
+    assert record.diverged
+    assert repr(record.diverged) == repr(found.diverged)  # a NaN is not equal to itself
+    assert str(record) == "swa at seed 0 (loss not finite after epoch 3)"
+    assert record.result == "average"
+    assert (record.holds, record.arrays()) == ([], {})
+    text = (record.folder / "record.json").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is none of JSON's numbers"))
+    assert store.missing(["swa"], [0]) == []
+    assert [r.folder for r in store.diverged(["sgd", "swa"], [0, 1])] == [record.folder]
+
+
+def test_a_run_that_did_not_diverge_is_recorded_as_ever(store: RecordStore, study: Study) -> None:
+    """So records from before there was such a field are like any others."""
+    write_run(store, study, "sgd", 0)
+    record = record_of(store, "sgd", 0)
+    assert record.diverged is None
+    assert "diverged" not in json.loads((record.folder / "record.json").read_text())
+    assert store.diverged(["sgd"], [0]) == []
 
 
 @pytest.mark.parametrize(

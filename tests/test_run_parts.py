@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from swabench.records import RecordStore
+from swabench.runs import execution
 from swabench.runs import experiment as experiments
 from swabench.runs import materials as material
+from swabench.runs.checkpoints import GroupCheckpoints
 from swabench.runs.experiment import Experiment
 from swabench.runs.features import Features
 from swabench.runs.learners import make_learner
 from swabench.runs.materials import Materials
-from swabench.runs.tuning import run_trials
+from swabench.runs.tuning import diverged_trials, run_trials
 from swabench.study.study import RunOfStudy, Stage, Study
 from swabench.system.errors import DivergedError, InputError, SwabenchError
 from swabench.system.progress import Advance, SilentProgress
@@ -46,24 +48,26 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- what fails ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("allowed", ["fail", "record"])
 def test_a_start_that_diverges_is_named_and_the_other_seeds_go_on(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
 ) -> None:
     def spoilt(features: int, classes: int, seed: int) -> Tensor:
         return initial_head(features, classes, seed) * (torch.nan if seed == 3 else 1)
 
     monkeypatch.setattr(experiments, "initial_head", spoilt)
-    experiment = experiment_of(study_on(images), tmp_path)
-    ways: list[Callable[[], int]] = [
-        lambda: experiment.pretrain([0, 3]),
-        lambda: experiment.finetune(["sgd"], [0, 3]),
+    experiment = experiment_of(study_on(images, diverged=allowed), tmp_path)
+    ways: list[tuple[str, Callable[[], int]]] = [
+        ("They are recorded so", lambda: experiment.pretrain([0, 3])),
+        ("No method can start there", lambda: experiment.finetune(["sgd"], [0, 3])),
     ]
-    for do in ways:
-        with pytest.raises(DivergedError) as caught:
+    for words, do in ways[allowed == "record" :]:  # what cannot start is an error in any case
+        with pytest.raises(DivergedError, match=words) as caught:
             do()
         assert "adam at seed 3 (loss not finite after epoch 1)" in str(caught.value)
         assert "seed 0" not in str(caught.value)
-    assert experiment.store.missing(["adam", "sgd"], [0, 3]) == [("adam", 3), ("sgd", 3)]
+    assert experiment.store.missing(["adam", "sgd"], [0, 3]) == [("sgd", 3)]
+    assert experiment.pretrain([0]) == 0
 
 
 def test_without_any_start_nothing_is_fine_tuned(
@@ -71,9 +75,10 @@ def test_without_any_start_nothing_is_fine_tuned(
 ) -> None:
     monkeypatch.setattr(experiments, "initial_head", lambda *of: initial_head(*of) * torch.nan)
     experiment = experiment_of(study_on(images), tmp_path)
-    with pytest.raises(DivergedError, match=r"adam at seed 0 .*; adam at seed 3 "):
+    with pytest.raises(DivergedError, match=r"adam at seeds 0, 3 \(loss"):
         experiment.finetune(["sgd"], [0, 3])
-    assert not list(experiment.store.folder.rglob("record.json"))
+    assert len(experiment.store.diverged(["adam"], [0, 3])) == 2
+    assert len(list(experiment.store.folder.rglob("record.json"))) == 2
 
 
 @pytest.mark.parametrize(("stage", "batch"), [("pretrain", 16), ("finetune", 10)])
@@ -87,7 +92,7 @@ def test_out_of_memory_names_the_settings_of_its_stage(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return make(study, own, *rest)
 
-    monkeypatch.setattr(experiments, "make_learner", full)
+    monkeypatch.setattr(execution, "make_learner", full)
     with pytest.raises(SwabenchError, match=rf"lower {stage}\.batch_size \({batch}\)"):
         experiment_of(study_on(images), tmp_path).finetune(["sgd"], [0])
 
@@ -148,24 +153,34 @@ def tuned_study(images: Path, rates: list[float]) -> Study:
     return study_on(images, name="tuned", tuning=tuning, rate_sweep=None)
 
 
+def maker(folder: Path) -> Callable[..., Experiment]:
+    """Makes experiments as the command line does."""
+
+    def make(study: Study, results: Path, **options: Any) -> Experiment:
+        return Experiment(study, results, CPU, folder / "cache", SilentProgress(), **options)
+
+    return make
+
+
 def test_trials_start_from_runs_among_the_studies(
     images: Path, tmp_path: Path, source: Study
 ) -> None:
     """Not from one that is run for the trials alone, beside their own records."""
     results = tmp_path / "results"
     study = tuned_study(images, [0.001])
-    assert run_trials(study, results, CPU, tmp_path / "cache", SilentProgress()) == (1, "")
+    assert run_trials(study, results, maker(tmp_path)) == 1
     assert RecordStore(results, source).find("adam", 3)
     assert len(list(results.rglob("source"))) == 1
 
 
-def test_of_trials_those_that_were_recorded_are_counted(images: Path, tmp_path: Path) -> None:
+def test_trials_that_diverge_are_recorded_once_like_the_others(
+    images: Path, tmp_path: Path
+) -> None:
     study = tuned_study(images, [0.001, 0.002, 1e38])
-    found = run_trials(study, tmp_path, CPU, tmp_path / "cache", SilentProgress())
-    assert found[0] == 2
-    assert "sgd-1e38 at seed 7" in found[1]
-    again = run_trials(study, tmp_path, CPU, tmp_path / "cache", SilentProgress())
-    assert again == (0, found[1])
+    for done in (3, 0):
+        assert run_trials(study, tmp_path, maker(tmp_path)) == done
+        (lost,) = diverged_trials(study, RecordStore(tmp_path, study))
+        assert (lost.method, lost.seed) == ("sgd-1e38", 7)
 
 
 # --- what is recorded and told ---------------------------------------------------------------
@@ -175,13 +190,7 @@ def test_a_groups_time_is_shared_by_its_runs(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that the seconds of all runs add up to what they took."""
-    looks: list[float] = []
-
-    def monotonic() -> float:
-        looks.append(12.0 * len(looks))
-        return looks[-1]
-
-    monkeypatch.setattr(experiments, "time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(GroupCheckpoints, "seconds", 12.0)
     experiment = experiment_of(study_on(images), tmp_path)
     experiment.finetune(["sgd"], [0])
     assert record_of(experiment.store, "adam", 0).seconds == pytest.approx(12)
@@ -239,7 +248,7 @@ def test_progress_says_which_split_and_backbone_it_is_at(images: Path, tmp_path:
         @contextmanager
         def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
             told.append(f"{name}: {total} {unit}")
-            yield lambda count: None
+            yield lambda units, before=False: None
 
     study = study_on(images, seed_draws=["split"], rate_sweep=None)
     experiment = Experiment(study, tmp_path, CPU, tmp_path / "cache", Told())

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from swabench.analysis.frame import collect
 from swabench.analysis.publish import Publication
 from swabench.data.idx import encode_idx
-from swabench.landscape.survey import missing_parts
+from swabench.landscape.parts import missing_parts
 from swabench.records import Record, RecordStore
-from swabench.runs import experiment as experiments
+from swabench.runs import execution, learners
 from swabench.runs import features as feature_cache
-from swabench.runs import learners
 from swabench.runs.experiment import Experiment
 from swabench.runs.groups import groups_of, missing_groups
 from swabench.study.averaging import EqualMean
@@ -28,8 +27,8 @@ from swabench.study.study import Study
 from swabench.system.device import use_threads
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import SilentProgress
-from swabench.training.loop import Outcome
 from swabench.training.measurement import Measurement, Statistics
+from swabench.training.observers import Outcome
 from swabench.training.replay import is_of_epochs
 from tests.made_up import last_of
 
@@ -234,7 +233,7 @@ def test_a_further_average_of_a_recorded_trajectory_needs_no_training(
         trained.append(given[4])
         return make(*given)
 
-    monkeypatch.setattr(experiments, "make_learner", noted)
+    monkeypatch.setattr(execution, "make_learner", noted)
     assert made.finetune(["last", "plain"], [0]) == 2
     assert trained == []
     swa, last, plain = (made.store.find(name, 0) for name in ("swa", "last", "plain"))

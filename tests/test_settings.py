@@ -233,6 +233,7 @@ DEFAULTS: dict[type[Settings], dict[str, Any]] = {
         "claims": CLAIMS,
         "landscape": LANDSCAPE,
         "tuning": None,
+        "diverged": "fail",
     },
 }
 

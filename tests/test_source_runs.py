@@ -22,6 +22,7 @@ from swabench.records import Record, RecordStore
 from swabench.runs import experiment as experiments
 from swabench.runs import materials as module
 from swabench.runs.estimate import Estimate
+from swabench.runs.execution import Execution
 from swabench.runs.experiment import Experiment
 from swabench.runs.features import Features
 from swabench.runs.materials import Materials
@@ -96,7 +97,8 @@ def start(made: Experiment, seed: int) -> NDArray[Any]:
 def orders(made: Experiment, seed: int) -> list[list[int]]:
     """The first epoch's rows in both stages."""
     stages = (made.study.pretrain, made.study.finetune)
-    epochs = (made._order(stage, seed).epoch(0) for stage in stages)
+    materials = made._materials(seed)
+    epochs = (made._execution.order(stage, seed, materials).epoch(0) for stage in stages)
     return [torch.cat(epoch).tolist() for epoch in epochs]
 
 
@@ -227,14 +229,14 @@ def test_an_interrupted_study_of_sources_gives_what_a_whole_one_does(
     assert images is not None
     again = experiment_in(images.parent, str(tmp_path))
     pretrained: list[int] = []
-    run = Experiment._run
+    carry_out = Execution.carry_out
 
-    def noted(self: Experiment, stage: Stage, seed: int, *given: Any) -> list[str]:
+    def noted(self: Execution, stage: Stage, seed: int, *given: Any) -> None:
         if stage is self.study.pretrain:
             pretrained.append(seed)
-        return run(self, stage, seed, *given)
+        carry_out(self, stage, seed, *given)
 
-    monkeypatch.setattr(Experiment, "_run", noted)
+    monkeypatch.setattr(Execution, "carry_out", noted)
     again.pretrain([3, 0, 6])
     again.finetune(["swa"], [7, 2])
     again.finetune(list(again.study.all_methods), EVERY)

@@ -14,7 +14,8 @@ from swabench.analysis.surveys import gather, tables_over_seeds
 from swabench.landscape import survey
 from swabench.landscape.geometry import hessian_trace, largest_eigenvalue, sharpness
 from swabench.landscape.network import filter_normalized, network_scores
-from swabench.landscape.survey import surveyed_images, surveyor_of_networks, unsurveyable
+from swabench.landscape.parts import unsurveyable
+from swabench.landscape.survey import surveyed_images, surveyor_of_networks
 from swabench.records import RecordStore
 from swabench.study.landscape import PARTS
 from swabench.study.study import Study

@@ -68,6 +68,97 @@ def test_has_the_columns_asked_for_and_the_papers_order(study: Study, store: Rec
     assert (found["seeds"] == 3).all()
 
 
+# --- rows that diverged ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def lost(tmp_path: Path, study: Study) -> RecordStore:
+    """Periodic SWA diverged at one seed of three, before anything was measured of it there."""
+    store = RecordStore(tmp_path / "lost", study)
+    for method in ACCURACIES:
+        for seed in SEEDS:
+            after = 1 if (method, seed) == ("pswa", 1) else None
+            write_run(store, study, method, seed, truth(method, seed), diverged_after=after)
+    return store
+
+
+def test_a_row_that_diverged_at_a_seed_has_its_count_and_no_mean_over_the_others(
+    study: Study, lost: RecordStore
+) -> None:
+    found = frame(study, lost, SEEDS).set_index("method")
+    assert found["diverged"].to_dict() == {name: int(name == "pswa") for name in ACCURACIES}
+    assert (found["seeds"] == 3).all()
+    numbers = found.columns.difference(["title", "seeds", "diverged", "paper_accuracy"])
+    assert found.loc[["pswa"], list(numbers)].isna().all(axis=None)
+    assert found.loc["sgd", ["accuracy", "accuracy_low", "loss"]].notna().all()
+    text = table.as_csv(found.reset_index())
+    assert [line for line in text.splitlines() if line.endswith(",3,1")] == [
+        f'pswa,"Periodic SWA, p = 3"{"," * 14}3,1'
+    ]
+
+
+def test_where_a_row_diverged_a_person_reads_so_in_place_of_its_numbers(
+    study: Study, lost: RecordStore
+) -> None:
+    records = collect(study, lost, SEEDS)
+    shown = table.presentable(table.comparison(study, records), study)
+    cells = [[*row.values()] for row in shown.to_dict("records") if row["Method"] == "pswa"]
+    assert cells[0][1:] == ["diverged (1 of 3)", "diverged (1 of 3)", "—", "—", "—", 3]
+    beside, along = table.ensembles(study, records), table.on_one_trajectory(study, records)
+    for other in (
+        table.presentable_ensembles(beside, study),
+        table.presentable_trajectories(along, study),
+    ):
+        (row,) = ([*row.values()] for row in other.to_dict("records") if "pswa" in row.values())
+        assert "diverged (1 of 3)" in row
+        assert not [cell for cell in row if "[" in str(cell)]
+    lines = table.divergences(study, records)
+    assert lines == [
+        "pswa diverged at 1 of 3 seeds, so it has no mean, and its difference to sgd is not "
+        "decided."
+    ]
+    markdown = table.as_markdown(study, shown, along, beside, "", lines)
+    assert markdown.count("diverged (1 of 3)") == 2 + 2 + 4
+    assert f"- {lines[0]}" in markdown
+    assert "& diverged (1 of 3) & diverged (1 of 3) &" in table.as_latex(study, shown, "")
+    assert "pswa" not in table.standings(study, records)
+    assert not [line for line in table.not_distinguished(study, records) if "pswa" in line]
+
+
+def test_where_the_reference_diverged_no_difference_to_it_is_decided(
+    study: Study, lost: RecordStore
+) -> None:
+    of = study.model_copy(update={"reference": "pswa"})
+    records = collect(of, lost, SEEDS)
+    found = table.comparison(of, records)
+    assert found[["difference_to_pswa", "loss_difference_to_pswa"]].isna().all(axis=None)
+    assert table.standings(of, records) == {}
+    (line,) = table.divergences(of, records)
+    assert line.endswith("so it has no mean, and no difference to it is decided.")
+
+
+def test_a_run_that_diverged_ends_in_an_infinite_loss_in_the_frame(
+    study: Study, tmp_path: Path
+) -> None:
+    """So whoever takes means of the frame gets none over the survivors."""
+    store = RecordStore(tmp_path, study)
+    write_run(store, study, "swa", 0)
+    write_run(store, study, "swa", 1, diverged_after=3)
+    records = collect(study, store, [0, 1])
+    own = records.frame[records.frame["seed"] == 1]
+    last = own.iloc[-1]
+    assert (last["epoch"], last["predictor"], last["split"]) == (3, "iterate", "validation")
+    assert (last["loss"], np.isnan(last["accuracy"])) == (np.inf, True)
+    assert set(own["epoch"][:-1]) == {1, 2}
+    assert np.isfinite(own["loss"][:-1]).all()
+    assert records.diverged == {"swa": [1]}
+    assert records.divergences() == ["swa diverged at 1 of 2 seeds"]
+    assert records.final("swa", "loss") == records.final("swa", "loss", "iterate") == {}
+    course = records.course("swa", "accuracy", "average")
+    assert course[1].notna().tolist() == [True, True, *[False] * (len(course) - 2)]
+    assert course[0].notna().all()
+
+
 @pytest.mark.parametrize("confidence", [0.95, 0.8])
 def test_numbers_are_final_test_results_with_paired_t_intervals_at_the_studys_confidence(
     study: Study, store: RecordStore, confidence: float
@@ -289,7 +380,7 @@ NUMBERS = (
 
 def beside(name: str, seeds: int, **more: float) -> dict[str, object]:
     """A row with an ensemble or an iterate beside its average; no number occurs twice."""
-    row: dict[str, object] = {"method": name, "seeds": seeds, **more}
+    row: dict[str, object] = {"method": name, "seeds": seeds, "diverged": 0, **more}
     for place, column in enumerate(NUMBERS):
         value = place + seeds / 100 + 0.12345
         low, high = value - 0.0111, value + 0.0222

@@ -15,7 +15,9 @@ from swabench.study.schedules import Constant, Cyclical, Multiplicative, Triangu
 from swabench.study.study import SplitName
 from swabench.training.heads import StackedHeads, initial_head, stacked_logits
 from swabench.training.learner import Split
-from swabench.training.loop import DataOrder, Outcome, RunPlan, train
+from swabench.training.loop import DataOrder, train
+from swabench.training.measurement import Divergence
+from swabench.training.observers import Outcome, RunPlan
 from tests.reference import algorithm_1, algorithm_2, flat, linear, one_at_a_time, sawtooth
 
 FEATURES, CLASSES, IMAGES, BATCH, EPOCHS = 12, 5, 70, 16, 2  # 70 = 4 × 16 + a ragged 6
@@ -177,8 +179,10 @@ def test_a_diverging_run_is_told_and_leaves_the_others_alone() -> None:
     wild = Method(title="", rate=Constant(schedule="constant", learning_rate=1e308))
     broken, healthy = run([wild, METHODS["swa"]], SGD(name="sgd"))
     [alone] = run([METHODS["swa"]], SGD(name="sgd"))
-    assert broken.diverged_epoch == 1
-    assert healthy.diverged_epoch is None
+    assert broken.diverged
+    assert (broken.diverged.epoch, broken.diverged.predictor) == (1, "iterate")
+    assert not np.isfinite(broken.diverged.loss)
+    assert healthy.diverged is None
     torch.testing.assert_close(healthy.weights["average"], alone.weights["average"])
 
 
@@ -192,7 +196,7 @@ def test_an_infinite_loss_is_divergence_as_one_that_is_no_number() -> None:
     learner = StackedHeads(data, certain, SGD(name="sgd"), CLASSES)
     (outcome,) = train(learner, [plan], data, order, 1)
     assert {m.loss for m in outcome.history} == {math.inf}
-    assert outcome.diverged_epoch == 1
+    assert outcome.diverged == Divergence(1, "iterate", "validation", math.inf)
 
 
 def test_measurements_are_those_of_the_final_weights() -> None:

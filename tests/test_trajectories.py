@@ -10,7 +10,8 @@ from swabench.study.optimizers import SGD
 from swabench.study.schedules import Constant, Cyclical
 from swabench.study.trajectories import trajectories
 from swabench.training.heads import StackedHeads
-from swabench.training.loop import DataOrder, Outcome, RunPlan, train
+from swabench.training.loop import DataOrder, train
+from swabench.training.observers import Outcome, RunPlan
 from tests.test_training import BATCH, CLASSES, IMAGES, splits, start
 
 CONSTANT = Constant(schedule="constant", learning_rate=0.1)

@@ -25,18 +25,20 @@ from swabench.data.datasets import Dataset, load_dataset
 from swabench.data.idx import encode_idx
 from swabench.runs import materials
 from swabench.runs.estimate import count_images
+from swabench.runs.experiment import Experiment
 from swabench.runs.materials import Materials
 from swabench.runs.tuning import LOOKED_AT, run_trials
 from swabench.study.loading import load_study
 from swabench.study.optimizers import SGD
 from swabench.study.published import Sizes
 from swabench.study.search_space import tuning_of
-from swabench.study.study import DataSettings, SplitName
+from swabench.study.study import DataSettings, SplitName, Study
 from swabench.study.tuning import in_words
 from swabench.system.progress import SilentProgress
 from swabench.training.heads import StackedHeads
 from swabench.training.learner import Split
-from swabench.training.loop import DataOrder, Outcome, run_plans, train
+from swabench.training.loop import DataOrder, run_plans, train
+from swabench.training.observers import Outcome
 from tests import test_plans as plans
 from tests.test_wiring import CPU, put_stand_in, write_images
 
@@ -222,8 +224,12 @@ def test_the_test_images_are_not_even_looked_at(
     monkeypatch.setattr(materials, "load_dataset", guarded)
     place = make_place(tmp_path)
     study = load_study(str(place.study))
-    found = run_trials(study, tmp_path / "results", CPU, tmp_path / "cache", SilentProgress())
-    assert found == (24, "")
+
+    def make(study: Study, results: Path, **options: Any) -> Experiment:
+        return Experiment(study, results, CPU, tmp_path / "cache", SilentProgress(), **options)
+
+    found = run_trials(study, tmp_path / "results", make)
+    assert found == 24
     with pytest.raises(AssertionError, match="looked at"):  # the guard does guard
         Materials(study, CPU, tmp_path / "cache", SilentProgress()).splits("head")
 
@@ -265,14 +271,23 @@ def test_trials_are_done_once_and_chosen_anew_from_records(tuned: Place, tmp_pat
     assert place.choices() == tuned.choices()
 
 
-def test_a_trial_that_diverges_is_not_chosen(tuned: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("allowed", ["record", "fail"])
+def test_a_trial_that_diverges_is_recorded_and_shown_and_not_chosen(
+    tuned: Place, tmp_path: Path, allowed: str
+) -> None:
     place = copy_of(tuned, tmp_path)
-    place.study.write_text(place.study.read_text().replace(", 30]", ", 1.0e+38]"))
-    done = place.run("tune")
-    assert done.exit_code == 0, done.output
-    assert "sgd-1e38 at seed 7 (loss not finite after epoch 1)" in done.stderr
-    assert "sgd-1e38 lacks seeds 7, 9" in done.stdout
-    assert place.choices()["families"]["sgd"]["settings"] == CHOSEN["sgd"]
+    wild = place.study.read_text().replace(", 30]", ", 1.0e+38]")
+    place.study.write_text(f"{wild}diverged: {allowed}\n")
+    for runs in (8, 0):
+        done = place.run("tune")
+        assert done.exit_code == (allowed == "fail"), done.output
+        assert f"tuning: {runs} runs done" in done.stdout
+        assert "sgd-1e38 at seeds 7, 9 (loss not finite after epoch 1)" in done.stderr
+        assert "sgd-1e38 diverged at 2 of 2 seeds" in done.stdout
+        assert place.choices()["families"]["sgd"]["settings"] == CHOSEN["sgd"]
+    table = pd.read_csv(place.documents / "tuning.csv").set_index("trial")
+    assert table["diverged"].to_dict() == {n: 2 * ("1e38" in n) for n in table.index}
+    assert table.loc[table["diverged"] > 0, ["loss", "accuracy"]].isna().all(axis=None)
 
 
 # --- a study that is tuned -------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Tuning: search spaces, their checks and digests, and the choice on made-up records."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from swabench.study.study import SplitName, Study
 from swabench.study.trajectories import trajectories
 from swabench.study.tuning import Choice, Choices
 from swabench.system.errors import InputError
-from swabench.training.loop import Outcome
-from swabench.training.measurement import Measurement, Predictor
+from swabench.training.measurement import Divergence, Measurement, Predictor
+from swabench.training.observers import Outcome
 from tests import made_up
 
 COMMITTED = sorted(Path(__file__).parents[1].glob("results/*/choices.yaml"))
@@ -331,6 +332,7 @@ def test_a_choice_that_is_no_trial_is_refused() -> None:
 SGD_LOSSES = {0.001: 0.30, 0.002: 0.24, 0.004: 0.26, 0.008: 0.50}
 """Validation losses of what is handed over, in the mean over the seeds; likewise below."""
 SWA_LOSSES = {(0.002, 0): 0.25, (0.002, 1): 0.27, (0.004, 0): 0.23, (0.004, 1): 0.22}
+SWA = [f"swa-{rate:g}-{captures}" for rate, captures in SWA_LOSSES]
 DECAY_LOSSES = {(0.01, 1): 0.233, (0.01, 2): 0.221, (0.02, 1): 0.25, (0.02, 2): 0.24}
 
 
@@ -368,16 +370,24 @@ def deviation(name: str) -> float:
     return [0.05, 0.1, -0.1, -0.1][rank]
 
 
-def write_trials(results: Path, of: Study, without: tuple[str, int] | None = None) -> RecordStore:
-    """The records of all trials but one."""
+def write_trials(
+    results: Path,
+    of: Study,
+    without: tuple[str, int] | None = None,
+    diverged: Sequence[str] = (),
+) -> RecordStore:
+    """The records of all trials but one; some diverged at seed 7."""
     trials = trial_study(of)
     folder = RecordStore(results, of).folder
     store = RecordStore(folder, trials)
     for seed in trials.seeds:
         for name, method in trials.methods.items():
             if (name, seed) != without:
+                found = outcome(name, seed, method.averaging is not None)
+                if name in diverged and seed == 7:
+                    found.diverged = Divergence(2, "iterate", "validation", math.inf)
                 store.write(
-                    name, seed, outcome(name, seed, method.averaging is not None),
+                    name, seed, found,
                     provenance=made_up.PROVENANCE, environment=made_up.ENVIRONMENT, seconds=1,
                 )  # fmt: skip
     return RecordStore(results, of)
@@ -475,6 +485,28 @@ def test_a_family_without_a_whole_trial_is_told(tmp_path: Path) -> None:
     store = write_trials(tmp_path, of, without=("sgd-0.002", 9))
     with pytest.raises(InputError, match=r"tuning.families.sgd: no trial has a record at every"):
         publish_tuning(of, store)
+
+
+def test_a_trial_that_diverged_at_a_seed_is_shown_so_and_not_chosen(tmp_path: Path) -> None:
+    store = write_trials(tmp_path, study(), diverged=["sgd-0.002"])
+    published = publish_tuning(study(), store)
+    found = store.choices()
+    assert found is not None
+    assert found.families["sgd"].settings == {"rate.learning_rate": 0.004}
+    lines = [note for note in published.notes if "diverged" in note]
+    assert lines == ["sgd-0.002 diverged at 1 of 2 seeds. Such trials are not chosen."]
+    table = pd.read_csv(store.folder / "tuning.csv").set_index("trial")
+    assert table["diverged"].to_dict() == {name: int(name == "sgd-0.002") for name in table.index}
+    assert table.loc["sgd-0.002", "seeds"] == 2
+    assert table.loc["sgd-0.002", ["loss", "accuracy", "loss_se"]].isna().all()
+    told = [t for t in published.content["all_trials"] if t["diverged"]]
+    assert [t["trial"] for t in told] == ["sgd-0.002"]
+
+
+def test_a_family_all_of_whose_trials_diverged_is_an_error_that_names_it(tmp_path: Path) -> None:
+    store = write_trials(tmp_path, study(), diverged=list(SWA))
+    with pytest.raises(InputError, match=r"tuning.families.swa: every trial diverged"):
+        publish_tuning(study(), store)
 
 
 # --- what is written -------------------------------------------------------------------------

@@ -25,8 +25,8 @@ from swabench.data.datasets import load_dataset
 from swabench.data.idx import encode_idx
 from swabench.data.splits import choose_rows
 from swabench.records import Provenance
+from swabench.runs import execution, learners
 from swabench.runs import experiment as experiments
-from swabench.runs import learners
 from swabench.runs import materials as material
 from swabench.runs.experiment import Experiment
 from swabench.runs.features import Features
@@ -225,7 +225,7 @@ def test_no_two_seeds_and_no_two_stages_share_anything_random(
         seen.append((learner.weights(), torch.cat(order.epoch(0)).tolist()))
         return train(learner, plans, splits, order, *rest, **o)
 
-    monkeypatch.setattr(experiments, "train", watched)
+    monkeypatch.setattr(execution, "train", watched)
     study = study_on(images)
     experiment_of(study, tmp_path).finetune(["sgd", "swa"], [0, 1, 2])
     starts, orders = zip(*seen, strict=True)
@@ -278,19 +278,65 @@ def test_what_was_interrupted_goes_on_to_the_same_end(
     assert experiment_of(study, tmp_path).finetune(list(study.all_methods), SEEDS) == 0
 
 
-def test_a_run_that_diverges_is_named_and_leaves_no_record(images: Path, tmp_path: Path) -> None:
+def study_with_a_wild_row(images: Path, **changes: Any) -> Study:
     methods = study_on(images).model_dump()["methods"]
     wild = {"title": "Wild", "rate": {"schedule": "constant", "learning_rate": 1e38}}
-    study = study_on(images, methods={**methods, "wild": wild})
-    experiment = experiment_of(study, tmp_path)
-    with pytest.raises(DivergedError) as caught:
-        experiment.finetune(["sgd", "wild", "swa"], SEEDS)
-    for seed in SEEDS:
-        assert f"wild at seed {seed} (loss not finite after epoch 1)" in str(caught.value)
-    for other in ("adam", "sgd", "swa"):
-        assert other not in str(caught.value)
-    missing = experiment.store.missing(["adam", "sgd", "wild", "swa"], SEEDS)
-    assert missing == [("wild", seed) for seed in SEEDS]
+    return study_on(images, methods={**methods, "wild": wild}, **changes)
+
+
+def test_a_run_that_diverges_is_recorded_and_named_each_time_and_not_trained_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = experiment_of(study_with_a_wild_row(images), tmp_path)
+    names = ["adam", "sgd", "wild", "swa"]
+    for again in (False, True):
+        with pytest.raises(DivergedError) as caught:
+            experiment.finetune(names[1:], SEEDS)
+        assert "wild at seeds 0, 3 (loss not finite after epoch 1)" in str(caught.value)
+        for other in ("adam", "sgd", "swa"):
+            assert other not in str(caught.value)
+        assert not experiment.store.missing(names, SEEDS)
+        if not again:
+            monkeypatch.setattr(execution, "train", None)  # nothing is left to train
+    record = record_of(experiment.store, "wild", 0)
+    assert record.diverged
+    assert (record.diverged.epoch, record.diverged.predictor) == (1, "iterate")
+    assert (record.history, record.holds, record.arrays()) == ((), [], {})
+
+
+def test_a_study_that_allows_divergence_records_it_without_an_error(
+    images: Path, tmp_path: Path
+) -> None:
+    experiment = experiment_of(study_with_a_wild_row(images, diverged="record"), tmp_path)
+    assert experiment.finetune(["wild"], [0]) == len(experiment.study.all_methods)
+    (found,) = experiment.store.diverged(["adam", "sgd", "wild"], SEEDS)
+    assert (found.method, found.seed) == ("wild", 0)
+
+
+def test_what_needs_the_weights_of_a_run_that_diverged_says_so(
+    images: Path, tmp_path: Path
+) -> None:
+    experiment = experiment_of(study_with_a_wild_row(images, diverged="record"), tmp_path)
+    experiment.finetune(["wild"], [0])
+    with pytest.raises(InputError, match=r"wild diverged at seed 0 \(loss not .* no weights"):
+        experiment.export("wild", 0)
+    with pytest.raises(InputError, match=r"diverged and have no weights \(wild at seed 0 \(loss"):
+        experiment.survey([0])
+
+
+def test_an_average_made_afterwards_of_a_path_that_diverged_is_recorded_so(
+    images: Path, tmp_path: Path
+) -> None:
+    """There are no epochs of it to be averaged, so the path is gone once more."""
+    study = study_with_a_wild_row(images, diverged="record")
+    experiment_of(study, tmp_path).finetune(["wild"], [0])
+    content = study.model_dump()
+    average = {**content["methods"]["wild"], "averaging": content["methods"]["swa"]["averaging"]}
+    methods = {**content["methods"], "wild-average": average}
+    later = experiment_of(Study.model_validate({**content, "methods": methods}), tmp_path)
+    assert later.finetune(["wild-average"], [0]) == 1
+    assert record_of(later.store, "wild-average", 0).diverged
+    assert record_of(later.store, "wild-average", 0).averages
 
 
 def test_progress_ends_where_it_said(images: Path, tmp_path: Path) -> None:
@@ -300,7 +346,7 @@ def test_progress_ends_where_it_said(images: Path, tmp_path: Path) -> None:
         @contextmanager
         def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
             done: list[int] = []
-            yield done.append
+            yield lambda units, before=False: done.append(units)
             told[name] = [total, sum(done)]
 
     study = study_on(images)

@@ -1,6 +1,7 @@
 """The only door from records to analysis: what was measured, collected, checked, as one frame."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from swabench.records import Record, RecordStore, agree, has_runs, tuned_study
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.study import SplitName, Study
 from swabench.system.errors import InputError
-from swabench.training.measurement import Predictor
+from swabench.training.measurement import Measurement, Predictor
 
 COLUMNS = {
     "method": str,
@@ -27,14 +28,20 @@ COLUMNS = {
     "accuracy": float,
     "loss": float,
 }
-"""Of the tidy frame: one row a measurement, accuracy in percent, loss in nats."""
+"""Of the tidy frame: one row a measurement, accuracy in percent, loss in nats.
+
+A run that diverged has its measurements from before, and a last one whose loss is infinite: a mean
+over seeds that takes it in is infinite, too.
+"""
 
 
 class Records(Mapping[str, Mapping[int, Record]]):
     """The records of a study by run and seed, and what they measured as one tidy frame.
 
     Tables, figures, claims and the report take measurements from the frame; the records
-    themselves are for provenance and for predictions.
+    themselves are for provenance and for predictions. What diverged is told here, and nowhere
+    else: a run that did so at any seed has no final measurements, for a mean over the seeds that
+    survived would be one over the lucky.
     """
 
     def __init__(self, found: Mapping[str, Mapping[int, Record]]) -> None:
@@ -58,6 +65,23 @@ class Records(Mapping[str, Mapping[int, Record]]):
         return Records({name: self._found[name] for name in names})
 
     @cached_property
+    def diverged(self) -> Mapping[str, Sequence[int]]:
+        """The seeds at which runs diverged, of those that did at any."""
+        found = {
+            name: [seed for seed, record in of_seeds.items() if record.diverged]
+            for name, of_seeds in self._found.items()
+        }
+        return {name: seeds for name, seeds in found.items() if seeds}
+
+    def divergences(self, names: Iterable[str] | None = None) -> list[str]:
+        """At how many of its seeds each run diverged that did, of some or of all, in words."""
+        return [
+            f"{name} diverged at {len(self.diverged[name])} of {len(self._found[name])} seeds"
+            for name in (self if names is None else names)
+            if name in self.diverged
+        ]
+
+    @cached_property
     def frame(self) -> pd.DataFrame:
         """Every measurement, one a row: columns as `COLUMNS`."""
         return measurements(self)
@@ -71,6 +95,8 @@ class Records(Mapping[str, Mapping[int, Record]]):
     ) -> dict[int, float]:
         """A run's last measurement at every seed, by the table's treatment of BatchNorm.
 
+        None of a run that diverged at any seed.
+
         Args:
             name: The run.
             measure: `accuracy` in percent, or `loss` in nats.
@@ -81,7 +107,7 @@ class Records(Mapping[str, Mapping[int, Record]]):
         if predictor is None:
             averages = (name, "average", split) in self._courses
             predictor = "average" if averages else "iterate"
-        if (name, predictor, split) not in self._courses:
+        if name in self.diverged or (name, predictor, split) not in self._courses:
             return {}
         last = self._courses[name, predictor, split].drop_duplicates("seed", keep="last")
         return dict(zip(last["seed"].tolist(), last[measure].tolist(), strict=True))
@@ -89,16 +115,22 @@ class Records(Mapping[str, Mapping[int, Record]]):
     def course(
         self, name: str, measure: str, predictor: Predictor, split: SplitName = "test"
     ) -> pd.DataFrame:
-        """A run's measurements over the epochs (rows), a column a seed; empty where none are."""
+        """A run's measurements over the epochs (rows), a column a seed; empty where none are.
+
+        A seed at which the run diverged has nothing from that epoch on.
+        """
         if (name, predictor, split) not in self._courses:
             return pd.DataFrame()
         found = self._courses[name, predictor, split]
-        return found.pivot_table(index="epoch", columns="seed", values=measure)
+        course = found.pivot_table(index="epoch", columns="seed", values=measure)
+        lost = [seed for seed in self.diverged.get(name, ()) if seed not in course]
+        return course.reindex(columns=[*course.columns, *lost])
 
     @cached_property
     def _courses(self) -> Mapping[tuple[Any, ...], pd.DataFrame]:
         """Measurements by run, predictor and split, in the order of the records."""
-        treated = self.frame[self.frame["batchnorm"] != "running"]
+        finite = self.frame[self.frame["loss"].map(math.isfinite)]
+        treated = finite[finite["batchnorm"] != "running"]
         return dict(iter(treated.groupby(["method", "predictor", "split"], sort=False)))
 
 
@@ -273,8 +305,18 @@ def measurements(records: Mapping[str, Mapping[int, Record]]) -> pd.DataFrame:
                 {"method": name, "seed": seed, **asdict(measurement)}
                 for name, found in records.items()
                 for seed, record in found.items()
-                for measurement in record.history
+                for measurement in _measured(record)
             ],
             columns=list(COLUMNS),
         )
     )
+
+
+def _measured(record: Record) -> list[Measurement]:
+    """What a run measured; where it diverged, with the loss that was not finite as infinite."""
+    if not (lost := record.diverged):
+        return [*record.history]
+    return [
+        *record.history,
+        Measurement(lost.epoch, lost.predictor, lost.split, math.nan, math.inf),
+    ]

@@ -96,14 +96,16 @@ def tables_of_predictions(
     """Read every run's predictions, one seed at a time, and make the tables.
 
     Args:
-        records: Of all runs named below; a seed at which one lacks leaves that out.
+        records: Of all runs named below; a seed at which one lacks leaves that out, and a run
+            that diverged at some seed is left out at all.
         seeds: Which seeds.
         pairs: Runs whose results are compared image by image.
         ensembles: Runs whose ensembles predictors are held against, where they were kept.
         rows: Runs whose results are held against every ensemble.
     """
     tables, layouts = PredictionTables(), dict[tuple[str, str, str], TwoWay]()
-    pairs, ensembles = list(pairs), list(ensembles)
+    pairs = [pair for pair in pairs if records.diverged.keys().isdisjoint(pair)]
+    ensembles, rows = ([n for n in of if n not in records.diverged] for of in (ensembles, rows))
     sums: dict[tuple[str, Predictor], tuple[Any, int]] = {}
     for seed in seeds:
         read = _Reader(records, seed)

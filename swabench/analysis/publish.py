@@ -78,11 +78,12 @@ class Publication:
         trajectories = table.on_one_trajectory(study, self._records)
         shown = table.presentable(frame, study)
         undecided = table.not_distinguished(study, rows)
+        lost = table.divergences(study, self._records)
         lacking = self._lacking(rows)
         written = {
             "table.csv": table.as_csv(frame),
             "table.md": table.as_markdown(
-                study, shown, trajectories, ensembles, lacking, undecided
+                study, shown, trajectories, ensembles, lacking, [*lost, *undecided]
             ),
             "table.tex": table.as_latex(study, shown, lacking),
             "trajectories.csv": table.as_csv(trajectories),
@@ -102,7 +103,7 @@ class Publication:
             "ensembles": ensembles.to_dict(orient="records"),
             "not_distinguished": undecided,
         }
-        return Published(files, study.title, shown, undecided, lacking, content)
+        return Published(files, study.title, shown, [*lost, *undecided], lacking, content)
 
     def landscape(self) -> Published:
         """Write what was measured around the weights (CSV), and the manifest, which lists it."""
@@ -205,6 +206,7 @@ class Publication:
             "title": self._study.title,
             "seeds": self._seeds,
             "missing": missing_runs(records, self._seeds),
+            "diverged": self._records.diverged,
         }
 
     def _lacking(self, records: Records) -> str:

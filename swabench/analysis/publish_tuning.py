@@ -75,6 +75,8 @@ def in_sentences(study: Study, choices: Choices, records: Records) -> list[str]:
             f"At the edge of their grids: {', '.join(edges)}. A better value may lie beyond; who "
             "extends one grid must extend all, so that trials stay equal."
         )
+    if lost := records.divergences():
+        lines.append(f"{'; '.join(lost)}. Such trials are not chosen.")
     if lacking := missing_runs(records, tuning.seeds):
         lines.append(f"{incompleteness(lacking)} Such trials are not chosen.")
     return lines

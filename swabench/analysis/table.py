@@ -38,7 +38,8 @@ def comparison(study: Study, records: Records) -> pd.DataFrame:
     Returns:
         Accuracies and their differences in percent and percentage points, losses in nats;
         intervals are t intervals over seeds at the study's confidence, differences paired by
-        seed. A row without records keeps its place, with zero seeds and no numbers.
+        seed. A row without records keeps its place, with zero seeds and no numbers; so does one
+        that diverged at some seed, with how many these are.
     """
     reference = study.reference
     return pd.DataFrame(
@@ -51,9 +52,9 @@ def comparison(study: Study, records: Records) -> pd.DataFrame:
                 "paper_accuracy": study.row_method(name).paper_accuracy,
                 **_difference(name, reference, records, study.confidence),
                 **_difference(name, reference, records, study.confidence, "loss"),
-                "seeds": len(found),
+                **_seeds(name, records),
             }
-            for name, found in records.items()
+            for name in records
         ]
     ).astype({"paper_accuracy": float})
 
@@ -85,11 +86,12 @@ def ensembles(study: Study, records: Records) -> pd.DataFrame:
 
     Returns:
         Final test accuracies in percent and losses in nats of both, and the paired differences
-        ensemble − average, each with its interval over seeds.
+        ensemble − average, each with its interval over seeds. A row that diverged at some seed
+        has its place and no numbers.
     """
     rows = []
-    for name, found in records.items():
-        if not records.final(name, "accuracy", "ensemble"):
+    for name in records:
+        if records.course(name, "accuracy", "ensemble").empty:
             continue
         row: dict[str, str | float] = {"method": name, "title": study.row_method(name).title}
         for measure in ("accuracy", "loss"):
@@ -101,7 +103,7 @@ def ensembles(study: Study, records: Records) -> pd.DataFrame:
                 (f"{measure}_difference", gaps),
             ):
                 row |= _columns(label, values, study.confidence)
-        rows.append({**row, "seeds": len(found)})
+        rows.append({**row, **_seeds(name, records)})
     return pd.DataFrame(rows)
 
 
@@ -130,13 +132,13 @@ def on_one_trajectory(study: Study, records: Records) -> pd.DataFrame:
     Returns:
         The constant rate (NaN for another schedule), final test accuracies in percent and losses
         in nats of both, and the paired differences with their intervals, by rate where it is one.
+        A run that diverged at some seed has its place and no numbers.
     """
     rows = []
     for name in records:
-        averages, iterates = (records.final(name, "loss", p) for p in ("average", "iterate"))
-        if not averages:
-            continue
         method = study.row_method(name)
+        if not method.averaging or not records[name]:
+            continue
         rate = method.rate.learning_rate if isinstance(method.rate, Constant) else np.nan
         row: dict[str, str | float] = {"method": name, "rate": rate}
         for measure in ("accuracy", "loss"):
@@ -145,7 +147,7 @@ def on_one_trajectory(study: Study, records: Records) -> pd.DataFrame:
             row |= _columns(f"average_{measure}", average, study.confidence)
             row |= _columns(f"iterate_{measure}", iterate, study.confidence)
             row |= _columns(f"{measure}_difference", gaps, study.confidence)
-        rows.append({**row, "seeds": len(iterates)})
+        rows.append({**row, **_seeds(name, records)})
     return pd.DataFrame(rows)
 
 
@@ -210,6 +212,24 @@ def not_distinguished(study: Study, records: Records) -> list[str]:
     return lines
 
 
+def divergences(study: Study, records: Records) -> list[str]:
+    """A line for each run that diverged, with what is not decided for it."""
+    lines = []
+    for name, line in zip(records.diverged, records.divergences(), strict=True):
+        line += ", so it has no mean"
+        if name == study.reference:
+            line += ", and no difference to it is decided"
+        elif name in study.row_names:
+            line += f", and its difference to {study.reference} is not decided"
+        lines.append(f"{line}.")
+    return lines
+
+
+def _seeds(name: str, records: Records) -> dict[str, int]:
+    """How many seeds a run has, and at how many of them it diverged."""
+    return {"seeds": len(records[name]), "diverged": len(records.diverged.get(name, ()))}
+
+
 def _columns(name: str, values: Mapping[int, float], confidence: float) -> dict[str, float]:
     """The mean over seeds with its interval, as three columns; NaN without any seed."""
     columns = (name, f"{name}_low", f"{name}_high")
@@ -269,8 +289,9 @@ def _titled(
 def _with_interval(
     frame: pd.DataFrame, value: str, bounds: str, digits: int, signed: bool = False
 ) -> "pd.Series[str]":
+    """A column with its interval as text; where a row diverged, that in place of its numbers."""
     rows = zip(frame[value], frame[f"{bounds}_low"], frame[f"{bounds}_high"], strict=True)
-    return pd.Series(
+    shown = pd.Series(
         [
             _rounded(mean, digits, signed)
             if pd.isna(low)
@@ -279,7 +300,11 @@ def _with_interval(
             for mean, low, high in rows
         ],
         index=frame.index,
+        dtype=object,
     )
+    counts = zip(frame["diverged"], frame["seeds"], strict=True)
+    lost = pd.Series([f"diverged ({few} of {seeds})" for few, seeds in counts], frame.index)
+    return shown if signed else shown.mask(frame["diverged"] > 0, lost)
 
 
 def _rounded(value: float, digits: int, signed: bool = False) -> str:

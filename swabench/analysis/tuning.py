@@ -22,23 +22,25 @@ def trial_frame(study: Study, records: Records) -> pd.DataFrame:
 
     Returns:
         Columns family, trial, one for each setting (NaN where a family has no such setting),
-        seeds, loss (mean validation loss in nats) and accuracy (validation, percent) with their
-        standard errors, chosen, and at_edge: the settings whose chosen value is the smallest or
-        largest of several. A trial that lacks a seed keeps its row and is not chosen.
+        seeds, diverged (at how many of them), loss (mean validation loss in nats) and accuracy
+        (validation, percent) with their standard errors, chosen, and at_edge: the settings whose
+        chosen value is the smallest or largest of several. A trial that lacks a seed keeps its row
+        and is not chosen; so does one that diverged at a seed, without numbers.
 
     Raises:
-        InputError: A family has no trial with a record at every tuning seed.
+        InputError: A family has no trial that can be chosen.
     """
     tuning = tuning_of(study)
     trials, rows = tuning.trials(study.methods), []
     for name, trial in trials.items():
         row: dict[str, object] = {"family": trial.family, "trial": name, **trial.settings}
+        row |= {"seeds": len(records[name]), "diverged": len(records.diverged.get(name, ()))}
         for measure in ("loss", "accuracy"):
             values = pd.Series(records.final(name, measure, split="validation"), dtype=float)
-            row |= {"seeds": len(values), measure: values.mean(), f"{measure}_se": values.sem()}
+            row |= {measure: values.mean(), f"{measure}_se": values.sem()}
         rows.append(row)
     frame = pd.DataFrame(rows)
-    measured = ["seeds", "loss", "loss_se", "accuracy", "accuracy_se"]
+    measured = ["seeds", "diverged", "loss", "loss_se", "accuracy", "accuracy_se"]
     frame = frame[[*(name for name in frame if name not in measured), *measured]]
     best = [_best(frame, family, tuning) for family in tuning.families]
     edges = {name: tuning.at_edge(trials[name].family, trials[name].settings) for name in best}
@@ -101,11 +103,16 @@ def _with_error(value: float, error: float | None) -> str:
 
 def _best(frame: pd.DataFrame, family: str, tuning: Tuning) -> str:
     """The name of a family's best trial; of equal ones the first."""
-    complete = (frame["family"] == family) & (frame["seeds"] == len(tuning.seeds))
-    losses = frame[complete].set_index("trial")["loss"].dropna()
+    own = frame[frame["family"] == family].set_index("trial")
+    if (own["diverged"] > 0).all():
+        raise InputError(
+            f"tuning.families.{family}: every trial diverged at some tuning seed; lower its rates "
+            "and run `swabench tune` again"
+        )
+    losses = own[own["seeds"] == len(tuning.seeds)]["loss"].dropna()
     if losses.empty:
         raise InputError(
-            f"tuning.families.{family}: no trial has a record at every tuning seed; run "
-            "`swabench tune`, and lower its rates if they diverged"
+            f"tuning.families.{family}: no trial has a record at every tuning seed but such as "
+            "diverged; run `swabench tune`"
         )
     return str(losses.idxmin())

@@ -1,6 +1,7 @@
 """The commands. Each parses, calls what does the work, and prints what came of it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from swabench import __version__
 from swabench.cli import plan, tuning
 from swabench.cli.options import (
     DEFAULT_RESULTS,
+    PAUSE,
     Asked,
     AskedWork,
     ConfigOption,
@@ -19,6 +21,8 @@ from swabench.cli.options import (
     MethodOption,
     QuietOption,
     ResultsOption,
+    SaveEveryOption,
+    StopAfterOption,
     ThreadsOption,
     with_options,
 )
@@ -38,13 +42,12 @@ from swabench.study.loading import bundled_studies, load_study
 from swabench.study.study import Study
 from swabench.study.trajectories import trajectories
 from swabench.system.errors import DivergedError, SwabenchError, not_usable
+from swabench.system.pausing import INTERRUPTED, Interrupted
 
 # torch, pandas and matplotlib take seconds to import; only the commands that use them pay.
 if TYPE_CHECKING:
     from swabench.analysis.publish import Publication, Published
     from swabench.records import RecordStore
-
-INTERRUPTED = 130
 
 
 class Commands(TyperGroup):
@@ -53,14 +56,17 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
-            return super().invoke(ctx)
+            with PAUSE.listening():
+                return super().invoke(ctx)
         except SwabenchError as error:
             stop(f"error: {error}", error.exit_code)
         except OSError as error:  # of a file that no message of ours is about
             told = not_usable(error)
             stop(f"error: {told}", told.exit_code)
-        except KeyboardInterrupt:
-            stop("interrupted: finished runs are kept; the same command resumes", INTERRUPTED)
+        except KeyboardInterrupt as error:
+            code = error.exit_code if isinstance(error, Interrupted) else INTERRUPTED
+            reason = str(error) or "interrupted"
+            stop(f"{reason}: what is done is kept; the same command resumes", code)
 
 
 app = typer.Typer(
@@ -75,7 +81,8 @@ app = typer.Typer(
         f"bundled are {', '.join(bundled_studies())}.\n\n"
         "Start with: [bold]swabench reproduce --config smoke[/bold]"
     ),
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted, 143 ended "
+    "(SIGTERM). What was interrupted goes on by the same command.",
 )
 
 
@@ -109,8 +116,10 @@ def data(config: ConfigOption = "mnist", quiet: QuietOption = False) -> None:
 def pretrain(asked: AskedWork) -> None:
     """Pretrain the weights that every method starts from (the paper: Adam), once per seed."""
     study, chosen = asked.study()
-    done = asked.experiment(study).pretrain(chosen)
+    experiment = asked.experiment(study)
+    done = experiment.pretrain(chosen)
     say(f"pretraining: {done} seeds trained, {len(chosen) - done} already done")
+    _say_diverged(experiment.store, [study.pretrain.name], chosen)
 
 
 @app.command()
@@ -131,6 +140,7 @@ def finetune(asked: AskedWork, method: MethodOption) -> None:
     done = experiment.finetune(methods, chosen)
     beside = f" (and {done - missing} that train together with them)" if done > missing else ""
     say(f"fine-tuning: {missing} runs done{beside}, {wanted - missing} already done")
+    _say_diverged(experiment.store, methods, chosen)
 
 
 @app.command()
@@ -139,6 +149,8 @@ def tune(
     results: ResultsOption = DEFAULT_RESULTS,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    save_every: SaveEveryOption = "2m",
+    stop_after: StopAfterOption = None,
     quiet: QuietOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -150,9 +162,20 @@ def tune(
 
     Example: swabench tune --config mnist-tuned
     """
-    asked = AskedWork(config, results, None, device, threads, quiet)
+    asked = AskedWork(
+        config,
+        results,
+        device=device,
+        threads=threads,
+        save_every=save_every,
+        stop_after=stop_after,
+        quiet=quiet,
+    )
     study, _ = asked.as_written()
-    _show(*tuning.carry_out(asked, study, json), json)
+    published, store = tuning.carry_out(asked, study, json)
+    _show(published, store, json)
+    if problem := tuning.not_allowed_of_trials(study, store):
+        raise DivergedError(problem)
 
 
 @app.command()
@@ -200,16 +223,18 @@ def reproduce(asked: AskedWork) -> None:
     """Run everything: data, all runs, landscape, table, figures, claims, report.
 
     Finished runs are skipped, so interrupted studies resume. A study with a section `tuning` is
-    tuned first, unless that is done.
+    tuned first, unless that is done. Runs that diverge are recorded and shown so; the command then
+    fails in the end, unless the study says `diverged: record`.
     """
-    from swabench.landscape.survey import unsurveyable
+    from swabench.landscape.parts import unsurveyable
 
     written, chosen = asked.as_written()
     study = asked.tuned(written) or _tuned_now(asked, written)
     experiment = asked.experiment(study)
     if "backbone" not in study.seed_draws:  # else backbone by backbone, with what follows
-        experiment.pretrain(chosen)
-    problems = []
+        with suppress(DivergedError):  # fine-tuning says it, too, and what cannot start
+            experiment.pretrain(chosen)
+    problems = [tuning.not_allowed_of_trials(study, experiment.store)]
     try:
         experiment.finetune(list(study.all_methods), chosen)
     except DivergedError as error:
@@ -235,6 +260,54 @@ def reproduce(asked: AskedWork) -> None:
 
 
 @app.command()
+@with_options
+def status(asked: Asked, json: JsonOption = False) -> None:
+    """Show what a study has: runs done, diverged, under way, interrupted, missing, damaged."""
+    from swabench.cli import status as state
+
+    written, chosen = asked.as_written()
+    found = state.status_of(asked.results, asked.tuned(written) or written, chosen)
+    if json:
+        say_json(found)
+        return
+    print_table(f"{written.title}: runs of {len(chosen)} seeds", state.as_table(found))
+    for line in state.in_words(found):
+        say(line)
+
+
+@app.command()
+def repair(
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only name what would be removed.")
+    ] = False,
+) -> None:
+    """Remove what is damaged, and temporary files left behind, so that it is made anew.
+
+    Every byte of a study's records and of the feature cache is read. Each path is named before it
+    is removed; nothing that is whole is touched.
+    """
+    from swabench.data.datasets import user_cache
+    from swabench.records.status import damages, stale_files
+    from swabench.runs.features import damaged_entries
+    from swabench.system.files import remove
+
+    folder = results / load_study(config).name
+    verb = "would remove" if dry_run else "removing"
+    found = [*damages(folder), *damaged_entries(user_cache())]
+    for damage in found:
+        say(f"{verb} {damage.path}: {damage.reason}")
+    stale = [path for each in (folder, user_cache()) for path in stale_files(each)]
+    for path in stale:
+        say(f"{verb} {path}: left behind by a process that is gone")
+    if not dry_run:
+        for path in (*(damage.path for damage in found), *stale):
+            remove(path)
+    say(f"repair: {len(found)} damaged, {len(stale)} left behind")
+
+
+@app.command()
 def export(
     method: Annotated[str, typer.Option("--method", "-m", help="A row of the study's table.")],
     output: Annotated[
@@ -253,7 +326,7 @@ def export(
     """
     from swabench.runs.export import check_output, write_state
 
-    asked = AskedWork(config, results, None, device, threads, quiet)
+    asked = AskedWork(config, results, device=device, threads=threads, quiet=quiet)
     study, _ = asked.study()
     check_output(output)
     experiment = asked.experiment(study)
@@ -314,6 +387,13 @@ def validate(
         return
     for line in plan.in_words(planned):
         say(line)
+
+
+def _say_diverged(store: "RecordStore", names: list[str], seeds: list[int]) -> None:
+    from swabench.runs.diverged import listed
+
+    if runs := store.diverged(names, seeds):
+        say(listed(runs), to=err)
 
 
 def _publication(study: Study, store: "RecordStore", seeds: list[int]) -> "Publication":

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from swabench.study.limits import LARGEST_SEED, MOST_SEEDS
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError, in_short
+from swabench.system.pausing import Pause
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none
     from swabench.runs.experiment import Experiment
@@ -21,6 +23,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none
 DEFAULT_RESULTS = Path("results")
 
 _MOST_DIGITS = 20  # of a seed, with spaces: more are no seed, and slow to read
+
+PAUSE = Pause()
+"""Heard by whatever command runs; one, as signals are the process's."""
 
 
 def _studies(incomplete: str) -> list[str]:
@@ -78,6 +83,20 @@ ThreadsOption = Annotated[
         min=1,
         help="CPU threads to compute with; all cores by default. Another number of threads "
         "changes the last digits.",
+    ),
+]
+SaveEveryOption = Annotated[
+    str,
+    typer.Option(
+        "--save-every",
+        help="How much work an interruption may cost, unless an epoch takes longer: 90s, 2m, 1h.",
+    ),
+]
+StopAfterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--stop-after",
+        help="Pause after this time (50m, 3h30m), for queues; the same command goes on.",
     ),
 ]
 QuietOption = Annotated[
@@ -143,18 +162,42 @@ class AskedWork(Asked):
 
     device: DeviceOption = "auto"
     threads: ThreadsOption = None
+    save_every: SaveEveryOption = "2m"
+    stop_after: StopAfterOption = None
     quiet: QuietOption = False
 
-    def experiment(self, study: Study) -> "Experiment":
-        """What does the work, on the device and with the threads that were asked for."""
+    def __post_init__(self) -> None:
+        """Let the time that was given run from now on."""
+        if self.stop_after is not None:
+            PAUSE.after(parse_duration("--stop-after", self.stop_after))
+
+    def experiment(self, study: Study, results: Path | None = None, **options: Any) -> "Experiment":
+        """What does the work, on the device and with the threads that were asked for.
+
+        Args:
+            study: What to run.
+            results: Where, if not in the results folder that was asked for.
+            options: Others of `Experiment`.
+
+        Raises:
+            InputError: An option is wrong.
+        """
         from swabench.data.datasets import user_cache
         from swabench.runs.experiment import Experiment
         from swabench.system.device import choose_device, use_repeatable_kernels, use_threads
 
         use_threads(self.threads)
         use_repeatable_kernels()
-        device = choose_device(self.device)
-        return Experiment(study, self.results, device, user_cache(), progress(self.quiet))
+        return Experiment(
+            study,
+            results or self.results,
+            choose_device(self.device),
+            user_cache(),
+            progress(self.quiet),
+            pause=PAUSE,
+            save_every=parse_duration("--save-every", self.save_every),
+            **options,
+        )
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -181,6 +224,19 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     vars(run)["__signature__"] = signature.replace(parameters=parameters)
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
+
+
+def parse_duration(option: str, text: str) -> float:
+    """Seconds from `90s`, `50m`, `3h` or `3h30m`.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    found = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6})s)?", text.strip())
+    if not text.strip() or not found:
+        raise InputError(f"{option}: {text!r}; give a time such as 90s, 50m or 3h30m")
+    hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from swabench.cli.options import AskedWork
-from swabench.cli.printing import err, out, progress, say
+from swabench.cli.printing import err, out, say
 from swabench.study.study import Study
 
 if TYPE_CHECKING:  # torch and pandas take seconds to import, and `--help` needs neither
@@ -22,16 +22,22 @@ def carry_out(
         json: Whether standard output is for an object alone.
     """
     from swabench.analysis.publish_tuning import publish_tuning
-    from swabench.data.datasets import user_cache
     from swabench.records import RecordStore
-    from swabench.runs.tuning import run_trials
-    from swabench.system.device import choose_device, use_threads
+    from swabench.runs.diverged import listed
+    from swabench.runs.tuning import diverged_trials, run_trials
 
-    use_threads(asked.threads)
-    device = choose_device(asked.device)
-    done, diverged = run_trials(study, asked.results, device, user_cache(), progress(asked.quiet))
+    done = run_trials(study, asked.results, asked.experiment)
     say(f"tuning: {done} runs done, the others were done already", to=err if json else out)
-    if diverged:
-        say(f"tuning: {diverged}; such trials are not chosen", to=err)
     store = RecordStore(asked.results, study)
+    lost = diverged_trials(study, store)
+    if lost and study.diverged == "record":  # else the command ends in saying so
+        say(f"tuning: {listed(lost)}; such trials are not chosen", to=err)
     return publish_tuning(study, store), store
+
+
+def not_allowed_of_trials(study: Study, store: "RecordStore") -> str:
+    """What is wrong with trials that diverged, by the study's setting; empty where nothing is."""
+    from swabench.runs.diverged import not_allowed
+    from swabench.runs.tuning import diverged_trials
+
+    return not_allowed(study, diverged_trials(study, store)) if study.tuning else ""

@@ -13,7 +13,7 @@ from swabench.study.landscape import Part
 from swabench.study.study import SplitName
 from swabench.system.errors import InputError
 from swabench.system.files import sha256
-from swabench.training.measurement import Measurement, Predictor
+from swabench.training.measurement import Divergence, Measurement, Predictor
 
 Provenance = Mapping[str, Any]
 """SHA-256 of what went in: `data` (by file), `backbone`, and `features` by boundary and images."""
@@ -40,6 +40,8 @@ class Record:
         seconds: Wall time of the training it was part of, divided by the runs in lockstep.
         folder: Where it lies.
         arrays_sha256: Digest of its file of arrays.
+        diverged: Where its loss left the finite numbers; None where it did not. Of a run that
+            diverged there are neither weights nor predictions, and the history ends before.
     """
 
     method: str
@@ -54,6 +56,11 @@ class Record:
     seconds: float
     folder: Path
     arrays_sha256: str
+    diverged: Divergence | None = None
+
+    def __str__(self) -> str:
+        reason = f" ({self.diverged})" if self.diverged else ""
+        return f"{self.method} at seed {self.seed}{reason}"
 
     @property
     def result(self) -> Predictor:

@@ -7,6 +7,7 @@ Only this room knows where files lie. Under a study's results folder:
     runs/files.json                                           digests of files named by a path
     landscape/<part>/seed-<seed>-<identity>.json              what was measured around the weights
     figures/<name>.<format>                                   pictures, drawn from the above
+    unfinished/<group>/…                                      what is under way (`unfinished.py`)
     tuning/runs/…                                             trials of a tuning, as another study's
     choices.yaml                                              what tuning chose among them
 
@@ -19,12 +20,13 @@ landscape of other weights than those that are there is not found.
 import dataclasses
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
@@ -32,21 +34,22 @@ from swabench.data.inputs import named_files
 from swabench.records.choices import choices_text, read_choices
 from swabench.records.record import ARRAYS, LandscapeRecord, Provenance, Record
 from swabench.records.sealing import read_sealed, sealed
+from swabench.records.unfinished import Unfinished
 from swabench.study.identity import Identities, NamedFiles
 from swabench.study.landscape import Part
 from swabench.study.search_space import search_space_digest, trial_study, tuned
 from swabench.study.study import Study
 from swabench.study.tuning import Choices
 from swabench.system.errors import InputError, not_written
-from swabench.system.files import new_folder, remove_leftovers, sha256, write_file
-from swabench.training.measurement import Measurement
+from swabench.system.files import new_folder, remove_leftovers, sha256, sha256_of_json, write_file
+from swabench.training.measurement import Divergence, Measurement
 
 if TYPE_CHECKING:  # tables are made from records in moments, and torch takes seconds to import
-    from swabench.training.loop import Outcome
+    from swabench.training.observers import Outcome
 
 
 _RECORD = "record.json"
-_RUNS, _LANDSCAPE, _FIGURES = "runs", "landscape", "figures"
+_RUNS, _LANDSCAPE, _FIGURES, _UNFINISHED = "runs", "landscape", "figures", "unfinished"
 _FILES = f"{_RUNS}/files.json"
 _CHOICES = "choices.yaml"
 
@@ -103,6 +106,11 @@ class RecordStore:
         """Runs that have no record, as (method, seed)."""
         return [(m, s) for s in seeds for m in methods if self.find(m, s) is None]
 
+    def diverged(self, methods: Sequence[str], seeds: Sequence[int]) -> list[Record]:
+        """The records of runs that diverged, of those that are there."""
+        found = (self.find(m, s) for m in methods for s in seeds)
+        return [record for record in found if record and record.diverged]
+
     def write(
         self,
         method: str,
@@ -116,6 +124,8 @@ class RecordStore:
     ) -> None:
         """Write a finished run atomically; one that is there already stays.
 
+        Of a run that diverged there stays what was measured before, and that it did.
+
         Args:
             method: The run's name.
             seed: Its seed.
@@ -128,7 +138,9 @@ class RecordStore:
         Raises:
             SwabenchError: The results folder cannot be written.
         """
-        named = _named_arrays(outcome)
+        diverged = outcome.diverged
+        named = {} if diverged else _named_arrays(outcome)
+        kept = [m for m in outcome.history if not diverged or m.epoch < diverged.epoch]
         arrays = save(named)
         content = {
             "method": method,
@@ -140,14 +152,44 @@ class RecordStore:
             "provenance": dict(provenance),
             "environment": dict(environment),
             "seconds": round(seconds, 3),
-            "history": [dataclasses.asdict(measurement) for measurement in outcome.history],
+            "history": [dataclasses.asdict(measurement) for measurement in kept],
             "arrays_sha256": sha256(arrays),
+            # JSON has neither infinities nor what is no number.
+            **({"diverged": {**vars(diverged), "loss": str(diverged.loss)}} if diverged else {}),
         }
         with self._told_if_unwritable(), new_folder(self._run_folder(method, seed)) as folder:
             (folder / ARRAYS).write_bytes(arrays)
             (folder / _RECORD).write_bytes(sealed(content))
         if self._files != NamedFiles():
             self._write_file(self.folder / _FILES, sealed(dataclasses.asdict(self._files)))
+
+    def unfinished(self, names: Sequence[str], seed: int, source: str | None = None) -> Unfinished:
+        """Where a group of runs is kept while it is under way.
+
+        Args:
+            names: The runs.
+            seed: Their seed.
+            source: Digest of the recorded arrays that they are made from, if they are.
+        """
+        runs = {name: self.identity(name, seed) for name in names}
+        group = sha256_of_json({"runs": list(runs.items()), "seed": seed, "source": source})
+        return Unfinished(self.folder / _UNFINISHED / group[:16])
+
+    def under_way(self) -> list[Unfinished]:
+        """The places of groups that were begun and have no records yet."""
+        folders = sorted(path for path in self.folder.glob(f"{_UNFINISHED}/*") if path.is_dir())
+        return [Unfinished(folder) for folder in folders]
+
+    def drop_finished(self) -> None:
+        """Let go of states whose runs have records: their process was killed in between."""
+        for place in self.under_way():
+            with suppress(InputError):  # a damaged one is told by whoever needs it
+                worker = place.worker()
+                if worker and all(
+                    (self.folder / _RUNS / name / f"seed-{worker.seed}-{identity}").is_dir()
+                    for name, identity in worker.runs.items()
+                ):
+                    place.drop()
 
     def of_trials(self) -> "RecordStore":
         """Where the trials of the study's tuning lie: in its own folder, apart."""
@@ -217,6 +259,12 @@ class RecordStore:
         }
         self._write_file(self._landscape_path(part, seed, weights), sealed(content))
 
+    def landscape_lock(self, part: Part, seed: int) -> FileLock:
+        """Held by the one process of a machine that measures a part of the landscape."""
+        folder = self.folder / _LANDSCAPE / part
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"seed-{seed}.lock")
+
     def prepare(self) -> None:
         """Find out before any work is done whether results can be written, and tidy up.
 
@@ -266,7 +314,7 @@ class RecordStore:
         """Digests of the weights that a part looks at, by name; None where some are missing."""
         rows = self._study.landscape_rows(part)
         records = {name: self.find(name, seed) for name in rows}
-        weights = {name: record.arrays_sha256 for name, record in records.items() if record}
+        weights = {n: r.arrays_sha256 for n, r in records.items() if r and not r.diverged}
         return weights if rows and len(weights) == len(rows) else None
 
     def _landscape_path(self, part: Part, seed: int, weights: Mapping[str, str]) -> Path:
@@ -312,7 +360,10 @@ def _check_place(content: Mapping[str, Any], expected: Mapping[str, Any]) -> Non
 def _record(content: dict[str, Any], folder: Path, expected: Mapping[str, Any]) -> Record:
     _check_place(content, expected)
     history = tuple(Measurement(**row) for row in content.pop("history"))
-    return Record(**content, history=history, folder=folder)
+    diverged = content.pop("diverged", None)
+    if diverged is not None:
+        diverged = Divergence(**{**diverged, "loss": float(diverged["loss"])})
+    return Record(**content, history=history, folder=folder, diverged=diverged)
 
 
 def _landscape_record(content: dict[str, Any], expected: Mapping[str, Any]) -> LandscapeRecord:

@@ -17,13 +17,8 @@ from swabench.study.study import Boundary, DataSettings, SplitName, Stage, Study
 from swabench.study.trajectories import trajectories
 from swabench.system.device import memory_for
 from swabench.system.errors import InputError
-from swabench.training.loop import (
-    MEASURED,
-    RunPlan,
-    keeps_ensemble,
-    run_plans,
-    scored_epochs,
-)
+from swabench.training.loop import MEASURED, run_plans, scored_epochs
+from swabench.training.observers import RunPlan, keeps_ensemble
 
 Methods = tuple[Method, ...]
 

@@ -5,37 +5,34 @@ is to be trained.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from swabench.data.inputs import starting_run
-from swabench.landscape.survey import missing_parts, unsurveyable
+from swabench.landscape.parts import missing_parts, unsurveyable
 from swabench.records import RecordStore, agree
+from swabench.runs.checkpoints import SAVE_EVERY
+from swabench.runs.diverged import not_allowed, without_start
+from swabench.runs.execution import Execution
 from swabench.runs.export import plain_state
 from swabench.runs.groups import Group, groups_of
-from swabench.runs.learners import Start, complete, in_lockstep, make_learner
+from swabench.runs.learners import Start, complete
 from swabench.runs.materials import Materials
+from swabench.runs.sharing import share
 from swabench.runs.surveying import make_surveyor
+from swabench.study.landscape import Part
 from swabench.study.study import SplitName, Stage, Study
-from swabench.study.trajectories import trajectories
 from swabench.system.device import memory_for
-from swabench.system.environment import environment
 from swabench.system.errors import DivergedError, InputError, SwabenchError
-from swabench.system.progress import Advance, Progress
+from swabench.system.pausing import Pause
+from swabench.system.progress import Progress
 from swabench.training.backbone import FEATURES, Normalization
 from swabench.training.heads import initial_head
-from swabench.training.learner import Learner
-from swabench.training.loop import MEASURED, DataOrder, Outcome, run_plans, train
-from swabench.training.replay import ReplayedHead, at_the_ends_of_epochs
-
-# Stages draw their data orders from different streams of the same seed.
-PRETRAINING, FINETUNING = 0, 1
+from swabench.training.loop import MEASURED
 
 
 class Experiment:
@@ -49,6 +46,8 @@ class Experiment:
         progress: Takes notes and counts of what is done.
         measured: On which images runs are measured; those of other splits are not looked at.
         other_results: Where the studies lie that this one starts from; `results` by default.
+        pause: Says when to pause; never without it.
+        save_every: Seconds between kept states of what trains, at least.
     """
 
     def __init__(
@@ -60,6 +59,8 @@ class Experiment:
         progress: Progress,
         measured: Sequence[SplitName] = MEASURED,
         other_results: Path | None = None,
+        pause: Pause | None = None,
+        save_every: float = SAVE_EVERY,
     ) -> None:
         self.study = study
         self._other_results = other_results or results
@@ -69,22 +70,26 @@ class Experiment:
         self._progress = progress
         self._held: dict[tuple[int, int], Materials] = {}  # by split and backbone; one at most
         self._measured = measured
+        self._execution = Execution(
+            study, self.store, device, progress, measured, pause or Pause(), save_every
+        )
 
     def pretrain(self, seeds: list[int]) -> int:
         """Pretrain every seed that has no record yet; returns how many runs were recorded.
 
         Raises:
-            DivergedError: Some seeds diverged; names them, after the others have been recorded.
+            DivergedError: Some seeds diverged, now or before, and the study does not allow it;
+                names them, after all have been recorded.
         """
         name = self.study.pretrain.name
+        self.store.drop_finished()
         missing = [seed for _, seed in self.store.missing([name], seeds)]
-        if not missing:
-            return 0
-        self.store.prepare()
-        diverged: list[str] = []
+        if missing:
+            self.store.prepare()
         for alike, part in self._by_materials(missing):
-            diverged += self._pretrain(alike, part)
-        _raise_if_any(diverged)
+            self._pretrain(alike, part)
+        if problem := not_allowed(self.study, self.store.diverged([name], seeds)):
+            raise DivergedError(problem)
         return len(missing)
 
     def finetune(self, methods: list[str], seeds: list[int]) -> int:
@@ -94,26 +99,31 @@ class Experiment:
         all of a group are trained, and all that have no record are recorded.
 
         Raises:
-            DivergedError: Some runs diverged; names them, after the others have been recorded.
+            DivergedError: Some runs diverged, now or before, and the study does not allow it, or
+                some seeds' pretraining did; names them, after all else has been recorded.
         """
+        self.store.drop_finished()
         missing = self.store.missing(methods, seeds)
-        if not missing:
-            return 0
-        self.store.prepare()
+        if missing:
+            self.store.prepare()
         wanted = {seed: [name for name, at in missing if at == seed] for _, seed in missing}
         before = self._recorded(list(wanted))
-        diverged: list[str] = []
         # Both stages of some seeds before the next: features of a drawn backbone are not kept.
         for alike, part in self._by_materials(list(wanted)):
             start = self.study.pretrain.name
             bare = [seed for _, seed in self.store.missing([start], alike)]
-            diverged += self._pretrain(bare, part)
-            started = [seed for seed in alike if self.store.find(start, seed)]
+            self._pretrain(bare, part)
+            lost = [record.seed for record in self.store.diverged([start], alike)]
+            started = [seed for seed in alike if seed not in lost]
             self._check_starts(started)
             if started:
-                diverged += self._finetune({seed: wanted[seed] for seed in started}, part)
-        _raise_if_any(diverged)
-        return self._recorded(list(wanted)) - before
+                self._finetune({seed: wanted[seed] for seed in started}, part)
+        done = self._recorded(list(wanted)) - before
+        starts = self.store.diverged([self.study.pretrain.name], seeds)
+        found = without_start(starts), not_allowed(self.study, self.store.diverged(methods, seeds))
+        if problems := [problem for problem in found if problem]:
+            raise DivergedError("\n".join(problems))
+        return done
 
     def survey(self, seeds: list[int]) -> int:
         """Measure the loss landscape where that is not done; returns how many parts were.
@@ -134,18 +144,21 @@ class Experiment:
         )
         with memory, self._progress.task("landscape", len(missing), "parts") as advance:
             surveyor = make_surveyor(self.study, self.store, materials)
-            for part, seed in missing:
-                began = time.monotonic()
-                tables = surveyor.measure(part, seed)
-                self.store.write_landscape(
-                    part,
-                    seed,
-                    tables,
-                    provenance=materials.provenance(self.study.finetune.trainable),
-                    environment=self._environment,
-                    seconds=time.monotonic() - began,
-                )
+
+            def measure(unit: tuple[Part, int]) -> None:
+                self._execution.pause.check()
+                if self.store.find_landscape(*unit) is None:  # else another process was faster
+                    began = time.monotonic()
+                    self.store.write_landscape(
+                        *unit,
+                        surveyor.measure(*unit),
+                        provenance=materials.provenance(self.study.finetune.trainable),
+                        environment=self._execution.environment,
+                        seconds=time.monotonic() - began,
+                    )
                 advance(1)
+
+            share(missing, lambda unit: self.store.landscape_lock(*unit), measure, self._say_waits)
         return len(missing)
 
     def export(self, method: str, seed: int) -> dict[str, Tensor]:
@@ -195,6 +208,11 @@ class Experiment:
             raise InputError(
                 f"{self.store.folder}: holds no record of {name} at seed {seed}; run it first"
             )
+        if record.diverged:
+            raise InputError(
+                f"{record.folder}: {name} diverged at seed {seed} ({record.diverged}), so it has "
+                "no weights; name another run"
+            )
         boundary = self.study.row_stage(name).trainable
         if not agree(record.provenance, self._materials(seed).provenance(boundary)):
             raise InputError(
@@ -226,129 +244,70 @@ class Experiment:
             for number, alike in enumerate(found.values(), start=1)
         ]
 
-    def _pretrain(self, seeds: Sequence[int], part: str) -> list[str]:
-        """Pretrain seeds that share a split and a backbone; returns which diverged, in words."""
+    def _pretrain(self, seeds: Sequence[int], part: str) -> None:
+        """Pretrain seeds that share a split and a backbone."""
         if not seeds:
-            return []
+            return
         stage = self.study.pretrain
         self._materials(seeds[0]).prepare(stage.trainable)
-        diverged: list[str] = []
-        total = len(seeds) * stage.epochs
-        with self._progress.task(f"pretraining{part}", total, "epochs") as advance:
-            for seed in seeds:
-                classes = self._materials(seed).classes
-                start = Start(initial_head(FEATURES, classes, self.study.draws(seed).head))
-                diverged += self._run(stage, seed, start, [Group([stage.name])], advance)
-        return diverged
 
-    def _finetune(self, wanted: Mapping[int, Sequence[str]], part: str) -> list[str]:
-        """Fine-tune runs of seeds that share a split and a backbone, by seed; as `_pretrain`."""
+        def start_of(seed: int) -> Start:
+            classes = self._materials(seed).classes
+            return Start(initial_head(FEATURES, classes, self.study.draws(seed).head))
+
+        units = [(seed, Group([stage.name])) for seed in seeds]
+        self._carry_out(stage, units, start_of, f"pretraining{part}")
+
+    def _finetune(self, wanted: Mapping[int, Sequence[str]], part: str) -> None:
+        """Fine-tune runs of seeds that share a split and a backbone, by seed."""
         study, first = self.study, next(iter(wanted))
         self._materials(first).prepare(study.finetune.trainable)
-        steps = self._order(study.finetune, first).steps_per_epoch
-        groups = {s: groups_of(study, self.store, names, s, steps) for s, names in wanted.items()}
-        runs = sum(len(group.names) for of_seed in groups.values() for group in of_seed)
-        total = runs * study.finetune.epochs
-        diverged: list[str] = []
-        with self._progress.task(f"fine-tuning{part}", total, "epochs") as advance:
-            for seed, of_seed in groups.items():
-                start = self._trained(study.pretrain.name, seed)
-                diverged += self._run(study.finetune, seed, start, of_seed, advance)
-        return diverged
-
-    def _run(
-        self, stage: Stage, seed: int, trained: Start, groups: Sequence[Group], advance: Advance
-    ) -> list[str]:
-        """Run groups of one seed from one start, and record the runs that have no record.
-
-        Returns:
-            Which diverged, in words.
-        """
-        start = complete(trained, stage.trainable, self._materials(seed))
-        diverged: list[str] = []
-        for group in groups:
-            began = time.monotonic()
-            with memory_for(self._what_to_lower(stage)):
-                outcomes = self._outcomes(stage, seed, start, group, advance)
-            seconds = (time.monotonic() - began) / len(group.names)
-            for name, outcome in zip(group.names, outcomes, strict=True):
-                if outcome.diverged_epoch is None:
-                    self._record(stage, name, seed, outcome, group, seconds)
-                else:
-                    diverged.append(_divergence(name, seed, outcome))
-        return diverged
-
-    def _outcomes(
-        self, stage: Stage, seed: int, start: Start, group: Group, advance: Advance
-    ) -> list[Outcome]:
-        """What a group's runs leave behind: trained, or made from a recorded trajectory."""
-        materials = self._materials(seed)
-        methods = {name: self.study.row_method(name) for name in group.names}
-        splits = materials.splits(stage.trainable)
-        order = self._order(stage, seed)
+        order = self._execution.order(study.finetune, first, self._materials(first))
         steps = order.steps_per_epoch
-        plans = run_plans(methods, stage.epochs, steps)
-        learner: Learner
-        if group.source:
-            snapshots = torch.tensor(group.source.arrays()["trajectory"])
-            learner = ReplayedHead(splits, snapshots, materials.classes)
-            plans = [replace(p, timeline=at_the_ends_of_epochs(p.timeline, steps)) for p in plans]
-            order = DataOrder(1, 1, seed, FINETUNING)  # a step an epoch
-        else:
-            paths = len(trajectories(methods))
-            own = next(iter(methods.values())).optimizer  # a group shares one
-            optimized = stage.model_copy(update={"optimizer": own}) if own else stage
-            say = self._progress.say
-            learner = make_learner(self.study, optimized, materials, start, paths, say)
-        return train(
-            learner,
-            plans,
-            splits,
-            order,
-            stage.epochs,
-            score_every=stage.score_every_epochs,
-            measured=self._measured,
-            # A whole network's weights of every epoch would fill a disk.
-            keep_trajectory=in_lockstep(self.study, stage.trainable),
-            after_epoch=lambda: advance(len(methods)),
-        )
+        units = [
+            (seed, group)
+            for seed, names in wanted.items()
+            for group in groups_of(study, self.store, names, seed, steps)
+        ]
 
-    def _order(self, stage: Stage, seed: int) -> DataOrder:
-        """The minibatches of a seed in a stage."""
-        number = PRETRAINING if stage is self.study.pretrain else FINETUNING
-        images = len(self._materials(seed).splits(stage.trainable)["train"])
-        return DataOrder(images, stage.batch_size, self.study.draws(seed).order, number)
+        def start_of(seed: int) -> Start:
+            return self._trained(study.pretrain.name, seed)
 
-    def _record(
-        self, stage: Stage, name: str, seed: int, outcome: Outcome, group: Group, seconds: float
+        self._carry_out(study.finetune, units, start_of, f"fine-tuning{part}")
+
+    def _carry_out(
+        self,
+        stage: Stage,
+        units: Sequence[tuple[int, Group]],
+        start_of: Callable[[int], Start],
+        title: str,
     ) -> None:
-        """Write a run's record, with its weights where the stage keeps them."""
-        if stage is self.study.finetune and stage.keep_weights == "none":
-            outcome = replace(outcome, weights={}, statistics={}, trajectory=None)
-        provenance = dict(self._materials(seed).provenance(stage.trainable))
-        if group.source:
-            provenance["snapshots"] = group.source.arrays_sha256
-        self.store.write(
-            name,
-            seed,
-            outcome,
-            trained_with=group.names,
-            provenance=provenance,
-            environment=self._environment,
-            seconds=seconds,
-        )
+        """Train groups of runs, each of a seed, and record them.
 
-    def _what_to_lower(self, stage: Stage) -> str:
-        key = "pretrain" if stage is self.study.pretrain else "finetune"
-        return (
-            f"training {stage.trainable!r} on {self._device.type}; lower "
-            f"{key}.batch_size ({stage.batch_size}), {key}.evaluation_batch_size "
-            f"({stage.evaluation_batch_size}) or data.image_size"
-        )
+        Processes that work on the same results share the groups.
+        """
+        total = sum(len(group.names) for _, group in units) * stage.epochs
+        with self._progress.task(title, total, "epochs") as advance:
 
-    @cached_property
-    def _environment(self) -> dict[str, Any]:
-        return environment(self._device)
+            def carry_out(unit: tuple[int, Group]) -> None:
+                seed, group = unit
+                materials = self._materials(seed)
+                self._execution.carry_out(
+                    stage,
+                    seed,
+                    group,
+                    lambda: complete(start_of(seed), stage.trainable, materials),
+                    materials,
+                    advance,
+                )
+
+            def lock_of(unit: tuple[int, Group]) -> FileLock:
+                return self._execution.place(unit[1], unit[0]).lock()
+
+            share(units, lock_of, carry_out, self._say_waits)
+
+    def _say_waits(self, unit: object) -> None:
+        self._progress.say("waiting for another process, which has the rest in hand")
 
     def _materials(self, seed: int) -> Materials:
         """What a seed's runs are made from: loaded when needed, and held until others are."""
@@ -373,7 +332,15 @@ class Experiment:
         if not (found := starting_run(self.study)):
             return None
         study, run = found
-        other = Experiment(study, self._other_results, self._device, self._cache, self._progress)
+        other = Experiment(
+            study,
+            self._other_results,
+            self._device,
+            self._cache,
+            self._progress,
+            pause=self._execution.pause,
+            save_every=self._execution.save_every,
+        )
         if not other.store.find(run.method, run.seed):
             self._progress.say(f"{self.study.name} starts from {run}, which runs first")
         if run.method == study.pretrain.name:
@@ -388,7 +355,3 @@ def _raise_if_any(diverged: list[str]) -> None:
         raise DivergedError(
             f"diverged, and not recorded: {'; '.join(diverged)}; lower the learning rate"
         )
-
-
-def _divergence(method: str, seed: int, outcome: Outcome) -> str:
-    return f"{method} at seed {seed} (loss not finite after epoch {outcome.diverged_epoch})"

@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
+from swabench.records.status import Damage
 from swabench.study.study import Boundary, Precision
 from swabench.system.device import describe_device, exact_float32, memory_for
 from swabench.system.errors import InputError, SwabenchError, not_written
@@ -47,6 +48,7 @@ from swabench.training.flat import flatten
 BATCH = {"cpu": 256, "cuda": 4096, "mps": 1024}
 _ARRAY = "features.safetensors"
 _META = "features.json"
+_HOMES = ("features", "statistics")
 _MUST_NOT_BE_WRITTEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -99,7 +101,7 @@ def frozen_features(
     """
     key = _key(images, network, image_size, normalization)
     key |= {"boundary": boundary, "precision": precision}
-    home = cache / "features"
+    home = cache / _HOMES[0]
 
     def compute() -> Tensor:
         layers = nn.Sequential(
@@ -158,7 +160,7 @@ def batchnorm_statistics(
     def say(line: str) -> None:
         progress.say(f"BatchNorm's statistics of the backbone: {line}")
 
-    return _cached(cache / "statistics", key, compute, device, say).values
+    return _cached(cache / _HOMES[1], key, compute, device, say).values
 
 
 def _key(
@@ -314,6 +316,16 @@ def read_entry(folder: Path, key: Mapping[str, Any]) -> Features:
             f"{str(meta.get('sha256'))[:12]}… was written; {remedy}"
         )
     return Features(load_file(folder / _ARRAY)["features"], found)
+
+
+def damaged_entries(cache: Path) -> Iterator[Damage]:
+    """Entries of a cache that are not as they were written; every byte is read."""
+    for folder in sorted(path for home in _HOMES for path in (cache / home).glob("[!.]*/")):
+        try:
+            key = json.loads((folder / _META).read_text())["key"]
+            read_entry(folder, key)
+        except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+            yield Damage(folder, str(error))
 
 
 def _write_entry(

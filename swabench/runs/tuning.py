@@ -4,49 +4,44 @@ The trials of a seed take every step together, and those that differ in their av
 trajectory. What is done already is not done again.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
-from swabench.records import RecordStore
+from swabench.records import Record, RecordStore
 from swabench.runs.experiment import Experiment
 from swabench.study.search_space import trial_study
 from swabench.study.study import SplitName, Study
-from swabench.system.errors import DivergedError
-from swabench.system.progress import Progress
 
 LOOKED_AT: tuple[SplitName, ...] = ("validation",)
 """Trials are measured on these images and on no others: the test images are for the study."""
 
 
-def run_trials(
-    study: Study, results: Path, device: torch.device, cache: Path, progress: Progress
-) -> tuple[int, str]:
-    """Train every trial that has no record yet.
+def run_trials(study: Study, results: Path, make_experiment: Callable[..., Experiment]) -> int:
+    """Train every trial that has no record yet; returns how many runs were recorded.
 
     Args:
         study: The study to be tuned.
         results: The results folder.
-        device: Where to run.
-        cache: The user's cache folder.
-        progress: Takes notes and counts of what is done.
-
-    Returns:
-        How many runs were recorded, and which diverged, in words; a trial that diverges is not
-        chosen, and nothing else comes of it.
+        make_experiment: Makes what runs them, from the arguments of `Experiment` that are the
+            trials' own: the study, its results folder, `measured` and `other_results`.
 
     Raises:
-        DivergedError: Pretraining diverged, so that no trial has a start.
+        DivergedError: Pretraining diverged at some seed, so that no trial has a start there.
     """
     trials = trial_study(study)
     folder = RecordStore(results, study).folder
-    experiment = Experiment(
-        trials, folder, device, cache, progress, measured=LOOKED_AT, other_results=results
-    )
-    seeds, methods = list(trials.seeds), list(trials.methods)
+    experiment = make_experiment(trials, folder, measured=LOOKED_AT, other_results=results)
+    seeds = list(trials.seeds)
     experiment.pretrain(seeds)
-    missing = len(experiment.store.missing(methods, seeds))
-    try:
-        return experiment.finetune(methods, seeds), ""
-    except DivergedError as error:
-        return missing - len(experiment.store.missing(methods, seeds)), str(error)
+    return experiment.finetune(list(trials.methods), seeds)
+
+
+def diverged_trials(study: Study, store: RecordStore) -> list[Record]:
+    """The records of a study's trials that diverged, of those that are there.
+
+    Args:
+        study: The study that is tuned.
+        store: Its records, among which those of its trials lie.
+    """
+    trials = trial_study(study)
+    return store.of_trials().diverged(list(trials.methods), trials.seeds)

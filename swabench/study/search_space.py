@@ -47,6 +47,7 @@ def trial_study(study: Study) -> Study:
         seed_draws=study.seed_draws,
         reference=study.pretrain.name,
         confidence=study.confidence,
+        diverged="record",  # such a trial is not chosen; what else follows is the study's to say
     )
 
 

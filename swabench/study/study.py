@@ -235,6 +235,11 @@ class Study(Settings):
         claims: The rules that decide the paper's claims.
         landscape: What is measured around the final weights.
         tuning: Search spaces of the methods, whose settings are then chosen before it runs.
+        diverged: How a command ends that met a run whose loss left the finite numbers. Such a run
+            is recorded and shown in either case. `fail`: in an error, after all else was done.
+            `record`: as if nothing were wrong, for a study that tries such rates on purpose. The
+            former is the default, for who meets one unawares has mostly set a rate wrongly, and
+            an exit code is all that a script sees.
     """
 
     name: Name
@@ -256,6 +261,7 @@ class Study(Settings):
     claims: ClaimRules = ClaimRules()
     landscape: LandscapeSettings = LandscapeSettings()
     tuning: Tuning | None = None
+    diverged: Annotated[Literal["record", "fail"], CHANGES_NO_RESULT] = "fail"
 
     @field_validator("methods", "controls")
     @classmethod

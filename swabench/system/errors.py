@@ -16,7 +16,7 @@ class SwabenchError(Exception):
 
 
 class DivergedError(SwabenchError):
-    """Some runs' losses left the finite numbers; the others were recorded."""
+    """Some runs' losses left the finite numbers; they and all others were recorded."""
 
 
 class InputError(SwabenchError):

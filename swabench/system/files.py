@@ -105,35 +105,34 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def leftovers(folder: Path) -> list[Path]:
+    """The temporary files and folders directly in a folder whose writers are gone."""
+    return [path for path in folder.glob(".writing-*") if _is_left_behind(path)]
+
+
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove the temporary files directly in a folder whose writers are gone; returns which."""
-    found = [path for path in folder.glob(".writing-*") if _is_left_behind(path)]
+    """Remove these; returns which they were."""
+    found = leftovers(folder)
     for path in found:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)
     return found
 
 
-def _temporary(folder: Path) -> Path:
-    return folder / f".writing-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def _host() -> str:
+def host() -> str:
+    """This machine's name, fit for the name of a file."""
     return re.sub(r"[^\w.]", "_", socket.gethostname())[:60]
 
 
-def _is_left_behind(path: Path) -> bool:
-    name = _TEMPORARY.fullmatch(path.name)
-    if name and name["host"] == _host():
-        return not _is_running(int(name["process"]))
-    with suppress(OSError):  # somebody else may just have removed it
-        return time.time() - path.stat().st_mtime > SECONDS_UNTIL_STALE
-    return False
-
-
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this machine lives."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -141,3 +140,16 @@ def _is_running(process: int) -> bool:
     except OSError:  # it runs, and is another user's
         return True
     return True
+
+
+def _temporary(folder: Path) -> Path:
+    return folder / f".writing-{host()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _is_left_behind(path: Path) -> bool:
+    name = _TEMPORARY.fullmatch(path.name)
+    if name and name["host"] == host():
+        return not is_running(int(name["process"]))
+    with suppress(OSError):  # somebody else may just have removed it
+        return time.time() - path.stat().st_mtime > SECONDS_UNTIL_STALE
+    return False

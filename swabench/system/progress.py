@@ -18,7 +18,12 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-Advance = Callable[[int], None]
+
+class Advance(Protocol):
+    """Counts units of a task."""
+
+    def __call__(self, units: int, before: bool = False) -> None:
+        """Count some more as done; `before` where they took no time now."""
 
 
 class Progress(Protocol):
@@ -28,7 +33,7 @@ class Progress(Protocol):
         """Tell one line."""
 
     def task(self, name: str, total: int, unit: str) -> AbstractContextManager[Advance]:
-        """Open a task of `total` units; the value is called with each number of units done."""
+        """Open a task of `total` units; the value is called as they are done."""
 
 
 class SilentProgress:
@@ -40,7 +45,7 @@ class SilentProgress:
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
         """A task without output."""
-        yield lambda done: None
+        yield lambda units, before=False: None
 
 
 class TerminalProgress:
@@ -67,7 +72,7 @@ class TerminalProgress:
         )
         with RichProgress(*columns, console=self._console) as bar:
             task = bar.add_task(name, total=total)
-            yield lambda done: bar.advance(task, done)
+            yield lambda units, before=False: bar.advance(task, units)
 
 
 class LineProgress:
@@ -91,15 +96,16 @@ class LineProgress:
     def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
         """A task told in lines."""
         start = last = self._clock()
-        done = 0
+        done = before_now = 0
 
-        def advance(more: int) -> None:
-            nonlocal done, last
-            done += more
+        def advance(units: int, before: bool = False) -> None:
+            nonlocal done, before_now, last
+            done += units
+            before_now += units if before else 0
             now = self._clock()
-            if now - last >= self._seconds and done < total:
+            if now - last >= self._seconds and before_now < done < total:
                 last = now
-                to_go = (now - start) * (total - done) / done
+                to_go = (now - start) * (total - done) / (done - before_now)
                 self._write(f"{name}: {done} of {total} {unit}, {to_go:.0f} s to go")
 
         yield advance

@@ -22,6 +22,7 @@ from swabench.study.averaging import (
     Newest,
     ScoreWeighted,
 )
+from swabench.training.state import State
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,12 @@ class Average(Protocol):
 
     def restart(self, start: Member) -> None:
         """Forget all members and begin anew."""
+
+    def state(self) -> State:
+        """All that it takes to go on: what was averaged, its count and phase, members held."""
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
 
 
 class RunningAverage:
@@ -110,6 +117,20 @@ class RunningAverage:
         self._members = int(isinstance(self._plan, EqualMean) and self._plan.include_start)
         self._log_total = -math.inf
 
+    def state(self) -> State:
+        """The averages so far, and what the next member's share depends on."""
+        return {
+            "weights": self._weights,
+            "predictions": self._predictions,
+            "members": self._members,
+            "log_total": self._log_total,
+        }
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        self._weights, self._predictions = state["weights"], list(state["predictions"])
+        self._members, self._log_total = state["members"], state["log_total"]
+
     def _share(self, member: Member) -> float:
         if isinstance(self._plan, Exponential):
             return self._plan.share(self._members, self._interval_epochs)
@@ -126,16 +147,43 @@ class RunningAverage:
         return math.exp(log_score - self._log_total)
 
 
-class LastAverage:
-    """The mean of the newest captures, which are held."""
+class _Holding:
+    """Plans whose members are held.
 
-    def __init__(self, plan: LastCaptures, start: Member) -> None:
-        self._newest: deque[Member] = deque(maxlen=plan.captures)
+    Args:
+        start: Where the run starts.
+        most: How many are held; the oldest goes. All without it.
+    """
+
+    def __init__(self, start: Member, most: int | None = None) -> None:
+        self._held: deque[Member] = deque(maxlen=most)
         self._start = start
 
     def capture(self, member: Member) -> None:
-        """Take one member in; the oldest goes."""
-        self._newest.append(member)
+        """Take one member in."""
+        self._held.append(member)
+
+    def restart(self, start: Member) -> None:
+        """Forget all members and begin anew."""
+        self._held.clear()
+        self._start = start
+
+    def state(self) -> State:
+        """The members."""
+        return {"held": [vars(member) for member in self._held], "start": vars(self._start)}
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        self.restart(Member(**state["start"]))
+        self._held.extend(Member(**member) for member in state["held"])
+
+    def _members(self) -> Sequence[Member]:
+        """Those held, or where the run started."""
+        return self._held or [self._start]
+
+
+class LastAverage(_Holding):
+    """The mean of the newest captures."""
 
     def weights(self, loss_of: LossOf) -> Tensor:
         """The mean's weights, shape (P,)."""
@@ -146,29 +194,13 @@ class LastAverage:
         splits = zip(*(member.predictions for member in self._members()), strict=True)
         return [_mean(of_split) for of_split in splits]
 
-    def restart(self, start: Member) -> None:
-        """Forget all members and begin anew."""
-        self._newest.clear()
-        self._start = start
 
-    def _members(self) -> Sequence[Member]:
-        return self._newest or [self._start]
-
-
-class Soup:
-    """The greedy soup: all captures are held, and chosen from whenever it is asked for."""
-
-    def __init__(self, plan: GreedySoup, start: Member) -> None:
-        self._captured: list[Member] = []
-        self._start = start
-
-    def capture(self, member: Member) -> None:
-        """Take one candidate in."""
-        self._captured.append(member)
+class Soup(_Holding):
+    """The greedy soup, chosen from all captures whenever it is asked for."""
 
     def weights(self, loss_of: LossOf) -> Tensor:
         """The soup's weights, shape (P,)."""
-        chosen, *others = sorted(self._captured or [self._start], key=lambda member: member.loss)
+        chosen, *others = sorted(self._members(), key=lambda member: member.loss)
         soup, lowest, kept = chosen.weights, chosen.loss, 1
         for member in others:
             larger = torch.lerp(soup, member.weights, 1 / (kept + 1))
@@ -181,11 +213,6 @@ class Soup:
         """None: which members count is known only at the end."""
         return []
 
-    def restart(self, start: Member) -> None:
-        """Forget all candidates."""
-        self._captured.clear()
-        self._start = start
-
 
 def average_of(plan: AveragingPlan, start: Member, interval_epochs: float | None = None) -> Average:
     """The average that carries a plan out.
@@ -196,9 +223,9 @@ def average_of(plan: AveragingPlan, start: Member, interval_epochs: float | None
         interval_epochs: Epochs from one capture to the next; by default what the plan says.
     """
     if isinstance(plan, LastCaptures):
-        return LastAverage(plan, start)
+        return LastAverage(start, plan.captures)
     if isinstance(plan, GreedySoup):
-        return Soup(plan, start)
+        return Soup(start)
     return RunningAverage(plan, start, interval_epochs)
 
 

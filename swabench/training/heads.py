@@ -16,6 +16,7 @@ from swabench.study.study import SplitName
 from swabench.system.device import exact_float32
 from swabench.training.learner import Split, Splits
 from swabench.training.optimizers import stacked_optimizer
+from swabench.training.state import State, put
 
 
 class StackedHeads:
@@ -92,6 +93,15 @@ class StackedHeads:
         self._matrix[run] = weights[:size].view_as(self._matrix[run])
         self._bias[run] = weights[size:]
         self._optimizer.restart(run)
+
+    def state(self) -> State:
+        """Weights, and what the optimizer gathered."""
+        return {"weights": [self._matrix, self._bias], "optimizer": self._optimizer.state()}
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        put([self._matrix, self._bias], state["weights"])
+        self._optimizer.load_state(state["optimizer"])
 
     def predict(
         self, splits: Sequence[SplitName], weights: Tensor | None = None, *, running: bool = False

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from swabench.study.study import SplitName
+from swabench.training.state import State
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ class Learner(Protocol):
 
         BatchNorm is re-estimated where there is any.
         """
+
+    def state(self) -> State:
+        """All that it takes to go on from here."""
+
+    def load_state(self, state: State) -> None:
+        """Go on from where the learner was that `state` was taken from, bit for bit."""
 
     @property
     def reestimates(self) -> bool:

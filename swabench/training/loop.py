@@ -6,38 +6,22 @@ of one seed are compared in pairs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swabench.study.averaging import NEEDS_SELECTION, AveragingPlan, GreedySoup
 from swabench.study.methods import Method, Timeline
 from swabench.study.study import SplitName
 from swabench.study.trajectories import trajectories
-from swabench.training.averages import Average, Member, average_of
-from swabench.training.learner import Learner, Splits, accuracy_and_loss, log_probabilities
-from swabench.training.measurement import Measurement, Predictor, Statistics
+from swabench.training.learner import Learner, Splits
+from swabench.training.observers import Observers, Outcome, RunPlan
+from swabench.training.state import State
 
 MEASURED: tuple[SplitName, ...] = ("validation", "test")
 """The images on which predictors are measured, unless fewer are asked for."""
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """What one run follows.
-
-    Attributes:
-        timeline: Its rates, captures and restarts.
-        averaging: Its averaging plan, where it has one.
-        trajectory: Which of the learner's trajectories it observes.
-    """
-
-    timeline: Timeline
-    averaging: AveragingPlan | None
-    trajectory: int = 0
 
 
 def run_plans(methods: Mapping[str, Method], epochs: int, steps_per_epoch: int) -> list[RunPlan]:
@@ -53,31 +37,6 @@ def run_plans(methods: Mapping[str, Method], epochs: int, steps_per_epoch: int) 
 def scored_epochs(epochs: int, every: int) -> list[int]:
     """After which epochs, counted from 1, predictors are measured; the last is among them."""
     return [epoch for epoch in range(1, epochs + 1) if epoch % every == 0 or epoch == epochs]
-
-
-@dataclass
-class Outcome:
-    """What a run leaves behind.
-
-    Attributes:
-        history: Measurements after every scored epoch.
-        weights: Final weights of the iterate and, with a plan, of the average; shape (P,) each.
-        statistics: BatchNorm's final statistics of the same, shape (S,) each.
-        log_probabilities: Final predictions by (predictor, split), shape (N, C) each.
-        trajectory: The iterate's weights at the start and after every epoch, shape
-            (epochs + 1, P), where they were asked for.
-        labels: The true classes by split, shape (N,) each: predictions mean little without.
-        diverged_epoch: The scored epoch after which the iterate's loss was not finite; then the
-            rest means nothing.
-    """
-
-    history: list[Measurement] = field(default_factory=list)
-    weights: dict[Predictor, Tensor] = field(default_factory=dict)
-    statistics: dict[Predictor, Tensor] = field(default_factory=dict)
-    log_probabilities: dict[tuple[Predictor, SplitName], Tensor] = field(default_factory=dict)
-    trajectory: Tensor | None = None
-    labels: dict[SplitName, Tensor] = field(default_factory=dict)
-    diverged_epoch: int | None = None
 
 
 class DataOrder:
@@ -103,6 +62,73 @@ class DataOrder:
         return torch.split(torch.from_numpy(draw), self._batch_size)
 
 
+class Checkpoints(Protocol):
+    """Keeps training's state, so that an interruption costs little, and says when to pause."""
+
+    def load(self) -> State | None:
+        """The state to go on from, as it was kept; None where training starts afresh."""
+
+    def pause_if_asked(self, state: Callable[[], State]) -> None:
+        """Keep the state and raise, where training is to pause; called before every step."""
+
+    def keep_if_due(self, state: Callable[[], State]) -> None:
+        """Keep the state, where it is time to; called after every epoch but the last."""
+
+
+class NoCheckpoints:
+    """Keeps nothing and never pauses."""
+
+    def load(self) -> State | None:
+        """Nothing."""
+        return None
+
+    def pause_if_asked(self, state: Callable[[], State]) -> None:
+        """Never."""
+
+    def keep_if_due(self, state: Callable[[], State]) -> None:
+        """Never."""
+
+
+class _Course:
+    """How far training has come, and all that changes on the way.
+
+    Attributes:
+        epoch: Epochs done and measured.
+        step: Steps taken.
+        snapshots: The iterates' weights at the start and after every epoch, shape (R, P) each,
+            on the CPU, where they are kept.
+    """
+
+    def __init__(self, learner: Learner, observers: Observers, keep_snapshots: bool) -> None:
+        self.epoch = self.step = 0
+        self.snapshots = [learner.weights().cpu()] if keep_snapshots else []
+        self._learner = learner
+        self._observers = observers
+
+    def end_epoch(self) -> None:
+        """Count an epoch that is done and measured."""
+        self.epoch += 1
+        if self.snapshots:
+            self.snapshots.append(self._learner.weights().cpu())
+
+    def state(self) -> State:
+        """All that it takes to go on from here."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "snapshots": self.snapshots,
+            "learner": self._learner.state(),
+            "observers": self._observers.state(),
+        }
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.snapshots = list(state["snapshots"])
+        self._learner.load_state(state["learner"])
+        self._observers.load_state(state["observers"])
+
+
 def train(
     learner: Learner,
     plans: Sequence[RunPlan],
@@ -114,8 +140,11 @@ def train(
     measured: Sequence[SplitName] = MEASURED,
     keep_trajectory: bool = False,
     after_epoch: Callable[[], None] = lambda: None,
+    checkpoints: Checkpoints | None = None,
 ) -> list[Outcome]:
     """Train all of a learner's trajectories along their timelines.
+
+    What was interrupted goes on from its last checkpoint, and ends bit for bit as it would have.
 
     Args:
         learner: Holds the trajectories at their starting weights.
@@ -127,7 +156,8 @@ def train(
         score_every: Epochs between measurements; the last epoch is measured always.
         measured: On which splits; no other is predicted, but for the selection images.
         keep_trajectory: Whether to keep the iterate's weights of every epoch.
-        after_epoch: Called when an epoch is done and measured.
+        after_epoch: Called when an epoch is done and measured, here and now.
+        checkpoints: Where training's state is kept; nowhere without it.
 
     Returns:
         One outcome a run.
@@ -136,25 +166,31 @@ def train(
     rates = torch.tensor(_rates(plans, learner.runs)).to(device, learner.weights().dtype)
     scored = scored_epochs(epochs, score_every)
     ends = {epoch * order.steps_per_epoch - 1 for epoch in scored}
-    observers = _Observers(learner, plans, splits, measured, ends)
-    trajectory = [learner.weights().cpu()] if keep_trajectory else []
-    step = 0
-    for epoch in range(epochs):
+    observers = Observers(learner, plans, splits, measured, ends)
+    course = _Course(learner, observers, keep_trajectory)
+    checkpoints = checkpoints or NoCheckpoints()
+    if state := checkpoints.load():
+        course.load_state(state)
+    for epoch in range(course.epoch, epochs):
         batches = [rows.to(device) for rows in order.epoch(epoch)]
-        for rows in batches:
-            observers.before_step(step)
-            learner.step(rows, rates[:, step])
-            observers.after_step(step)
-            step += 1
+        for rows in batches[course.step - epoch * order.steps_per_epoch :]:
+            checkpoints.pause_if_asked(course.state)
+            observers.before_step(course.step)
+            learner.step(rows, rates[:, course.step])
+            observers.after_step(course.step)
+            course.step += 1
+        checkpoints.pause_if_asked(course.state)  # to measure may take longer than the steps did
         if epoch + 1 in scored:
             observers.measure(epoch + 1)
-        if keep_trajectory:
-            trajectory.append(learner.weights().cpu())
+        course.end_epoch()
         after_epoch()
+        if course.epoch < epochs:
+            checkpoints.keep_if_due(course.state)
     outcomes = observers.finish(epochs)
     for plan, outcome in zip(plans, outcomes, strict=True):
         if keep_trajectory:
-            outcome.trajectory = torch.stack([weights[plan.trajectory] for weights in trajectory])
+            snapshots = [weights[plan.trajectory] for weights in course.snapshots]
+            outcome.trajectory = torch.stack(snapshots)
     return outcomes
 
 
@@ -173,213 +209,3 @@ def _rates(plans: Sequence[RunPlan], trajectories: int) -> NDArray[np.float64]:
         ):
             raise ValueError(f"trajectory {plan.trajectory}: its runs go different ways")
     return np.stack([found[number].rates for number in range(trajectories)])
-
-
-@dataclass(frozen=True)
-class _Predicted:
-    """What K weights predict.
-
-    Attributes:
-        weights: Shape (K, P).
-        statistics: BatchNorm's statistics that they predict with, shape (K, S).
-        log_probabilities: By split, shape (K, N, C) each.
-    """
-
-    weights: Tensor
-    statistics: Tensor
-    log_probabilities: Mapping[SplitName, Tensor]
-
-
-class _Observers:
-    """The averages, ensembles and measurements of the runs of one learner.
-
-    Nothing is predicted before somebody asks for it: the end of a scored epoch, an ensemble, or a
-    plan that weighs its captures by their scores.
-    """
-
-    def __init__(
-        self,
-        learner: Learner,
-        plans: Sequence[RunPlan],
-        splits: Splits,
-        measured: Sequence[SplitName],
-        scored_steps: set[int],
-    ) -> None:
-        self._learner = learner
-        self._plans = plans
-        self._splits = splits
-        self._measured = measured
-        self._outcomes = [Outcome() for _ in plans]
-        self._selecting = {
-            run for run, plan in enumerate(plans) if isinstance(plan.averaging, NEEDS_SELECTION)
-        }
-        self._wanted: list[SplitName] = list(measured)
-        if self._selecting:
-            self._wanted.append("selection")
-        self._ensembles = {
-            run for run, plan in enumerate(plans) if keeps_ensemble(plan, scored_steps)
-        }
-        self._iterates: _Predicted | None = None
-        start = learner.weights()
-        self._averages: dict[int, Average] = {
-            run: average_of(plan.averaging, self._member(run, start), plan.timeline.interval_epochs)
-            for run, plan in enumerate(plans)
-            if plan.averaging
-        }
-        # Rows of the averages' tensors, by run.
-        self._row = {run: row for row, run in enumerate(self._averages)}
-        self._last: dict[Predictor, _Predicted] = {}
-
-    def before_step(self, step: int) -> None:
-        """Start a new phase from the average where the timeline says so."""
-        for run, average in self._averages.items():
-            if not self._plans[run].timeline.restarts[step]:
-                continue
-            weights = average.weights(self._selection_loss)
-            keeps = run in self._ensembles
-            predictions = (
-                self._probabilities(self._predict(weights.unsqueeze(0)), 0) if keeps else []
-            )
-            self._learner.restart(self._plans[run].trajectory, weights)
-            average.restart(Member(weights, predictions))
-
-    def after_step(self, step: int) -> None:
-        """Capture where the timeline says so."""
-        self._iterates = None
-        due = [run for run in self._averages if self._plans[run].timeline.captures[step]]
-        if not due:
-            return
-        weights = self._learner.weights()
-        for run in due:
-            self._averages[run].capture(self._member(run, weights))
-
-    def measure(self, epoch: int) -> None:
-        """Measure all predictors after an epoch."""
-        statistics: Statistics | None = "re-estimated" if self._learner.reestimates else None
-        self._last = {"iterate": self._predicted_iterates()}
-        if self._averages:
-            self._last["average"] = self._predict(self._averaged_weights())
-        for predictor, predicted in self._last.items():
-            self._note(epoch, predictor, predicted.log_probabilities, statistics)
-        for run in self._ensembles:
-            ensemble = self._ensemble(run)
-            self._note(epoch, "ensemble", ensemble, statistics, {run: 0})
-
-    def finish(self, epoch: int) -> list[Outcome]:
-        """The outcomes, with what was measured after the last epoch."""
-        for predictor, last in self._last.items():
-            if self._learner.reestimates:
-                running = self._predict(last.weights, running=True)
-                self._note(epoch, predictor, running.log_probabilities, "running")
-            for run, row in self._rows(predictor).items():
-                outcome = self._outcomes[run]
-                outcome.weights[predictor] = last.weights[row].cpu().clone()
-                outcome.statistics[predictor] = last.statistics[row].cpu().clone()
-            self._keep_predictions(predictor, last.log_probabilities)
-        for run in self._ensembles:
-            self._keep_predictions("ensemble", self._ensemble(run), {run: 0})
-        labels = {split: self._splits[split].labels.cpu() for split in self._measured}
-        for outcome in self._outcomes:
-            outcome.labels = labels
-        return self._outcomes
-
-    # --- predicting ------------------------------------------------------------------------
-
-    def _predict(self, weights: Tensor | None, *, running: bool = False) -> _Predicted:
-        logits, statistics = self._learner.predict(self._wanted, weights, running=running)
-        found = (log_probabilities(each) for each in logits)
-        return _Predicted(
-            self._learner.weights() if weights is None else weights,
-            statistics,
-            dict(zip(self._wanted, found, strict=True)),
-        )
-
-    def _predicted_iterates(self) -> _Predicted:
-        """What the iterates predict now; once a step at most."""
-        if self._iterates is None:
-            self._iterates = self._predict(None)
-        return self._iterates
-
-    def _probabilities(self, predicted: _Predicted, row: int) -> list[Tensor]:
-        """Class probabilities of one of the weights, by measured split, shape (N, C) each."""
-        return [predicted.log_probabilities[split][row].exp() for split in self._measured]
-
-    def _averaged_weights(self) -> Tensor:
-        return torch.stack([a.weights(self._selection_loss) for a in self._averages.values()])
-
-    def _ensemble(self, run: int) -> dict[SplitName, Tensor]:
-        """Log probabilities of one run's ensemble, by split, shape (1, N, C) each."""
-        means = zip(self._measured, self._averages[run].predictions(), strict=True)
-        return {split: _safe_log(mean).unsqueeze(0) for split, mean in means}
-
-    def _member(self, run: int, weights: Tensor) -> Member:
-        """A capture of the run's trajectory, whose iterates' weights are (R, P)."""
-        trajectory = self._plans[run].trajectory
-        member = Member(weights[trajectory])
-        if run in self._ensembles:
-            predictions = self._probabilities(self._predicted_iterates(), trajectory)
-            member = replace(member, predictions=predictions)
-        if run in self._selecting:
-            predicted = self._predicted_iterates().log_probabilities["selection"][[trajectory]]
-            accuracy, loss = accuracy_and_loss(predicted, self._splits["selection"].labels)
-            member = replace(member, accuracy=accuracy.item(), loss=loss.item())
-        return member
-
-    def _selection_loss(self, weights: Tensor) -> float:
-        logits, _ = self._learner.predict(["selection"], weights.unsqueeze(0))
-        labels = self._splits["selection"].labels
-        return accuracy_and_loss(log_probabilities(logits[0]), labels)[1].item()
-
-    # --- recording -------------------------------------------------------------------------
-
-    def _rows(self, predictor: Predictor) -> dict[int, int]:
-        """Each run that has the predictor, and its row in that predictor's tensors."""
-        if predictor == "iterate":
-            return {run: plan.trajectory for run, plan in enumerate(self._plans)}
-        return self._row
-
-    def _note(
-        self,
-        epoch: int,
-        predictor: Predictor,
-        predicted: Mapping[SplitName, Tensor],
-        statistics: Statistics | None,
-        rows: Mapping[int, int] | None = None,
-    ) -> None:
-        """Measure predictions (K, N, C) and note them with the runs whose they are."""
-        for split in self._measured:
-            scores = accuracy_and_loss(predicted[split], self._splits[split].labels)
-            accuracies, losses = (values.tolist() for values in scores)
-            for run, row in (rows or self._rows(predictor)).items():
-                outcome, loss = self._outcomes[run], losses[row]
-                outcome.history.append(
-                    Measurement(epoch, predictor, split, 100 * accuracies[row], loss, statistics)
-                )
-                if predictor == "iterate" and not np.isfinite(loss):
-                    outcome.diverged_epoch = outcome.diverged_epoch or epoch
-
-    def _keep_predictions(
-        self,
-        predictor: Predictor,
-        predicted: Mapping[SplitName, Tensor],
-        rows: Mapping[int, int] | None = None,
-    ) -> None:
-        for split in self._measured:
-            for run, row in (rows or self._rows(predictor)).items():
-                kept = predicted[split][row].cpu().contiguous().clone()
-                self._outcomes[run].log_probabilities[predictor, split] = kept
-
-
-def keeps_ensemble(plan: RunPlan, scored_steps: set[int]) -> bool:
-    """Whether a run's members are scored: where its plan says so, or where it costs nothing."""
-    averaging = plan.averaging
-    if averaging is None or isinstance(averaging, GreedySoup):
-        return False
-    if averaging.ensemble is not None:
-        return averaging.ensemble
-    return set(np.flatnonzero(plan.timeline.captures).tolist()) <= scored_steps
-
-
-def _safe_log(probabilities: Tensor) -> Tensor:
-    """The logarithm, with probabilities that underflowed to zero held at the smallest number."""
-    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()

@@ -30,3 +30,24 @@ class Measurement:
     accuracy: float
     loss: float
     batchnorm: Statistics | None = None
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first loss of a run that was not finite.
+
+    Attributes:
+        epoch: The scored epoch after which it was found.
+        predictor: Whose loss it was. One is enough: where the average is lost and its iterate is
+            not, or the other way round, the run counts as diverged.
+        split: On which images.
+        loss: Infinite, or no number.
+    """
+
+    epoch: int
+    predictor: Predictor
+    split: SplitName
+    loss: float
+
+    def __str__(self) -> str:
+        return f"loss not finite after epoch {self.epoch}"

@@ -21,6 +21,7 @@ from swabench.training.flat import batchnorm_layers, parameter_views, statistics
 from swabench.training.graph import CudaGraph
 from swabench.training.learner import Splits
 from swabench.training.optimizers import HasResult, vector_optimizer
+from swabench.training.state import State, cloned, put
 
 Mode = Literal["training", "training, BatchNorm fixed", "evaluation"]
 
@@ -115,6 +116,20 @@ class NetworkLearner:
                     value.zero_()
         if isinstance(self._optimizer, HasResult):
             self._optimizer.begin_anew()
+
+    def state(self) -> State:
+        """Weights, running statistics, what the optimizer gathered, and the count of steps."""
+        return {
+            "vectors": [self._weights, self._statistics],
+            "optimizer": self._optimizer.state_dict(),
+            "steps": self._steps,
+        }
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        put([self._weights, self._statistics], state["vectors"])
+        self._optimizer.load_state_dict(cloned(state["optimizer"]))
+        self._steps = state["steps"]
 
     def predict(
         self, splits: Sequence[SplitName], weights: Tensor | None = None, *, running: bool = False

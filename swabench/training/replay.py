@@ -10,6 +10,7 @@ from swabench.study.methods import Timeline
 from swabench.study.study import SplitName
 from swabench.training.heads import predict_by_heads
 from swabench.training.learner import Splits
+from swabench.training.state import State
 
 
 class ReplayedHead:
@@ -45,6 +46,14 @@ class ReplayedHead:
             ValueError: Always.
         """
         raise ValueError("a recorded trajectory cannot start again from an average")
+
+    def state(self) -> State:
+        """How many epochs were gone through."""
+        return {"epoch": self._epoch}
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        self._epoch = state["epoch"]
 
     def predict(
         self, splits: Sequence[SplitName], weights: Tensor | None = None, *, running: bool = False

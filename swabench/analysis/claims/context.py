@@ -65,8 +65,10 @@ class ClaimContext:
     def values(self, quantity: str, run: str, predictor: Predictor | None) -> Values:
         """A quantity of a run's predictor, by default of what it hands over, at every seed.
 
-        Seeds at which it was not measured are left out.
+        Seeds at which it was not measured are left out, and a run that diverged at any is.
         """
+        if run in self.records.diverged:
+            return {}
         if quantity.startswith(SWING):
             return self._swings(quantity, run, predictor or self.result(run))
         if quantity.startswith(LOG):

@@ -95,13 +95,13 @@ def _decide(key: str, spec: ClaimSpec, context: ClaimContext) -> Claim:
     rule = spec.rule.format(**fields)
     claim = Claim(key, spec.statement, spec.question, rule, "not measured", "")
     alpha, power = context.rules.alpha, context.rules.power
+    wanted = _comparisons(spec, context.study)
     if spec.gather == "rates":
         if lacking := _lacks_rates(context):
             return replace(claim, reason=f"{lacking}.")
         best = rates.best_of_each(context)
         evidence = rates.losses_at_the_others_best(context, best)
     else:
-        wanted = _comparisons(spec, context.study)
         if lacking := _lacks(wanted, context):
             return replace(claim, reason=f"{lacking}.")
         named = {comparison.quantity for comparison in spec.compare}
@@ -115,6 +115,7 @@ def _decide(key: str, spec: ClaimSpec, context: ClaimContext) -> Claim:
         reason = f"{reason} {rates.explain_rates(context, best, found)}"
         notes += rates.notes_on_rates(context, best)
     notes += [
+        *(f"Not shown: {words}." for words in context.records.divergences(_runs(wanted))),
         *_other_measures(found, alpha),
         *_controls(found, alpha),
         *_mcnemar_notes(found, context),
@@ -183,8 +184,7 @@ def _with_images(evidence: Evidence, pair: Pair, quantity: str, context: ClaimCo
 def _lacks(wanted: Iterable[_Wanted], context: ClaimContext) -> str:
     """What deciding comparisons need and the records do not have; empty where nothing."""
     deciding = [each for each in wanted if each.spec.decides]
-    runs = dict.fromkeys(name for each in deciding for name in (each.run, each.other))
-    if lacking := _lacks_runs(list(runs), context):
+    if lacking := _lacks_runs(_runs(deciding), context):
         return lacking
     for each in deciding:
         quantity = each.spec.quantity.format(**context.fields())
@@ -195,6 +195,11 @@ def _lacks(wanted: Iterable[_Wanted], context: ClaimContext) -> str:
     return ""
 
 
+def _runs(wanted: Iterable[_Wanted]) -> list[str]:
+    """The runs of some comparisons, each once."""
+    return list(dict.fromkeys(name for each in wanted for name in (each.run, each.other)))
+
+
 def _lacks_runs(names: Sequence[str], context: ClaimContext) -> str:
     unknown = [name for name in names if name not in context.study.run_names]
     if unknown:
@@ -202,7 +207,8 @@ def _lacks_runs(names: Sequence[str], context: ClaimContext) -> str:
     absent = {
         name: [s for s in context.seeds if s not in context.records.get(name, {})] for name in names
     }
-    return "; ".join(f"{n} lacks seeds {', '.join(map(str, s))}" for n, s in absent.items() if s)
+    lacking = [f"{n} lacks seeds {', '.join(map(str, s))}" for n, s in absent.items() if s]
+    return "; ".join([*context.records.divergences(names), *lacking])
 
 
 def _lacks_values(

@@ -1,0 +1,129 @@
+"""What a study has, what is under way, and what is damaged: read from its folder alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from swabench.records.record import ARRAYS
+from swabench.records.sealing import read_sealed
+from swabench.records.store import RecordStore
+from swabench.records.unfinished import Unfinished, Worker
+from swabench.system.errors import InputError
+from swabench.system.files import leftovers, sha256_of_file
+
+State = Literal["done", "diverged", "under way", "interrupted", "missing", "damaged"]
+STATES: Sequence[State] = get_args(State)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that train together and have no records yet.
+
+    Attributes:
+        worker: Who trains them, or did last.
+        works: Whether somebody does now.
+        folder: Where their state is.
+    """
+
+    worker: Worker
+    works: bool
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something that cannot be used.
+
+    Attributes:
+        path: The file or folder to remove, so that its content is made anew.
+        reason: What is wrong with it.
+    """
+
+    path: Path
+    reason: str
+
+
+def groups_under_way(store: RecordStore) -> list[Group]:
+    """Runs that were begun and have no records, also those of the study as it was before."""
+    found = []
+    for place in store.under_way():
+        try:
+            worker = place.worker()
+        except InputError:
+            continue  # `damages` names it
+        if worker:
+            found.append(Group(worker, worker.may_live, place.folder))
+    return found
+
+
+def states(
+    store: RecordStore, names: Sequence[str], seeds: Sequence[int]
+) -> dict[tuple[str, int], State]:
+    """How each run of a study is, by name and seed."""
+    begun = {
+        (name, group.worker.seed, identity): group.works
+        for group in groups_under_way(store)
+        for name, identity in group.worker.runs.items()
+    }
+    found: dict[tuple[str, int], State] = {}
+    for name in names:
+        for seed in seeds:
+            works = begun.get((name, seed, store.identity(name, seed)))
+            found[name, seed] = _state(store, name, seed, works)
+    return found
+
+
+def _state(store: RecordStore, name: str, seed: int, works: bool | None) -> State:
+    try:
+        if record := store.find(name, seed):
+            return "diverged" if record.diverged else "done"
+    except InputError:
+        return "damaged"
+    if works is None:
+        return "missing"
+    return "under way" if works else "interrupted"
+
+
+def damages(folder: Path) -> Iterator[Damage]:
+    """What is damaged in a study's results folder, that of its tuning included.
+
+    Every byte of weights and predictions is read.
+    """
+    for record in sorted(folder.glob("**/runs/*/seed-*")):
+        yield from _damage(record, record / "record.json", record)
+    for path in sorted(folder.glob("**/landscape/*/seed-*.json")):
+        yield from _damage(path, path)
+    for path in sorted(folder.glob("**/runs/files.json")):
+        yield from _damage(path, path)
+    for place in sorted(folder.glob("**/unfinished/*/")):
+        yield from _damaged_states(Unfinished(place))
+
+
+def stale_files(folder: Path) -> list[Path]:
+    """Temporary files and folders below a folder whose writers are gone."""
+    parents = {path.parent for path in folder.rglob(".writing-*")}
+    found = [path for parent in sorted(parents) for path in leftovers(parent)]
+    return [path for path in found if not set(path.parents) & set(found)]
+
+
+def _damage(whole: Path, sealed: Path, record: Path | None = None) -> Iterator[Damage]:
+    try:
+        content: Mapping[str, str] = read_sealed(sealed, whole, dict)
+        if record and sha256_of_file(record / ARRAYS) != content["arrays_sha256"]:
+            raise ValueError(f"{ARRAYS} is altered or truncated")
+    except (InputError, OSError, ValueError, KeyError) as error:
+        yield Damage(whole, str(error))
+
+
+def _damaged_states(place: Unfinished) -> Iterator[Damage]:
+    """A group whose every state is damaged has to begin anew; else its newest whole one serves."""
+    said: list[str] = []
+    try:
+        place.worker()
+        whole = place.load(said.append) is not None
+    except InputError as error:
+        yield Damage(place.folder, str(error))
+        return
+    if said and not whole:
+        yield Damage(place.folder, said[0])

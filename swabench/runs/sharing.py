@@ -1,0 +1,50 @@
+"""Units of work shared out between the processes of a machine: each is done by one of them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock, Timeout
+
+Unit = TypeVar("Unit")
+
+
+def share(
+    units: Sequence[Unit],
+    lock_of: Callable[[Unit], FileLock],
+    work: Callable[[Unit], None],
+    say_waits: Callable[[Unit], None],
+) -> None:
+    """Work on every unit under its lock; on those that another process has in hand, afterwards.
+
+    Args:
+        units: What is to be done.
+        lock_of: The lock of a unit, which all processes share.
+        work: Does a unit, unless it turns out to be done: another process may have been faster.
+        say_waits: Called when nothing is left but to wait for the process that has a unit.
+    """
+    elsewhere = []
+    for unit in units:
+        lock = lock_of(unit)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            elsewhere.append((unit, lock))
+            continue
+        _work_and_release(unit, lock, work)
+    for unit, lock in elsewhere:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say_waits(unit)
+            lock.acquire()
+        _work_and_release(unit, lock, work)
+
+
+def _work_and_release(unit: Unit, lock: FileLock, work: Callable[[Unit], None]) -> None:
+    try:
+        work(unit)
+        # Who waits for it finds the work done, whether the file is still there or not.
+        Path(lock.lock_file).unlink(missing_ok=True)
+    finally:
+        lock.release()
