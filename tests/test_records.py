@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from swabench.analysis.frame import Records
-from swabench.records import RecordStore, agree
+from swabench.analysis.frame import Records, find_records
+from swabench.records import Record, RecordStore, agree
 from swabench.records.sealing import sealed
 from swabench.study.loading import load_study
 from swabench.study.study import Study
@@ -420,3 +420,24 @@ def test_records_agree_if_what_both_were_made_from_is_the_same() -> None:
         assert not agree(one, changed)
         assert not agree(one, changed, [part])
         assert agree(one, changed, [name for name in one if name != part])
+
+
+def test_ten_thousand_seeds_are_looked_for_by_one_look_at_a_folder(
+    store: RecordStore, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = list(range(10_000))
+    write_run(store, study, "sgd", 3)
+    asked: list[int] = []
+    find = RecordStore.find
+
+    def counted(self: RecordStore, method: str, seed: int) -> Record | None:
+        asked.append(seed)
+        return find(self, method, seed)
+
+    monkeypatch.setattr(RecordStore, "find", counted)
+    missing = store.missing(["sgd", "swa"], seeds)
+    assert len(missing) == 20_000 - 1
+    assert ("sgd", 3) not in missing
+    assert find_records(study, store, seeds, ["sgd", "swa"])["sgd"].keys() == {3}
+    assert asked == [3, 3]
+    assert store.begun("swa", seeds) == []

@@ -104,7 +104,22 @@ class RecordStore:
 
     def missing(self, methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
         """Runs that have no record, as (method, seed)."""
-        return [(m, s) for s in seeds for m in methods if self.find(m, s) is None]
+        begun = {method: set(self.begun(method, seeds)) for method in methods}
+        return [
+            (m, s) for s in seeds for m in methods if s not in begun[m] or self.find(m, s) is None
+        ]
+
+    def begun(self, method: str, seeds: Sequence[int]) -> list[int]:
+        """Of some seeds those at which there is a run of that name, of whatever settings.
+
+        One look at a folder, where `find` is one for each of maybe 10,000 seeds.
+        """
+        try:
+            names = [path.name for path in (self.folder / _RUNS / method).iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        there = {name.split("-")[1] for name in names if name.startswith("seed-")}
+        return [seed for seed in seeds if str(seed) in there]
 
     def diverged(self, methods: Sequence[str], seeds: Sequence[int]) -> list[Record]:
         """The records of runs that diverged, of those that are there."""

@@ -83,6 +83,19 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(before)} and {last}" if before else last
 
 
+def in_spans(seeds: Iterable[int]) -> str:
+    """Seeds in their order, three or more that follow each other as a span: `0, 1, 5-9`."""
+    spans: list[list[int]] = []
+    for seed in seeds:
+        if spans and seed == spans[-1][-1] + 1:
+            spans[-1].append(seed)
+        else:
+            spans.append([seed])
+    return ", ".join(
+        f"{span[0]}-{span[-1]}" if len(span) > 2 else ", ".join(map(str, span)) for span in spans
+    )
+
+
 def check_draws(drawn: Sequence[Source], weights: str, test_images: int | None) -> None:
     """Check that a study's sources can be drawn.
 
