@@ -7,6 +7,8 @@ later is tried too.
 import errno
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from pydantic.fields import FieldInfo
+from typer.testing import CliRunner
 
+from swabench.cli import app
 from swabench.study.loading import load_study
 from swabench.study.optimizers import ScheduleFreeSGD
 from swabench.study.settings import Settings
@@ -24,6 +28,7 @@ from swabench.study.tuning import Choice, Choices, Tuning
 from swabench.system.errors import InputError
 from tests.test_settings import NAMED, kinds
 
+ROOT = Path(__file__).parents[1]
 SECONDS = 5.0
 """After which a refusal comes too late."""
 
@@ -339,3 +344,97 @@ def test_a_name_may_have_an_underscore(tmp_path: Path) -> None:
 def test_a_title_may_be_a_block_whose_last_line_ends(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("extends: mnist\ntitle: >\n  In two\n  lines\n")
     assert load_study(str(tmp_path / "own.yaml")).title == "In two lines"
+
+
+# --- by the command itself -------------------------------------------------------------------
+
+SOME = {
+    name: FILES[name][0]
+    for name in (
+        "aliases that multiply",
+        "many seeds",
+        "deep brackets",
+        "NUL",
+        "a key that a terminal obeys",
+        "nothing",
+        "extends NUL",
+        "extends a long name",
+        "extends itself",
+        "weights in a loop",
+        "a name that leaves",
+        "a long name",
+    )
+} | {
+    key: holding(key, value)
+    for key, value in {
+        "seeds": "!!timestamp tomorrow",
+        "title": r'"\e]0;title\a"',
+        "finetune.epochs": "1000000000",
+        "finetune.batch_size": "1" + "0" * 30,
+        "data.image_size": "true",
+        "data.folder": "[]",
+        "backbone.weights": "{study: 5}",
+        "methods.sgd.rate.learning_rate": "1e308",
+        "landscape.rays.length": "true",
+        "tuning.families": "{sgd: {rate.learning_rate: [true]}}",
+        "confidence": ".nan",
+        "claims.alpha": "0x" + "f" * 5000,
+    }.items()
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOME)
+def test_the_command_tells_a_bad_file_and_writes_nothing(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(SOME[name], encoding="utf-8")
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-m", "swabench", "reproduce", "--config", "bad.yaml"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "SWABENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: bad.yaml: ")
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+OPTIONS = {
+    "a long config": (["methods", "--config", "n" * 300], 2, "File name too long"),
+    "a user's config": (["methods", "--config", "~nobody-of-that-name/x"], 2, "is neither a file"),
+    "a config within a file": (["methods", "--config", "file/x"], 2, "is neither a file"),
+    "a config in a loop": (["methods", "--config", "loop"], 2, "cannot be looked at"),
+    "a folder as config": (["methods", "--config", "."], 2, "is neither a file"),
+    "a seed too large": (["table", "--seeds", f"{2**32},1"], 2, "a seed is a number from 0"),
+    "a span that falls": (["table", "--seeds", "0,3-1"], 2, "--seeds: '0,3-1'; give a number"),
+    "many seeds": (["table", "--seeds", "0-9999"], 2, "no records of study 'mnist'"),
+    "long results": (["pretrain", "--results", "n" * 300], 2, "File name too long"),
+    "results in a loop": (["pretrain", "--results", "loop"], 2, "loop"),
+    "results in a file": (["pretrain", "--results", "file"], 2, "where a folder belongs"),
+    "a long output": (["export", "-m", "swa", "-o", f"{'n' * 300}.pth"], 2, "File name too long"),
+    "an output within a file": (["export", "-m", "swa", "-o", "file/x.pth"], 2, "where a folder"),
+    "an output in a loop": (["export", "-m", "swa", "-o", "loop/x.pth"], 2, "loop/x.pth"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_bad_option_is_told_and_writes_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, code, told = OPTIONS[name]
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SWABENCH_CACHE", str(tmp_path / "cache"))
+    before = sorted(tmp_path.rglob("*"))
+    began = time.monotonic()
+    done = CliRunner().invoke(app, arguments)
+    assert time.monotonic() - began < SECONDS + 5  # what is imported takes its time
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert (done.exit_code, told in " ".join(done.stderr.split())) == (code, True), done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
