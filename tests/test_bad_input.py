@@ -315,6 +315,13 @@ def test_studies_that_extend_each_other_are_told(tmp_path: Path) -> None:
         load_study(str(tmp_path / "one.yaml"))
 
 
+def test_a_long_row_of_studies_that_extend_each_other_is_told(tmp_path: Path) -> None:
+    for number in range(500):
+        (tmp_path / f"s{number}.yaml").write_text(f"extends: s{number + 1}")
+    with pytest.raises(InputError, match=r"extends: more than 20 studies extend each other"):
+        load_study(str(tmp_path / "s0.yaml"))
+
+
 def test_a_folder_that_cannot_be_entered_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,8 @@ MOST_SEEDS = 10_000
 LARGEST_SEED = 2**32 - 1
 """Of NumPy's and torch's generators."""
 MOST_EPOCHS = 100_000
+MOST_STEPS = 100_000_000
+"""Iterations of a run, each with its rate: a gigabyte."""
 MOST_IMAGES = 100_000_000
 LARGEST_SIDE = 4096
 """Of an image, in pixels."""

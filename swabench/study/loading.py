@@ -23,6 +23,7 @@ MOST_PARTS = 50_000
 MOST_TOLD = 10
 """Of the mistakes in one study, and of a mistake's line the next."""
 LONGEST_LINE = 1000
+MOST_EXTENDED = 20
 LARGEST_BITS = 3322
 """Of a whole number: a thousand digits."""
 
@@ -152,6 +153,8 @@ def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """A study's keys over those of the study it extends."""
     if path.resolve() in above:
         raise InputError(f"{path}: extends: the studies extend each other in a circle")
+    if len(above) > MOST_EXTENDED:
+        raise InputError(f"{path}: extends: more than {MOST_EXTENDED} studies extend each other")
     own = _read_yaml(path)
     parent = own.pop("extends", None)
     if parent is None:

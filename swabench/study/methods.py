@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swabench.study.averaging import AveragingPlan, BasePlan, GreedySoup
-from swabench.study.limits import Percent
+from swabench.study.limits import MOST_STEPS, Percent
 from swabench.study.optimizers import Optimizer, ScheduleFreeSGD
 from swabench.study.schedules import Constant, Cyclical, Schedule, iterations
 from swabench.study.settings import CHANGES_NO_RESULT, AddedLater, Settings, Title
@@ -110,8 +110,13 @@ class Method(Settings):
         """Compile to what happens at each of `epochs * steps_per_epoch` iterations.
 
         Raises:
-            InputError: In whole iterations, the plan captures nothing.
+            InputError: In whole iterations, the plan captures nothing; or there are too many.
         """
+        if epochs * steps_per_epoch > MOST_STEPS:
+            raise InputError(
+                f"epochs: {epochs:,} epochs of {steps_per_epoch:,} iterations are more than "
+                f"{MOST_STEPS:,}; lower epochs, or raise batch_size"
+            )
         plan, every = self.averaging, steps_per_epoch
         phases = plan.phases if plan else 1
         steps = epochs * steps_per_epoch // phases
