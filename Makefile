@@ -5,15 +5,17 @@ PYTHON ?= python3
 CONFIG ?= mnist
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+JOBS   ?= 2
+SHARE  ?= 1
 
-.PHONY: reproduce test lint bench bench-network clean
+.PHONY: reproduce test lint bench bench-network torture clean
 
 reproduce: $(VENV)/installed            ## environment, data, training, table, figures, claims, report
 	$(BIN)/swabench reproduce --config $(CONFIG)
 
 test: $(VENV)/installed-test            ## the fast tests first, then the slow ones
-	$(BIN)/pytest -x -m "not slow"
-	$(BIN)/pytest -x -m slow
+	$(BIN)/pytest -x -n $(JOBS) -m "not slow"
+	$(BIN)/pytest -x -n $(JOBS) -m slow
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -25,6 +27,9 @@ bench: $(VENV)/installed-test           ## ratios against the usual way, in one 
 
 bench-network: $(VENV)/installed-test   ## the same for training the network itself
 	$(BIN)/python -m tests.bench.network
+
+torture: $(VENV)/installed-test         ## kills, failing writes, damaged files; SHARE=0.05 for a part
+	$(BIN)/python -m tests.torture --share $(SHARE) --output results/faults/faults.json
 
 clean:                                  ## the environment and tool caches; never results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

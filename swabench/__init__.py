@@ -32,7 +32,7 @@ def load(
     Returns:
         Columns method, seed, epoch, predictor (iterate, average, ensemble), split (validation,
         test, …), batchnorm (running, re-estimated; None where none trains), accuracy in percent
-        and loss in nats.
+        and loss in nats. A run that diverged ends in a row whose loss is infinite.
 
     Raises:
         InputError: There is nothing to load, or it cannot be read.

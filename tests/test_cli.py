@@ -314,16 +314,31 @@ def test_a_landscape_that_fails_is_told_after_all_else_is_written(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_no_pixels")
-def test_a_diverged_run_is_told_after_all_else_is_written(fresh: Place) -> None:
+def test_a_diverged_run_is_a_result_and_whether_it_is_a_failure_the_study_says(
+    fresh: Place,
+) -> None:
     wild = "{schedule: constant, learning_rate: 1.0e+38}"
     with fresh.study.open("a") as study:
         study.write(f"methods: {{wild: {{title: Wild, rate: {wild}}}}}\n")
-    done = fresh.run("reproduce", *TINY, "--seeds", "1")
-    assert done.code == 1
-    assert "wild at seed 0 (loss not finite after epoch 1)" in done.errors
-    assert "INCOMPLETE: wild lacks seeds 0" in done.errors
+    first = fresh.run("reproduce", *TINY, "--seeds", "1")
+    records = fresh.records()
+    assert any("/wild/" in name for name in records)
+    with fresh.study.open("a") as study:
+        study.write("diverged: record\n")
+    allowed = fresh.run("reproduce", *TINY, "--seeds", "1")
+    assert (first.code, allowed.code) == (1, 0)
+    assert "wild at seed 0 (loss not finite after epoch 1)" in first.errors
+    assert "set `diverged: record`" in first.errors
+    assert allowed.errors == ""
+    for done in (first, allowed):
+        assert "INCOMPLETE" not in done.out + done.errors
+        assert "diverged (1 of 1)" in done.out
+        assert "landscape: not measured: runs of study 'tiny' diverged" in done.out
+    assert fresh.records() == records  # nothing is trained again
     assert "swa-cyclical" in (fresh.documents / "table.csv").read_text()
     assert (fresh.documents / "report.html").exists()
+    done = fresh.run("finetune", "-m", "wild", *TINY, "--seeds", "1")
+    assert (done.code, "diverged: wild at seed 0" in done.errors) == (0, True)
 
 
 @pytest.mark.slow
@@ -334,6 +349,13 @@ def test_diverged_pretraining_is_a_failure(fresh: Place) -> None:
     done = fresh.run("pretrain", *TINY, "--seeds", "1")
     assert done.code == 1
     assert "adam at seed 0" in done.errors
+    with fresh.study.open("a") as study:
+        study.write("diverged: record\n")
+    done = fresh.run("pretrain", *TINY, "--seeds", "1")
+    assert (done.code, "diverged: adam at seed 0" in done.errors) == (0, True)
+    done = fresh.run("reproduce", *TINY, "--seeds", "1")  # what cannot start is missing
+    assert (done.code, "No method can start there" in done.errors) == (1, True)
+    assert "diverged (1 of 1)" in done.out
 
 
 def test_quiet_work_says_its_result_alone(fresh: Place) -> None:

@@ -395,6 +395,71 @@ def test_a_missing_run_is_noted_with_its_seed(tmp_path: Path) -> None:
     assert by_name(pictures, "figure1-average").note == ""
 
 
+# --- runs that diverged ----------------------------------------------------------------------
+
+
+def drawn_with(
+    results: Path, lost: Mapping[tuple[str, int], int]
+) -> dict[str, tuple[Picture, Sequence[Axes]]]:
+    """The figures of runs of which some diverged after an epoch."""
+    study = small_study()
+    store = write_study(results, study, diverged=lost)
+    pictures, found = kept(lambda: draw(study, store, [0, 1]))
+    made = [picture for picture in pictures if picture.content]
+    return {p.name: (p, f.axes) for p, f in zip(made, found, strict=True)}
+
+
+def test_curves_end_where_the_first_seed_diverged_and_the_legend_says_so(tmp_path: Path) -> None:
+    picture, (ax,) = drawn_with(tmp_path, {("pswa", 1): 2})["figure3-phases"]
+    assert picture.lacking == ""
+    assert picture.note == ("pswa diverged at 1 of 2 seeds: means end where the first seed did.")
+    lines = {str(line.get_label()): line for line in ax.lines}
+    for predictor in ("iterate", "average"):
+        mean = ys(lines[f"pswa, {predictor}\n(diverged: 1 of 2)"])
+        assert np.isfinite(mean).tolist() == [True, False, False]
+    assert np.isfinite(ys(lines["swa-cyclical, average"])).all()
+    faint = [ys(line) for line in ax.lines if line.get_alpha()]
+    assert sorted(int(np.isfinite(of_seed).sum()) for of_seed in faint) == [1, 1, 3, 3, 3, 3]
+
+
+def test_where_nothing_was_measured_before_a_run_diverged_there_is_no_mean(
+    tmp_path: Path,
+) -> None:
+    lost = {("swa-cyclical", 0): 1, ("pswa", 0): 1, ("pswa", 1): 1}
+    study = small_study()
+    store = write_study(tmp_path, study, diverged=lost)
+    pictures, found = kept(lambda: draw(study, store, [0, 1]))
+    means = [line for line in found[0].axes[0].lines if "diverged" in str(line.get_label())]
+    assert len(means) == 2
+    assert np.isnan([ys(line) for line in means]).all()
+    assert by_name(pictures, "figure3-phases").skipped == "pswa diverged at 2 of 2 seeds"
+
+
+@pytest.mark.parametrize("name", ["swa", "sgd"])
+def test_the_forest_leaves_a_row_out_that_diverged_and_says_so(tmp_path: Path, name: str) -> None:
+    picture, (left, right) = drawn_with(tmp_path, {(name, 1): 2})["figure4-forest"]
+    rows = [row for row in small_study().row_names if row != name]
+    assert [label.get_text() for label in left.get_yticklabels()] == rows
+    assert (picture.note, picture.lacking) == (f"{name} diverged at 1 of 2 seeds: left out.", "")
+    others = [text.get_text() for text in right.texts if "reference" not in text.get_text()]
+    assert len(others) == (0 if name == "sgd" else len(rows) - 1)  # sgd is the reference
+
+
+def test_a_rate_at_which_runs_diverged_is_marked_by_a_cross_at_the_edge(tmp_path: Path) -> None:
+    lost = {("swa-rate-0.05", 0): 1, ("swa-rate-0.05", 1): 1}
+    picture, axes = drawn_with(tmp_path, lost)["figure7-rates"]
+    for ax in axes:
+        (cross,) = (line for line in ax.lines if line.get_label() == "diverged")
+        assert (xs(cross).tolist(), ys(cross).tolist()) == ([0.05], [0.0])
+        assert cross.get_transform() == ax.get_xaxis_transform()
+        containers: list[Any] = ax.containers
+        for container in containers:
+            line, *_ = container.lines
+            assert np.isfinite(ys(line)).tolist() == [True, False]
+    assert picture.note.startswith("swa-rate-0.05 diverged at 2 of 2 seeds: a cross")
+    assert picture.lacking == ""
+
+
 @pytest.mark.usefixtures("_words_alone")
 def test_a_landscape_that_was_not_measured_is_said_and_not_drawn(tmp_path: Path) -> None:
     study = small_study()

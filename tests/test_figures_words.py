@@ -353,7 +353,7 @@ def test_rays_of_a_network_are_measured_by_its_filters(
     for trainable in ("layer4", "all"):
         stage = study.finetune.model_copy(update={"trainable": trainable})
         network = study.model_copy(update={"finetune": stage})
-        figure, caption, _ = flatness(replace(heads, study=network))
+        figure, caption, *_ = flatness(replace(heads, study=network))
         assert "along random directions, filter-normalised (Li et al.), the same" in caption
         assert figure.axes[0].get_xlabel() == "Distance (share of each filter's norm)"
 

@@ -566,6 +566,23 @@ def test_a_missing_run_is_named_before_anything_is_measured(tmp_path: Path) -> N
     assert "lacks runs (pswa at seed 1)" in unsurveyable(study, store, [0, 1])
 
 
+def test_a_landscape_of_a_run_that_diverged_says_so_and_how_to_do_without(tmp_path: Path) -> None:
+    study = small_study()
+    store = write_study(tmp_path / "one", study, diverged={("pswa", 1): 2})
+    assert unsurveyable(study, store, [0, 1]) == (
+        "runs of study 'smoke' diverged and have no weights (pswa at seed 1 (loss not finite after "
+        "epoch 2)); name the other rows in landscape.methods"
+    )
+    others = [name for name in study.row_names if name != "pswa"]
+    landscape = study.landscape.model_copy(update={"methods": tuple(others)})
+    assert unsurveyable(study.model_copy(update={"landscape": landscape}), store, [0, 1]) == ""
+    assert store.find_landscape("lines", 1) is None
+    store = write_study(tmp_path / "other", study, diverged={("sgd", 1): 2})  # the reference
+    assert unsurveyable(study, store, [0, 1]).endswith(
+        "(sgd at seed 1 (loss not finite after epoch 2))"
+    )
+
+
 @pytest.mark.parametrize(
     ("reference", "segments", "plane"),
     [

@@ -78,6 +78,14 @@ def test_words_stand_to_the_left_and_numbers_to_the_right() -> None:
     assert first.index("sgd") == second.index("swa-cyclical")
 
 
+def test_a_number_that_diverged_stands_among_numbers() -> None:
+    text = io.StringIO()
+    lost = FRAME.assign(**{"Accuracy, %": ["diverged (1 of 2)", "100.25"]})
+    print_table("A table", lost, Console(file=text, width=100))
+    first, second = (n for n in text.getvalue().splitlines() if "sgd" in n or "swa-" in n)
+    assert first.index("of 2)") + 5 == second.index("100.25") + 6
+
+
 def test_a_table_for_a_file_is_wide_and_one_for_a_terminal_as_wide_as_that(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

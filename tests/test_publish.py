@@ -21,7 +21,7 @@ from swabench.analysis import claims_text, figures, table
 from swabench.analysis import publish as publishing
 from swabench.analysis.claims import decide_claims, pairs_compared
 from swabench.analysis.flatness import LINE, measure_flatness
-from swabench.analysis.frame import Records, collect
+from swabench.analysis.frame import Records, collect, read_metrics
 from swabench.analysis.manifest import manifest
 from swabench.analysis.predictions import tables_of_predictions
 from swabench.analysis.publish import Publication
@@ -428,6 +428,35 @@ def test_a_missing_run_is_told_in_every_document(tmp_path: Path, absent: tuple[s
     for document in ("claims.md", "report.html", *(("table.md", "table.tex") if is_row else ())):
         assert told in written[document].decode(), document
     assert json.loads(written["manifest.json"])["missing"] == {name: [seed]}
+
+
+@pytest.mark.usefixtures("_vector_only")
+@pytest.mark.parametrize("name", ["pswa", "sgd-rate-0.05"])
+def test_a_run_that_diverged_is_told_in_every_document_and_not_called_missing(
+    tmp_path: Path, name: str
+) -> None:
+    study = small_study()
+    store = write_study(tmp_path, study, diverged={(name, 1): 2})
+    publication = Publication(study, store, [0, 1])
+    told = f"{name} diverged at 1 of 2 seeds"
+    table, claims = publication.table(), publication.claims()
+    figures, report = publication.figures(), publication.report()
+    assert [each.lacking for each in (table, claims, figures, report)] == [""] * 4
+    assert [note for note in table.notes if note.startswith(told)]
+    assert table.content["diverged"] == claims.content["diverged"] == {name: [1]}
+    written = {name: content.decode() for name, content in documents(store).items()}
+    for document in ("table.md", "claims.md", "report.html"):
+        assert told in written[document], document
+    manifest = json.loads(written["manifest.json"])
+    lost = {"epoch": 2, "predictor": "iterate", "split": "validation", "loss": "nan"}
+    assert manifest["missing"] == {}
+    assert manifest["runs"][name]["1"]["diverged"] == lost
+    assert "diverged" not in manifest["runs"][name]["0"]
+    metrics = read_metrics(store.folder / "metrics.csv")
+    ends = metrics[(metrics["method"] == name) & (metrics["seed"] == 1)].iloc[-1]
+    assert (ends["epoch"], ends["loss"]) == (2, np.inf)
+    for other in ("predictions.csv", "mcnemar.csv", "pairs.csv"):
+        assert f"{name}," not in written[other], other  # nothing is summed up over the others
 
 
 @pytest.mark.usefixtures("_vector_only")

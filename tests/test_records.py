@@ -334,7 +334,7 @@ def test_what_killed_writers_left_is_removed_wherever_they_write(
     for folder in left:
         folder.mkdir(parents=True)
         os.utime(folder, (0, 0))
-    store.prepare()
+    store.tidy()
     assert [folder for folder in left if folder.exists()] == []
     assert store.find("sgd", 0)
 

@@ -429,6 +429,16 @@ def test_a_missing_run_is_told_first(tmp_path: Path, study: Study) -> None:
     assert words.index("INCOMPLETE") < words.index("Before fine-tuning")
 
 
+def test_a_row_that_diverged_is_told_in_the_table_and_among_what_was_found(
+    tmp_path: Path, study: Study
+) -> None:
+    text = rendered(study, store_of(tmp_path, study, diverged={("swa", 5): 2}))
+    assert "swa diverged at 1 of 8 seeds, so no mean of it is shown." in Page(text).words
+    assert "diverged (1 of 8)" in text
+    assert "swa diverged at 1 of 8 seeds, so it has no mean, and its difference" in text
+    assert "INCOMPLETE: swa" not in text
+
+
 def test_words_from_a_study_are_only_words(tmp_path: Path) -> None:
     study = study_with(2, rate_sweep=None, title="<script>alert('x')</script> & more")
     text = rendered(study, store_of(tmp_path, study), seeds=2)

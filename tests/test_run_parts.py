@@ -143,6 +143,22 @@ def test_what_a_study_starts_from_lies_where_it_was_told(
     assert not (elsewhere if apart else found).find("adam", 0)
 
 
+@pytest.mark.parametrize("allowed", ["fail", "record"])
+def test_a_study_that_starts_from_a_run_that_diverged_cannot_begin(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
+) -> None:
+    source = study_on(images, name="source", diverged=allowed)
+    run = RunOfStudy(study="source", method="adam", seed=3)
+    monkeypatch.setattr(
+        experiments, "starting_run", lambda study: None if study.name == "source" else (source, run)
+    )
+    monkeypatch.setattr(experiments, "initial_head", lambda *of: initial_head(*of) * torch.nan)
+    for _ in range(2):  # now, and where it is recorded
+        with pytest.raises(InputError, match=r"adam.* at seed 3 \(loss not finite after epoch 1"):
+            experiment_of(study_on(images, name="other"), tmp_path).pretrain([0])
+    assert not (tmp_path / "results" / "other" / "runs").exists()
+
+
 def tuned_study(images: Path, rates: list[float]) -> Study:
     tuning = {
         "seeds": [7],

@@ -288,6 +288,10 @@ def test_a_trial_that_diverges_is_recorded_and_shown_and_not_chosen(
     table = pd.read_csv(place.documents / "tuning.csv").set_index("trial")
     assert table["diverged"].to_dict() == {n: 2 * ("1e38" in n) for n in table.index}
     assert table.loc[table["diverged"] > 0, ["loss", "accuracy"]].isna().all(axis=None)
+    done = place.run("reproduce", "--seeds", "1")  # the same, though it tunes no more
+    assert done.exit_code == (allowed == "fail"), done.output
+    assert ("sgd-1e38 at seeds 7, 9" in done.stderr) == (allowed == "fail")
+    assert (place.documents / "report.html").exists()
 
 
 # --- a study that is tuned -------------------------------------------------------------------

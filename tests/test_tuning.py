@@ -693,12 +693,26 @@ def test_the_picture_has_a_panel_for_either_kind_of_family_each_with_its_own_cur
 def test_the_picture_of_one_family_has_one_panel_that_reaches_about_its_best() -> None:
     only = study({"families": {"sgd": TUNING["families"]["sgd"]}, "sides": {}})
     frame = pd.DataFrame(
-        {"family": "sgd", "rate.learning_rate": RATES, "loss": [0.3, 0.2, 0.25, 9.0]}
+        {"family": "sgd", "rate.learning_rate": RATES, "loss": [0.3, 0.2, 0.25, 9.0], "diverged": 0}
     )
     (ax,) = axes_of(only, frame.assign(chosen=frame["loss"] == 0.2))
     assert ax.get_title() == "Without an averaging plan"
     low, high = ax.get_ylim()
     assert 0.19 < low < 0.2 < high < 0.21
+
+
+def test_the_picture_marks_a_rate_at_which_every_trial_diverged_at_its_upper_edge(
+    tmp_path: Path,
+) -> None:
+    of = study()
+    write_trials(tmp_path, of, diverged=["sgd-0.008", "swa-0.002-0"])
+    left, right = axes_of(of, frame_of(tmp_path, of))
+    crosses = [line for ax in (left, right) for line in ax.lines if line.get_marker() == "x"]
+    (cross,) = crosses  # swa's other trial at that rate did not
+    assert np.asarray(cross.get_xydata()).tolist() == [[0.008, 1.0]]
+    assert cross.get_transform() == left.get_xaxis_transform()
+    picture = tuning_figure.draw_tuning(of, frame_of(tmp_path, of))
+    assert "A cross at the upper edge" in picture.caption
 
 
 def test_the_picture_shows_a_rates_best_trial() -> None:
@@ -709,6 +723,7 @@ def test_the_picture_shows_a_rates_best_trial() -> None:
             "family": "swa",
             "rate.learning_rate": [rate for rate, _ in losses],
             "averaging.start_at_epoch": [start for _, start in losses],
+            "diverged": 0,
             "loss": list(losses.values()),
             "chosen": [loss == 0.2 for loss in losses.values()],
         }

@@ -357,6 +357,23 @@ def test_missing_runs_are_told(tmp_path: Path, study: Study) -> None:
     assert "swa lacks seeds 7" in publication.claims().lacking
 
 
+def test_a_run_that_diverged_has_no_deviations_and_is_told(tmp_path: Path, study: Study) -> None:
+    store = write(tmp_path, study, seeds=7)
+    write_run(store, study, "swa", 7, diverged_after=1)
+    for name in study.row_names:
+        write_run(store, study, name, 7, Truth.exactly(90, 0.3))
+    publication = SourcesPublication(study, store, list(range(8)))
+    table = publication.table()
+    told = "swa diverged at 1 of 8 seeds, so it has no deviations."
+    assert table.lacking == publication.report().lacking == publication.figures().lacking == ""
+    assert told in table.notes
+    for document in ("sources.md", "report.html"):
+        assert told in (store.folder / document).read_text()
+    found = variances(study, collect(study, store, range(8)))
+    assert found.loc[found["method"] == "swa", "deviation"].isna().all()
+    assert found.loc[found["method"] == "sgd", "deviation"].notna().any()
+
+
 # --- the figure --------------------------------------------------------------------------------
 
 

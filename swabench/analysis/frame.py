@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
@@ -130,7 +131,7 @@ class Records(Mapping[str, Mapping[int, Record]]):
     @cached_property
     def _courses(self) -> Mapping[tuple[Any, ...], pd.DataFrame]:
         """Measurements by run, predictor and split, in the order of the records."""
-        finite = self.frame[self.frame["loss"].map(math.isfinite)]
+        finite = self.frame[np.isfinite(self.frame["loss"])]
         treated = finite[finite["batchnorm"] != "running"]
         return dict(iter(treated.groupby(["method", "predictor", "split"], sort=False)))
 

@@ -27,6 +27,7 @@ def manifest(
             "features": features.number(record.provenance.get("features", {})),
             "seconds": record.seconds,
             "sha256": record.arrays_sha256,
+            **({"diverged": record.diverged.plain()} if record.diverged else {}),
         }
     parts: dict[str, dict[str, Any]] = {}
     for survey in landscape:

@@ -126,8 +126,8 @@ class Publication:
             files += write_picture(self._store, picture)
             if picture.skipped:
                 notes.append(f"{picture.name}: not drawn: {picture.skipped}")
-            if picture.note:
-                lacking[picture.note] = None
+            if picture.lacking:
+                lacking[picture.lacking] = None
         return Published(files, notes=notes, lacking=" ".join(lacking))
 
     def claims(self) -> Published:

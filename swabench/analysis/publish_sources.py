@@ -31,11 +31,12 @@ class SourcesPublication(Publication):
     def table(self) -> Published:
         """Write the sources (CSV, Markdown), all that was measured, and the manifest."""
         study, lacking = self._study, self._lacking(self._rows)
+        lost = sources.divergences(self._records)
         for pattern in _OF_A_COMPARISON:
             self._store.remove_texts(pattern)
         written = {
             "sources.csv": table.as_csv(self._frame, "%.6g"),  # deviations of losses are small
-            "sources.md": sources.as_markdown(study, self._frame, lacking),
+            "sources.md": sources.as_markdown(study, self._frame, lacking, lost),
             "metrics.csv": table.as_csv(self._records.frame, table.DIGITS),
         }
         for name, text in written.items():
@@ -43,6 +44,7 @@ class SourcesPublication(Publication):
         files = [*written, *self.landscape().files]
         lines = [
             study.draws_in_words,
+            *lost,
             *sources.findings(self._frame, study),
             f"no comparison of methods: {sources.INSTEAD}",
         ]

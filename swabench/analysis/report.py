@@ -76,7 +76,7 @@ def render_report(
         findings=findings(study, rows, claims),
         comparison=tables.presentable(tables.comparison(study, rows), study),
         chosen=chosen_settings(choices) if choices else None,
-        undecided=tables.not_distinguished(study, rows),
+        undecided=[*tables.divergences(study, records), *tables.not_distinguished(study, rows)],
         trajectories=tables.presentable_trajectories(trajectories, study)
         if len(trajectories)
         else None,
@@ -111,7 +111,7 @@ def render_sources_report(
         records,
         seeds,
         pictures,
-        findings=variance.findings(frame, study),
+        findings=[*variance.divergences(records), *variance.findings(frame, study)],
         comparisons=[variance.presentable(frame, study, measure) for measure in variance.DIGITS],
         notes=variance.notes(frame, study),
         instead=variance.INSTEAD,
@@ -163,6 +163,7 @@ def findings(study: Study, records: Records, claims: Sequence[Claim]) -> list[st
             f"The fine-tuned methods reach between {tuned.min():.2f} % ({tuned.idxmin()}) and "
             f"{tuned.max():.2f} % ({tuned.idxmax()}), as means over seeds."
         )
+    said += [f"{line}, so no mean of it is shown." for line in records.divergences()]
     standings = tables.standings(study, records)
     differences = frame[f"difference_to_{study.reference}"]
     for standing, words in (

@@ -136,8 +136,8 @@ def on_one_trajectory(study: Study, records: Records) -> pd.DataFrame:
     """
     rows = []
     for name in records:
-        method = study.row_method(name)
-        if not method.averaging or not records[name]:
+        method, lost = study.row_method(name), name in records.diverged
+        if not method.averaging or (records.course(name, "loss", "average").empty and not lost):
             continue
         rate = method.rate.learning_rate if isinstance(method.rate, Constant) else np.nan
         row: dict[str, str | float] = {"method": name, "rate": rate}

@@ -177,6 +177,11 @@ def findings(frame: pd.DataFrame, study: Study) -> list[str]:
     return said
 
 
+def divergences(records: Records) -> list[str]:
+    """A sentence for each run that diverged."""
+    return [f"{line}, so it has no deviations." for line in records.divergences()]
+
+
 def notes(frame: pd.DataFrame, study: Study) -> list[str]:
     """How the numbers are to be read."""
     draws = int(frame["draws"].max())
@@ -196,11 +201,11 @@ def notes(frame: pd.DataFrame, study: Study) -> list[str]:
     return lines
 
 
-def as_markdown(study: Study, frame: pd.DataFrame, lacking: str) -> str:
-    """The sources' tables with how to read them."""
+def as_markdown(study: Study, frame: pd.DataFrame, lacking: str, lost: Sequence[str] = ()) -> str:
+    """The sources' tables with how to read them, and which runs were `lost` to divergence."""
     shown = (presentable(frame, study, measure) for measure in DIGITS)
     tables = [table.to_markdown(index=False, disable_numparse=True) for table in shown]
-    lines = _as_list([*findings(frame, study), *notes(frame, study)])
+    lines = _as_list([*lost, *findings(frame, study), *notes(frame, study)])
     intro = (
         "Standard deviation over the draws of each source, with its interval, and the source's "
         "share in the summed variances of the row."

@@ -63,13 +63,14 @@ def progress(quiet: bool = False) -> Progress:
 
 
 def print_table(title: str, shown: "pd.DataFrame", console: Console | None = None) -> None:
-    """Print a table; columns whose entries begin with a letter are words, the others numbers.
+    """Print a table; columns whose entries all begin with a letter are words, others numbers.
 
     The first column names the rows and is never cut or folded, however narrow the terminal.
     """
     drawn = Table(title=Text(title), title_justify="left")
     for place, column in enumerate(shown.columns):
-        words = str(shown[column].iloc[0])[:1].isalpha()
+        begin = {str(cell)[:1] for cell in shown[column]} - {"—"}
+        words = place == 0 or (bool(begin) and all(map(str.isalpha, begin)))
         drawn.add_column(
             Text(str(column)),
             justify="left" if words else "right",

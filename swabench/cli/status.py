@@ -25,9 +25,9 @@ def status_of(results: Path, study: Study, seeds: Sequence[int]) -> dict[str, An
         `under_way` and `interrupted` list groups of runs that were begun, `damaged` the runs
         that are; `landscape` counts its parts.
     """
-    from swabench.landscape.parts import missing_parts, wanted_parts
+    from swabench.landscape.parts import wanted_parts
     from swabench.records import RecordStore
-    from swabench.records.status import groups_under_way, states
+    from swabench.records.status import groups_under_way, is_measured, states
 
     store = RecordStore.to_read(results, study)
     found = states(store, study.run_names, seeds)
@@ -52,7 +52,7 @@ def status_of(results: Path, study: Study, seeds: Sequence[int]) -> dict[str, An
         ],
         "landscape": {
             "parts": len(parts),
-            "done": len(parts) - len(missing_parts(study, store, seeds)),
+            "done": sum(is_measured(store, part, seed) for part, seed in parts),
         },
     }
 

@@ -44,10 +44,13 @@ def unsurveyable(study: Study, store: RecordStore, seeds: Sequence[int]) -> str:
     parts = missing_parts(study, store, seeds)
     runs = {(name, seed) for part, seed in parts for name in study.landscape_rows(part)}
     found = sorted((record for name, seed in runs if (record := store.find(name, seed))), key=str)
-    if lost := [str(record) for record in found if record.diverged]:
+    if lost := [record for record in found if record.diverged]:
+        always = {study.pretrain.name, study.reference}  # whatever rows a study names
+        can_do_without = always.isdisjoint(record.method for record in lost)
         return (
-            f"runs of study {study.name!r} diverged and have no weights ({'; '.join(lost)}); name "
-            "other rows in landscape.methods"
+            f"runs of study {study.name!r} diverged and have no weights "
+            f"({'; '.join(map(str, lost))})"
+            + ("; name the other rows in landscape.methods" if can_do_without else "")
         )
     missing = sorted(f"{name} at seed {seed}" for name, seed in runs if not store.find(name, seed))
     if missing:

@@ -1,6 +1,7 @@
 """What a study has, what is under way, and what is damaged: read from its folder alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -9,6 +10,7 @@ from swabench.records.record import ARRAYS
 from swabench.records.sealing import read_sealed
 from swabench.records.store import RecordStore
 from swabench.records.unfinished import Unfinished, Worker
+from swabench.study.landscape import Part
 from swabench.system.errors import InputError
 from swabench.system.files import leftovers, sha256_of_file
 
@@ -83,6 +85,13 @@ def _state(store: RecordStore, name: str, seed: int, works: bool | None) -> Stat
     if works is None:
         return "missing"
     return "under way" if works else "interrupted"
+
+
+def is_measured(store: RecordStore, part: Part, seed: int) -> bool:
+    """Whether a part of the landscape has a record, and the runs that it looks at have, too."""
+    with suppress(InputError):
+        return store.find_landscape(part, seed) is not None
+    return False
 
 
 def damages(folder: Path) -> Iterator[Damage]:

@@ -169,8 +169,7 @@ class RecordStore:
             "seconds": round(seconds, 3),
             "history": [dataclasses.asdict(measurement) for measurement in kept],
             "arrays_sha256": sha256(arrays),
-            # JSON has neither infinities nor what is no number.
-            **({"diverged": {**vars(diverged), "loss": str(diverged.loss)}} if diverged else {}),
+            **({"diverged": diverged.plain()} if diverged else {}),
         }
         with self._told_if_unwritable(), new_folder(self._run_folder(method, seed)) as folder:
             (folder / ARRAYS).write_bytes(arrays)
@@ -195,8 +194,12 @@ class RecordStore:
         folders = sorted(path for path in self.folder.glob(f"{_UNFINISHED}/*") if path.is_dir())
         return [Unfinished(folder) for folder in folders]
 
-    def drop_finished(self) -> None:
-        """Let go of states whose runs have records: their process was killed in between."""
+    def tidy(self) -> None:
+        """Let go of what killed processes left: temporary files, and states of recorded runs."""
+        kinds = (f"{_RUNS}/*", f"{_LANDSCAPE}/*", _FIGURES)
+        for folder in (self.folder, *(found for kind in kinds for found in self.folder.glob(kind))):
+            with suppress(OSError):  # a folder that cannot be written keeps them
+                remove_leftovers(folder)
         for place in self.under_way():
             with suppress(InputError):  # a damaged one is told by whoever needs it
                 worker = place.worker()
@@ -281,7 +284,7 @@ class RecordStore:
         return FileLock(folder / f"seed-{seed}.lock")
 
     def prepare(self) -> None:
-        """Find out before any work is done whether results can be written, and tidy up.
+        """Find out before any work is done whether results can be written.
 
         Raises:
             SwabenchError: They cannot; nothing was changed.
@@ -290,9 +293,6 @@ class RecordStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
-        kinds = (f"{_RUNS}/*", f"{_LANDSCAPE}/*", _FIGURES)
-        for folder in (self.folder, *(found for kind in kinds for found in self.folder.glob(kind))):
-            remove_leftovers(folder)
 
     def write_text(self, name: str, text: str) -> str:
         """Write a small file of the study (a table, a manifest); returns its name."""

@@ -82,7 +82,7 @@ class Experiment:
                 names them, after all have been recorded.
         """
         name = self.study.pretrain.name
-        self.store.drop_finished()
+        self.store.tidy()
         missing = [seed for _, seed in self.store.missing([name], seeds)]
         if missing:
             self.store.prepare()
@@ -102,7 +102,7 @@ class Experiment:
             DivergedError: Some runs diverged, now or before, and the study does not allow it, or
                 some seeds' pretraining did; names them, after all else has been recorded.
         """
-        self.store.drop_finished()
+        self.store.tidy()
         missing = self.store.missing(methods, seeds)
         if missing:
             self.store.prepare()
@@ -131,6 +131,7 @@ class Experiment:
         Raises:
             InputError: Runs are missing, or the study is none that has a landscape.
         """
+        self.store.tidy()
         if reason := unsurveyable(self.study, self.store, seeds):
             raise InputError(f"landscape: {reason}")
         missing = missing_parts(self.study, self.store, seeds)
@@ -343,10 +344,13 @@ class Experiment:
         )
         if not other.store.find(run.method, run.seed):
             self._progress.say(f"{self.study.name} starts from {run}, which runs first")
-        if run.method == study.pretrain.name:
-            other.pretrain([run.seed])
-        else:
-            other.finetune([run.method], [run.seed])
+        try:
+            if run.method == study.pretrain.name:
+                other.pretrain([run.seed])
+            else:
+                other.finetune([run.method], [run.seed])
+        except DivergedError as error:  # no result of this study, which cannot begin
+            raise InputError(f"backbone.weights: {run} cannot be had: {error}") from None
         return other.export(run.method, run.seed)
 
 

@@ -51,3 +51,7 @@ class Divergence:
 
     def __str__(self) -> str:
         return f"loss not finite after epoch {self.epoch}"
+
+    def plain(self) -> dict[str, str | int]:
+        """As JSON has it, which knows neither infinities nor what is no number."""
+        return {**vars(self), "loss": str(self.loss)}

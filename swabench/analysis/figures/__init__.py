@@ -49,10 +49,10 @@ def draw(study: Study, store: RecordStore, seeds: Sequence[int]) -> list[Picture
 def _picture(name: str, drawer: Callable[[Sources], Drawn], sources: Sources) -> Picture:
     try:
         with plain_style():
-            figure, caption, note = drawer(sources)
+            figure, caption, lacking, diverged = drawer(sources)
     except CannotDrawError as reason:
         return Picture(name, "", {}, skipped=str(reason))
-    if note:
+    if note := f"{lacking} {diverged}".strip():
         figure.supxlabel(note, fontsize=8, color="#a00000", wrap=True)
     content = {f: render(figure, f, caption, note) for f in FORMATS}
-    return Picture(name, caption, content, note=note)
+    return Picture(name, caption, content, note=note, lacking=lacking)

@@ -9,6 +9,8 @@ from swabench.analysis.figures.style import ITERATE
 from swabench.study.methods import Method
 from swabench.study.settings import what_results_depend_on
 
+ENDS = "means end where the first seed did"
+
 
 def average(sources: Sources) -> Drawn:
     """Figure 1: the cyclical iterate and its average over the epochs."""
@@ -19,8 +21,8 @@ def average(sources: Sources) -> Drawn:
     ):
         iterate = sources.curves(name, "iterate", measure)
         average = sources.curves(name, "average", measure)
-        spread(ax, iterate, ITERATE, f"{name}, iterate")
-        spread(ax, average, sources.style(name), f"{name}, average")
+        spread(ax, iterate, ITERATE, sources.label(name, "iterate"))
+        spread(ax, average, sources.style(name), sources.label(name, "average"))
         ax.set(ylabel=label, xlabel="Epoch of fine-tuning")
         whole_epochs(ax)
     legend(figure, axes[0], columns=2)
@@ -29,7 +31,7 @@ def average(sources: Sources) -> Drawn:
         f"Test accuracy and loss of the iterate of {name} and of its average after "
         f"{_spacing(sources)}: {spread_words(seeds)}."
     )
-    return figure, caption, sources.lacking([name])
+    return Drawn(figure, caption, sources.lacking([name]), sources.diverged([name], ENDS))
 
 
 def phases(sources: Sources) -> Drawn:
@@ -43,10 +45,10 @@ def phases(sources: Sources) -> Drawn:
             single = name  # the same but for the phases
     figure, (ax,) = new_figure(1, 1)
     iterate = sources.curves(periodic, "iterate", "accuracy")
-    spread(ax, iterate, ITERATE, f"{periodic}, iterate")
+    spread(ax, iterate, ITERATE, sources.label(periodic, "iterate"))
     for name in (single, periodic):
         curves = sources.curves(name, "average", "accuracy")
-        spread(ax, curves, sources.style(name), f"{name}, average")
+        spread(ax, curves, sources.style(name), sources.label(name, "average"))
     plan = methods[periodic].averaging
     phases, epochs = plan.phases if plan else 1, sources.study.finetune.epochs
     for k in range(phases):
@@ -68,7 +70,8 @@ def phases(sources: Sources) -> Drawn:
         f"iterate of {periodic}, which restarts from the average at each dotted line: "
         f"{spread_words(iterate.shape[1])}."
     )
-    return figure, caption, sources.lacking([single, periodic])
+    shown = [single, periodic]
+    return Drawn(figure, caption, sources.lacking(shown), sources.diverged(shown, ENDS))
 
 
 def _without_phases(method: Method) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from swabench.analysis.figures.picture import Drawn
+from swabench.analysis.figures.picture import CannotDrawError, Drawn
 from swabench.analysis.figures.pieces import (
     interval,
     new_figure,
@@ -29,11 +29,14 @@ Differences = Mapping[str, Sequence[float]]
 
 def forest(sources: Sources) -> Drawn:
     """Figure 4: accuracies on the left, differences to the reference on the right."""
-    study, frame = sources.study, comparison(sources.study, sources.records)
+    study, whole = sources.study, comparison(sources.study, sources.records)
+    frame = whole[whole["diverged"] == 0].reset_index(drop=True)
+    if frame.empty:
+        raise CannotDrawError("every row diverged at some seed")
     figure, (left, right) = new_figure(1, 2, sharey=True, width_ratios=[1, 1.35])
     finals = {name: sources.records.final(name, "accuracy") for name in sources.records}
     differences = _differences(finals, study.reference)
-    limits = _limits(study, frame, differences)
+    limits = _limits(study, whole, differences)
     for y, (_, row) in enumerate(frame.iterrows()):
         style = {**sources.style(row["method"]), "linestyle": "none"}
         _accuracy(left, row, list(finals[row["method"]].values()), y, style)
@@ -57,7 +60,8 @@ def forest(sources: Sources) -> Drawn:
         f"means with {100 * study.confidence:g} % t intervals{beside}. A triangle at the edge "
         "marks a difference beyond the axis; its value is on the right."
     )
-    return figure, caption, sources.lacking(study.row_names)
+    left_out = sources.diverged(study.row_names, "left out")
+    return Drawn(figure, caption, sources.lacking(study.row_names), left_out)
 
 
 def _differences(finals: Mapping[str, Mapping[int, float]], reference: str) -> Differences:

@@ -44,7 +44,7 @@ def line(sources: Sources) -> Drawn:
         "Loss along the straight line through the weights before (α = 0) and after (α = 1) "
         f"fine-tuning: {spread_words(len(found.seeds))}."
     )
-    return figure, caption, absent(found)
+    return Drawn(figure, caption, absent(found))
 
 
 def plane(sources: Sources) -> Drawn:
@@ -93,7 +93,7 @@ def plane(sources: Sources) -> Drawn:
     )
     if not paths.empty:
         caption += " The iterates' paths, epoch by epoch, are projected onto the plane."
-    return figure, caption, absent(found)
+    return Drawn(figure, caption, absent(found))
 
 
 def flatness(sources: Sources) -> Drawn:
@@ -115,7 +115,7 @@ def flatness(sources: Sources) -> Drawn:
         f"mean and each of {len(sharp.seeds)} seeds."
     )
     notes = dict.fromkeys(absent(found) for found in (rays, segments, sharp))
-    return figure, caption, " ".join(filter(None, notes))
+    return Drawn(figure, caption, " ".join(filter(None, notes)))
 
 
 def _rays(ax: Axes, table: pd.DataFrame, sources: Sources) -> int:

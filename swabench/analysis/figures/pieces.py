@@ -28,11 +28,14 @@ def spread(
     every: int = 1,
     band: bool = True,
 ) -> None:
-    """The mean of the columns, a band of one deviation, and every column faint behind."""
-    x, mean = curves.index, curves.mean(axis=1)
+    """The mean of the columns, a band of one deviation, and every column faint behind.
+
+    Mean and band end where the first column does: beyond they would be of the lucky alone.
+    """
+    x, mean = curves.index, curves.mean(axis=1, skipna=False)
     ax.plot(x, curves, color=style["color"], linewidth=0.5, alpha=0.22, zorder=1)
     if band and curves.shape[1] > 1:
-        deviation = curves.std(axis=1)
+        deviation = curves.std(axis=1, skipna=False)
         ax.fill_between(
             x, mean - deviation, mean + deviation, color=style["color"], alpha=0.18, lw=0, zorder=2
         )

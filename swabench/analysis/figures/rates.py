@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter
 from swabench.analysis.figures.picture import CannotDrawError, Drawn
 from swabench.analysis.figures.pieces import legend, new_figure
 from swabench.analysis.figures.sources import Sources
-from swabench.analysis.figures.style import ITERATE
+from swabench.analysis.figures.style import ITERATE, LOST
 from swabench.analysis.statistics import mean_interval
 from swabench.analysis.table import on_one_trajectory
 
@@ -34,6 +34,8 @@ def rates(sources: Sources) -> Drawn:
         left.axhspan(*at[1:], color=sources.style(decayed)["color"], alpha=0.25, lw=0)
         left.axhline(at[0], color=sources.style(decayed)["color"], lw=1.2, label=decayed)
     right.axhline(0, color="#444444", linewidth=0.8)
+    _lost(left, frame)
+    _lost(right, frame)
     left.set(ylabel="Test accuracy (%)")
     right.set(ylabel="Average − iterate (points)")
     for ax in (left, right):
@@ -51,7 +53,8 @@ def rates(sources: Sources) -> Drawn:
     )
     if level:
         caption += f" The band is {level[0]}, which decays its rate and averages nothing."
-    return figure, caption, sources.lacking([])
+    marked = sources.diverged(runs, "a cross at the lower edge in place of means")
+    return Drawn(figure, caption, sources.lacking([]), marked)
 
 
 def _swept_average(sources: Sources) -> str:
@@ -71,6 +74,13 @@ def _level(sources: Sources) -> tuple[str, tuple[float, float, float]] | None:
         return None
     at = mean_interval(list(found.values()), sources.study.confidence)
     return name, (at.mean, at.low, at.high)
+
+
+def _lost(ax: Axes, frame: pd.DataFrame) -> None:
+    """A cross at the lower edge at each rate at which the runs diverged."""
+    at = frame.loc[frame["diverged"] > 0, "rate"]
+    if len(at):
+        ax.plot(at, [0.0] * len(at), label="diverged", transform=ax.get_xaxis_transform(), **LOST)
 
 
 def _over_rates(

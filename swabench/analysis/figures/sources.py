@@ -67,8 +67,15 @@ class Sources:
         """A measure on the test images over the epochs (rows), a column a seed."""
         found = self.records.course(name, measure, predictor)
         if found.empty:
-            raise CannotDrawError(f"there is no run of {name}")
+            lost = self.records.divergences([name])
+            raise CannotDrawError(lost[0] if lost else f"there is no run of {name}")
         return found
+
+    def label(self, name: str, predictor: Predictor) -> str:
+        """What a legend calls a curve; it says where the run diverged."""
+        seeds, lost = len(self.records[name]), len(self.records.diverged.get(name, ()))
+        ended = f"\n(diverged: {lost} of {seeds})" if lost else ""  # else legends grow too wide
+        return f"{name}, {predictor}{ended}"
 
     def landscape(self, part: Part) -> Gathered:
         """A part of the landscape."""
@@ -102,6 +109,11 @@ class Sources:
         """Which runs of the rows are missing, in words."""
         missing = missing_runs(self.records, self.seeds)
         return incompleteness({name: missing[name] for name in rows if name in missing})
+
+    def diverged(self, rows: Iterable[str], so: str) -> str:
+        """Which of some runs diverged, and what that does to a figure; empty where none did."""
+        lost = self.everything.divergences(dict.fromkeys(rows))
+        return f"{'; '.join(lost)}: {so}." if lost else ""
 
     def number(self, name: str) -> int:
         """A row's place in the table."""

@@ -18,6 +18,14 @@ COLORS = ("#000000", "#D55E00", "#56B4E9", "#0072B2", "#E69F00", "#009E73", "#CC
 LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", "-", (0, (3, 1)))
 MARKERS = ("X", "s", "v", "o", "^", "D", "P")
 ITERATE: dict[str, Any] = {"color": "#666666", "linestyle": "--", "marker": "x"}
+LOST: dict[str, Any] = {
+    "color": "#a00000",
+    "marker": "x",
+    "ms": 8,
+    "mew": 2,
+    "linestyle": "none",
+    "clip_on": False,
+}
 PAPER: dict[str, Any] = {
     "marker": "D",
     "ms": 4.5,

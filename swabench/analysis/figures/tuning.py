@@ -16,16 +16,18 @@ from swabench.study.study import Study
 NAME = "tuning"
 ROOM_ABOVE = 1.5
 """How far the axis reaches above the best losses, in units of their range."""
+CROSSES_APART = 0.04
+"""Between the crosses of two families that diverged at the same rate, in heights of the axes."""
 
 
 def draw_tuning(study: Study, frame: pd.DataFrame) -> Picture:
     """Draw a tuning from its trials (`analysis.tuning.trial_frame`)."""
     try:
         with plain_style():
-            figure, caption, note = _losses(study, frame)
+            figure, caption, *_ = _losses(study, frame)
     except CannotDrawError as reason:
         return Picture(NAME, "", {}, skipped=str(reason))
-    return Picture(NAME, caption, {kind: render(figure, kind, caption, note) for kind in FORMATS})
+    return Picture(NAME, caption, {kind: render(figure, kind, caption) for kind in FORMATS})
 
 
 def _losses(study: Study, frame: pd.DataFrame) -> Drawn:
@@ -43,6 +45,7 @@ def _losses(study: Study, frame: pd.DataFrame) -> Drawn:
     for ax, (title, families) in zip(axes, shown.items(), strict=True):
         for number, family in enumerate(families):
             _curve(ax, frame[frame["family"] == family], rates[family], family, number)
+            _lost(ax, frame[frame["family"] == family], rates[family], number)
         _dress(ax, title, sorted(frame.loc[frame["chosen"], "loss"]))
     axes[0].set_ylabel("Validation loss (nats)")
     caption = (
@@ -50,7 +53,9 @@ def _losses(study: Study, frame: pd.DataFrame) -> Drawn:
         "learning rate (of a cyclical rate, the highest), at the best of its other settings. "
         "Ringed: the trial that was chosen. Curves that leave the picture go on above it."
     )
-    return figure, caption, ""
+    if (frame["diverged"] > 0).any():
+        caption += " A cross at the upper edge: every trial at that rate diverged at some seed."
+    return Drawn(figure, caption)
 
 
 def _rate(study: Study, family: str) -> str | None:
@@ -74,6 +79,19 @@ def _curve(ax: Axes, trials: pd.DataFrame, rate: str, family: str, number: int) 
     ax.plot(
         chosen[rate], chosen["loss"], "o", ms=10, mfc="none", mec=style["color"], linestyle="none"
     )
+
+
+def _lost(ax: Axes, trials: pd.DataFrame, rate: str, number: int) -> None:
+    """A cross at each rate of a family at which every trial diverged, below those of others."""
+    whole = (trials["diverged"] > 0).groupby(trials[rate]).all()
+    rates = whole[whole].index
+    if rates.empty:
+        return
+    height, color = 1 - CROSSES_APART * number, COLORS[number % len(COLORS)]
+    ax.plot(
+        rates, [height] * len(rates), "x", color=color, ms=6, mew=1.6, clip_on=False,
+        transform=ax.get_xaxis_transform(),
+    )  # fmt: skip
 
 
 def _dress(ax: Axes, title: str, best: Sequence[float]) -> None:

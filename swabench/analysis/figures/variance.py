@@ -57,7 +57,8 @@ def variance(sources: Sources) -> Drawn:
         f"difference to {study.reference}, paired by seed; and each source's share in the summed "
         "variances. The deviations' axis is logarithmic, so what never varies is not on it."
     )
-    return figure, caption, sources.lacking(study.row_names)
+    left_out = sources.diverged(study.row_names, "left out")
+    return Drawn(figure, caption, sources.lacking(study.row_names), left_out)
 
 
 def _deviations(ax: Axes, of_line: pd.DataFrame, y: float) -> None:

@@ -1,0 +1,1 @@
+"""A campaign of faults: kills, failing writes, damaged files, many processes (`make torture`)."""

@@ -1,0 +1,124 @@
+"""Runs commands in forked processes, so that thousands of them need no import each."""
+
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+LONGEST = 600.0
+"""Seconds after which a command counts as hanging."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        code: Its exit code; minus the signal's number where it was killed.
+        out: What it wrote to standard output.
+        errors: What it wrote to standard error.
+        seconds: How long it ran.
+    """
+
+    code: int
+    out: str
+    errors: str
+    seconds: float
+
+    @property
+    def has_traceback(self) -> bool:
+        """Whether an error of ours escaped."""
+        return "Traceback (most recent call last)" in self.errors
+
+
+class Command:
+    """A `swabench` command in a process of its own.
+
+    Args:
+        arguments: Of the command line.
+        folder: Where it runs.
+        environment: What is added to the environment.
+        prepare: Called in the new process before the command, to put a fault in place.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._began = time.monotonic()
+        self._out, self._errors = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.process = os.fork()
+        if self.process == 0:
+            os._exit(self._run(arguments, folder, environment, prepare))
+
+    def kill(self) -> None:
+        """End it at once; nothing where it has ended."""
+        os.kill(self.process, signal.SIGKILL)
+
+    def wait(self) -> Ended:
+        """Its end; a command that hangs is killed."""
+        deadline = self._began + LONGEST
+        while True:
+            process, status = os.waitpid(self.process, os.WNOHANG)
+            if process:
+                break
+            if time.monotonic() > deadline:
+                self.kill()
+            time.sleep(0.002)
+        seconds = time.monotonic() - self._began
+        texts = []
+        for file in (self._out, self._errors):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+            file.close()
+        return Ended(os.waitstatus_to_exitcode(status), texts[0], texts[1], seconds)
+
+    def _run(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        prepare: Callable[[], None],
+    ) -> int:
+        """The command, in the child: never returns into the campaign."""
+        try:
+            os.dup2(self._out.fileno(), 1)
+            os.dup2(self._errors.fileno(), 2)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.chdir(folder)
+            os.environ.update(environment)
+            sys.argv = ["swabench", *arguments]
+            from swabench.cli import main
+
+            prepare()
+            main()
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else int(left.code is not None)
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        else:
+            code = 0
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return code
+
+
+def run(
+    arguments: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    prepare: Callable[[], None] = lambda: None,
+) -> Ended:
+    """Run a command to its end."""
+    return Command(arguments, folder, environment, prepare).wait()
