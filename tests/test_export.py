@@ -178,7 +178,7 @@ def test_what_is_not_there_is_named_and_nothing_is_written(
 def test_where_nothing_can_be_written_is_said_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ends in '\.onnx'"):
         check_output(tmp_path / "a.onnx")
-    with pytest.raises(InputError, match=r"a\.pth: cannot be written \(No such file"):
+    with pytest.raises(InputError, match=r"nowhere: cannot be written \(No such file"):
         check_output(tmp_path / "nowhere" / "a.pth")
     (tmp_path / "b.pth").mkdir()
     with pytest.raises(InputError, match=r"b\.pth is a folder; name a file in it"):
@@ -202,7 +202,7 @@ def test_a_folder_that_must_not_be_written_to_is_said_before_any_work(
         raise PermissionError(errno.EACCES, "Permission denied", str(dir / "a1b2"))
 
     monkeypatch.setattr("tempfile.TemporaryFile", refused)  # a superuser may write anywhere
-    with pytest.raises(SwabenchError, match=r"a\.pth: cannot be written \(Permission") as error:
+    with pytest.raises(SwabenchError, match=r"cannot be written \(Permission.*--output") as error:
         check_output(tmp_path / "a.pth")
     assert error.value.exit_code == 1
 

@@ -488,6 +488,21 @@ def test_a_cache_that_must_not_be_written_to_is_read(
 
 
 @pytest.mark.usefixtures("few_layers")
+def test_a_cache_that_must_not_be_looked_into_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    refuse(monkeypatch, errno.EACCES, "Permission denied")
+    monkeypatch.setattr(Path, "is_dir", locked)
+    with pytest.raises(
+        SwabenchError, match=r"cannot be written \(Permission denied\); set SWABENCH"
+    ):
+        frozen(tmp_path, arguments())
+
+
+@pytest.mark.usefixtures("few_layers")
 def test_a_full_disk_is_a_failure_even_where_the_entry_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -305,10 +305,12 @@ def test_a_folder_is_tried_before_any_work(
     store: RecordStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def denied(**_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+        raise PermissionError(13, "Permission denied", "a1b2")  # what it tried means nothing
 
     monkeypatch.setattr("tempfile.TemporaryFile", denied)
-    with pytest.raises(SwabenchError, match=r"cannot be written \(Permission.*--results") as error:
+    with pytest.raises(
+        SwabenchError, match=r"mnist: cannot be written \(Permission.*--results"
+    ) as error:
         store.prepare()
     assert error.value.exit_code == 1  # it may be another's tomorrow; nothing asked for is wrong
 

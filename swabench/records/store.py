@@ -18,7 +18,6 @@ landscape of other weights than those that are there is not found.
 """
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,7 +40,14 @@ from swabench.study.search_space import search_space_digest, trial_study, tuned
 from swabench.study.study import Study
 from swabench.study.tuning import Choices
 from swabench.system.errors import InputError, not_written
-from swabench.system.files import new_folder, remove_leftovers, sha256, sha256_of_json, write_file
+from swabench.system.files import (
+    new_folder,
+    remove_leftovers,
+    sha256,
+    sha256_of_json,
+    try_writing,
+    write_file,
+)
 from swabench.training.measurement import Divergence, Measurement
 
 if TYPE_CHECKING:  # tables are made from records in moments, and torch takes seconds to import
@@ -291,8 +297,7 @@ class RecordStore:
         """
         with self._told_if_unwritable():
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
+            try_writing(self.folder)
 
     def write_text(self, name: str, text: str) -> str:
         """Write a small file of the study (a table, a manifest); returns its name."""

@@ -2,7 +2,6 @@
 
 import io
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from swabench.runs.learners import Start
 from swabench.runs.materials import Materials
 from swabench.study.study import Boundary
 from swabench.system.errors import InputError, not_written
-from swabench.system.files import write_file
+from swabench.system.files import try_writing, write_file
 from swabench.training.backbone import FEATURES
 from swabench.training.flat import assign
 
@@ -62,8 +61,7 @@ def check_output(path: Path) -> None:
         with suppress(FileNotFoundError):
             if stat.S_ISDIR(path.stat().st_mode):
                 raise InputError(f"--output: {path} is a folder; name a file in it")
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        try_writing(path.parent)
 
 
 def write_state(state: dict[str, Tensor], path: Path) -> None:
@@ -86,6 +84,5 @@ def write_state(state: dict[str, Tensor], path: Path) -> None:
 def _told_if_unwritable(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:  # the name of what was tried means nothing to anybody
-        nameless = OSError(error.errno, error.strerror)
-        raise not_written(nameless, path, "choose another file with --output") from None
+    except OSError as error:
+        raise not_written(error, path, "choose another file with --output") from None

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,10 +213,12 @@ def _cached(
     except SafetensorError as error:
         raise SwabenchError(f"{home}: cannot be written ({error}); {elsewhere}") from None
     except OSError as error:
-        if error.errno in _MUST_NOT_BE_WRITTEN and folder.is_dir():
-            found = read_entry(folder, key)
-            say(f"read from {folder}")
-            return found
+        if error.errno in _MUST_NOT_BE_WRITTEN:
+            with suppress(OSError):  # it may be that it must not be looked into either
+                if folder.is_dir():
+                    found = read_entry(folder, key)
+                    say(f"read from {folder}")
+                    return found
         raise not_written(error, home, elsewhere) from None
 
 

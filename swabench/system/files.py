@@ -13,6 +13,7 @@ import secrets
 import shutil
 import socket
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -70,6 +71,19 @@ def in_bytes(size: float) -> str:
         if size >= worth:
             return f"{size / worth:.1f} {unit}"
     return f"{size:.0f} bytes"
+
+
+def try_writing(folder: Path) -> None:
+    """Find out whether a folder can be written to; nothing stays of it.
+
+    Raises:
+        OSError: It cannot; names the folder.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:  # the temporary name means nothing to anybody
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def write_file(path: Path, content: bytes) -> None:
