@@ -69,6 +69,7 @@ class Malicious:
         return Path.touch, (self._trace,)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("how", ["torch", "pickle"])
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, how: str) -> None:
     path, trace = tmp_path / "w.pth", tmp_path / "ran"
@@ -76,9 +77,54 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, how: str) -> None:
         torch.save({"conv1.weight": Malicious(trace)}, path)
     else:
         path.write_bytes(pickle.dumps(Malicious(trace)))
-    with pytest.raises(InputError, match="is no file of weights"):
+    with pytest.raises(InputError, match=r"is no file of weights .*was not opened\)$") as error:
         load_backbone(BackboneSettings(weights=str(path)))
     assert not trace.exists()
+    assert "weights_only" not in str(error.value)  # torch's advice on how to run it
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.*jit")
+def test_an_archive_of_code_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.jit.script(torch.nn.Linear(1, 1)).save(str(path))
+    with pytest.raises(InputError, match=r"is no file of weights .*was not opened\)$"):
+        load_backbone(BackboneSettings(weights=str(path)))
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_an_empty_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"w\..* is no file of weights \(.+\)$"):
+        load_backbone(BackboneSettings(weights=str(tmp_path / name)))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("conv1.weight", lambda t: t.to(torch.complex64), "holds complex64 where there are real"),
+        ("conv1.weight", lambda t: t.to(torch.int32), "holds int32 where there are real"),
+        ("conv1.weight", lambda t: t.to_sparse(), "holds no numbers"),
+        ("conv1.weight", lambda t: t.to("meta"), "holds no numbers"),
+        ("layer4.2.bn3.bias", lambda t: t * torch.nan, "holds numbers that are not finite"),
+        ("bn1.running_mean", lambda t: t + torch.inf, "holds numbers that are not finite"),
+        ("bn1.running_var", lambda t: t - 2, "holds negative variances"),
+    ],
+)
+def test_numbers_that_are_no_weights_are_named(
+    state: State, tmp_path: Path, name: str, change: Callable[[Tensor], Tensor], told: str
+) -> None:
+    changed = {**state, name: change(state[name])}
+    with pytest.raises(InputError, match=f"w.pth: {name} {told}"):
+        load_backbone(BackboneSettings(weights=write(changed, tmp_path / "w.pth")))
+
+
+def test_weights_of_half_precision_and_any_final_layer_are_loaded(
+    state: State, tmp_path: Path
+) -> None:
+    half = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
+    half["fc.weight"] = half["fc.weight"] * torch.nan  # is not used
+    network = load_backbone(BackboneSettings(weights=write(half, tmp_path / "w.pth")))
+    torch.testing.assert_close(network.conv1.weight, state["conv1.weight"], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
@@ -112,7 +158,9 @@ def test_of_many_keys_the_first_are_named(state: State, tmp_path: Path) -> None:
     assert str(error.value).endswith(f"w.pth does not fit ResNet-50: {shown}")
 
 
-@pytest.mark.parametrize("content", [{"conv1.weight": 1}, {"a": torch.zeros(1), "b": 2}, [1]])
+@pytest.mark.parametrize(
+    "content", [{"conv1.weight": 1}, {"a": torch.zeros(1), "b": 2}, [1], {1: torch.zeros(1)}, None]
+)
 def test_what_holds_something_else_than_tensors_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(InputError, match="it holds something else than named tensors"):

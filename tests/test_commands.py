@@ -3,6 +3,8 @@
 A cheap stand-in makes the features, or notes what it was asked for; all else is the product's own.
 """
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -415,3 +417,37 @@ def test_methods_are_drawn_to_one_scale_with_what_they_are(
         monkeypatch.setattr(out, "_width", width)
         narrow = invoke("methods", "--config", "smoke.yaml").stdout
         assert f"  {'█' * cells * epochs}\n" in narrow
+
+
+# --- files that cannot be used ---------------------------------------------------------------
+
+
+def test_results_that_cannot_be_entered_are_told_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a stand-in, because a superuser may enter all."""
+    study = small_study()
+    write_study(tmp_path / "results", study)
+    as_yaml(study, tmp_path)
+    entered = Path.stat
+
+    def stat(path: Path, **options: Any) -> os.stat_result:
+        if path.parts[-3:-1] == ("runs", "swa"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return entered(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    done = invoke("table", "--config", "smoke.yaml")
+    assert done.exit_code == 2
+    assert "runs/swa/seed-0" in done.stderr.replace("\n", "")
+    assert "Permission denied; look at its place and rights" in done.stderr
+
+
+def test_a_disk_that_fails_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "somewhere")
+
+    monkeypatch.setattr("swabench.cli.commands.load_study", fails)
+    done = invoke("methods")
+    assert done.exit_code == 1
+    assert "error: somewhere: Input/output error" in done.stderr

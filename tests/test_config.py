@@ -361,7 +361,8 @@ def test_pretraining_of_ones_own_has_none_of_the_papers_numbers(tmp_path: Path) 
         (
             "  pswa:",
             "  p swa:",
-            "mine.yaml: methods.p swa: use letters, digits, '-' and '.', a letter or digit first, "
+            "mine.yaml: methods.p swa: use letters, digits, '-', '_' and '.', "
+            "a letter or digit first, "
             "found 'p swa'",
         ),
         (

@@ -4,6 +4,7 @@ The backbone is a stand-in of two layers; that a plain ResNet-50 predicts the sa
 exported is tested in `test_network.py`.
 """
 
+import errno
 import os
 import shutil
 from collections import OrderedDict
@@ -27,7 +28,7 @@ from swabench.runs.experiment import Experiment
 from swabench.runs.export import check_output, write_state
 from swabench.runs.features import Features
 from swabench.study.study import Study
-from swabench.system.errors import InputError
+from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import SilentProgress
 from tests.made_up import record_of
 from tests.test_wiring import CLASSES, FEATURES, features_of, study_on, write_images
@@ -177,24 +178,49 @@ def test_what_is_not_there_is_named_and_nothing_is_written(
 def test_where_nothing_can_be_written_is_said_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ends in '\.onnx'"):
         check_output(tmp_path / "a.onnx")
-    with pytest.raises(InputError, match="is not a writable folder"):
+    with pytest.raises(InputError, match=r"nowhere: cannot be written \(No such file"):
         check_output(tmp_path / "nowhere" / "a.pth")
+    (tmp_path / "b.pth").mkdir()
+    with pytest.raises(InputError, match=r"b\.pth is a folder; name a file in it"):
+        check_output(tmp_path / "b.pth")
+    with pytest.raises(InputError, match=r"cannot be written \(File name too long\)"):
+        check_output(tmp_path / f"{'n' * 300}.pth")
+    (tmp_path / "c.pth").write_bytes(b"")
+    with pytest.raises(InputError, match="a file lies where a folder belongs"):
+        check_output(tmp_path / "c.pth" / "d.pth")
+    (tmp_path / "e.pth").symlink_to("e.pth")
+    with pytest.raises(InputError, match=r"e\.pth: cannot be written"):
+        check_output(tmp_path / "e.pth")
 
 
 def test_a_folder_that_must_not_be_written_to_is_said_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check_output(tmp_path / "a.pth")
-    asked: list[tuple[Path, int]] = []
 
-    def refused(path: Path, mode: int) -> bool:
-        asked.append((path, mode))
-        return False
+    def refused(dir: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir / "a1b2"))
 
-    monkeypatch.setattr(os, "access", refused)  # root may write anywhere
-    with pytest.raises(InputError, match="is not a writable folder"):
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)  # a superuser may write anywhere
+    with pytest.raises(SwabenchError, match=r"cannot be written \(Permission.*--output") as error:
         check_output(tmp_path / "a.pth")
-    assert asked == [(tmp_path, os.W_OK)]
+    assert error.value.exit_code == 1
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_disk_that_is_full_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    path = tmp_path / f"a{suffix}"
+    with pytest.raises(SwabenchError, match=r"cannot be written .*; make room, or choose") as error:
+        write_state({"fc.bias": torch.ones(2)}, path)
+    assert str(path) in str(error.value)
+    assert error.value.exit_code == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

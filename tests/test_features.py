@@ -2,8 +2,11 @@
 
 import contextlib
 import copy
+import errno
 import json
+import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -488,8 +491,73 @@ def test_what_would_not_fit_into_half_the_memory_or_the_disk_is_refused(
     with pytest.raises(InputError, match=r"for 5 images .*more than half of this machine's memory"):
         check()
     room(monkeypatch, memory=2 * needed, disk=needed - 1)
-    with pytest.raises(InputError, match="are free; set SWABENCH_CACHE to a larger disk"):
+    with pytest.raises(
+        SwabenchError, match=r"kB are free; set SWABENCH_CACHE to a larger d"
+    ) as error:
         check()
+    assert error.value.exit_code == 1
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
+    """Let the cache's lock fail, as in a folder of somebody else's; a superuser may lock all."""
+
+    def fail(path: Path) -> None:
+        raise OSError(number, words, str(path))
+
+    monkeypatch.setattr(features, "FileLock", fail)
+
+
+@pytest.mark.usefixtures("few_layers")
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
+def test_a_cache_that_must_not_be_written_to_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    first = frozen(tmp_path, arguments())
+    refuse(monkeypatch, number, "no")
+    assert torch.equal(frozen(tmp_path, arguments()), first)
+    with pytest.raises(
+        SwabenchError, match=r"cannot be written \(no\); set SWABENCH_CACHE"
+    ) as error:
+        frozen(tmp_path, {**arguments(), **another_pixel(arguments())})
+    assert "make room" not in str(error.value)
+
+
+@pytest.mark.usefixtures("few_layers")
+def test_a_cache_that_must_not_be_looked_into_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    refuse(monkeypatch, errno.EACCES, "Permission denied")
+    monkeypatch.setattr(Path, "is_dir", locked)
+    with pytest.raises(
+        SwabenchError, match=r"cannot be written \(Permission denied\); set SWABENCH"
+    ):
+        frozen(tmp_path, arguments())
+
+
+@pytest.mark.usefixtures("few_layers")
+def test_a_full_disk_is_a_failure_even_where_the_entry_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, errno.ENOSPC, "No space left on device")
+    with pytest.raises(SwabenchError, match=r"cannot be written .*; make room, or set") as error:
+        frozen(tmp_path, arguments())
+    assert error.value.exit_code == 1
+
+
+@pytest.mark.usefixtures("few_layers")
+def test_an_entry_is_as_open_to_others_as_the_user_lets_files_be(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        frozen(tmp_path, arguments())
+    finally:
+        os.umask(before)
+    (entry,) = entries(tmp_path)
+    assert stat.S_IMODE(entry.stat().st_mode) == 0o750
+    for path in entry.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640, path.name
 
 
 # --- BatchNorm's statistics ------------------------------------------------------------------

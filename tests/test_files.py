@@ -13,6 +13,7 @@ import pytest
 
 from swabench.system import files
 from swabench.system.files import (
+    in_bytes,
     new_folder,
     remove_leftovers,
     sha256_of_file,
@@ -198,3 +199,12 @@ def test_a_files_digest_is_that_of_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(range(256)) * 5000)
     expected = hashlib.sha256(bytes(range(256)) * 5000).hexdigest()
     assert sha256_of_file(tmp_path / "a") == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (7840, "7.8 kB"), (1.25e7, "12.5 MB"),
+     (3e9, "3.0 GB"), (4.2e13, "42000.0 GB")],
+)  # fmt: skip
+def test_a_size_is_told_in_a_unit_that_shows_it(size: float, words: str) -> None:
+    assert in_bytes(size) == words

@@ -305,11 +305,13 @@ def test_the_version_is_printed_alone() -> None:
     assert (done.exit_code, done.output) == (0, f"{swabench.__version__}\n")
 
 
-def test_help_imports_no_pandas_and_no_torch() -> None:
+@pytest.mark.parametrize("asked", [["--help"], ["--version"], ["reproduce", "--help"]])
+def test_help_and_version_import_nothing_heavy(asked: list[str]) -> None:
     code = (
-        "import sys\nfrom swabench.cli import app\n"
-        "app(['--help'], standalone_mode=False)\n"
-        "print({'pandas', 'torch', 'scipy', 'matplotlib'} & sys.modules.keys())"
+        f"import sys\nfrom swabench.cli import main\nsys.argv = ['swabench', *{asked}]\n"
+        "try:\n    main()\nexcept SystemExit as left:\n    assert not left.code\n"
+        "heavy = {'pandas', 'torch', 'torchvision', 'scipy', 'statsmodels', 'matplotlib'}\n"
+        "print(heavy & sys.modules.keys())"
     )
     assert elsewhere(code, cwd=ROOT).splitlines()[-1] == "set()"
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swabench.study.averaging import EqualMean
+from swabench.study.limits import HIGHEST_RATE
 from swabench.study.loading import load_study
 from swabench.study.methods import Method
 from swabench.study.optimizers import SGD, Adam, Lookahead, Optimizer, ScheduleFreeSGD
@@ -22,6 +23,7 @@ from swabench.training.learner import Learner
 from swabench.training.loop import DataOrder, run_plans, train
 from swabench.training.network import NetworkLearner
 from swabench.training.observers import Outcome
+from swabench.training.optimizers import stacked_optimizer
 from tests.reference import flat, linear
 from tests.test_training import BATCH, CLASSES, FEATURES, IMAGES, batches, splits, start
 
@@ -265,3 +267,17 @@ def test_a_stage_cannot_be_schedule_free() -> None:
     whole["finetune"]["optimizer"] = {"name": "schedule-free-sgd"}
     with pytest.raises(ValueError, match=r"finetune\.optimizer"):
         Study.model_validate(whole)
+
+
+@pytest.mark.parametrize("beta1", [0, 0.9, 0.999999])
+def test_the_highest_rate_there_is_diverges_and_stops_no_other_run(beta1: float) -> None:
+    """torch stops where float32 does not hold a rate over 1 − β; a study must not."""
+    torch.manual_seed(0)
+    matrix, bias = torch.zeros(2, 3, 4), torch.zeros(2, 3)
+    optimizer = stacked_optimizer(Adam(name="adam", beta1=beta1), matrix, bias)
+    inputs = torch.randn(5, 4)
+    for _ in range(3):
+        optimizer.step(torch.randn(6, 5), inputs, torch.tensor([1e-3, HIGHEST_RATE]))
+    assert matrix[0].abs().max() < 1
+    scores = torch.randn(50, 4) @ matrix[1].T
+    assert not scores.softmax(dim=1).log().isfinite().all()

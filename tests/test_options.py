@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from swabench.cli.options import AskedWork, parse_seeds
+from swabench.study.limits import MOST_SEEDS
 from swabench.study.loading import load_study
-from swabench.study.seeds import MOST_SEEDS
 from swabench.system.errors import InputError
 
 
@@ -45,11 +45,28 @@ def test_seeds_are_a_number_or_a_list(text: str, seeds: list[int]) -> None:
         str(MOST_SEEDS + 1),
         f"0-{MOST_SEEDS}",
         f"0-{MOST_SEEDS - 1},{MOST_SEEDS}",
+        f"{2**32}",
+        f"{2**32},1",
+        f"0,{2**32 - 1}-{2**32}",
+        f"0-{10**18}",
+        "9" * 5000,
+        "1-",
+        "1-2-",
+        "-",
+        "²",
+        "1,²",
+        "0,\x1b[2J",
     ],
 )
 def test_what_names_no_seed_or_one_twice_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--seeds"):
         parse_seeds(text)
+
+
+def test_the_largest_seed_is_one() -> None:
+    assert parse_seeds(f"0,{2**32 - 1}") == [0, 2**32 - 1]
+    with pytest.raises(InputError, match=r"a seed is a number from 0 to 4294967295"):
+        parse_seeds(f"0,{2**32}")
 
 
 def test_seeds_that_are_given_and_empty_are_not_the_studys() -> None:

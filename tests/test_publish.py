@@ -28,7 +28,7 @@ from swabench.analysis.publish import Publication
 from swabench.analysis.surveys import surveys, tables_by_seed
 from swabench.records import RecordStore
 from swabench.study.study import Study
-from swabench.system.errors import InputError
+from swabench.system.errors import SwabenchError
 from swabench.training.measurement import Predictor
 from tests.made_up import (
     ENVIRONMENT,
@@ -511,7 +511,7 @@ def test_a_crash_while_writing_leaves_the_old_document(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fail)
         for write in writes:
-            with pytest.raises((InputError, KeyboardInterrupt)):
+            with pytest.raises((SwabenchError, KeyboardInterrupt)):
                 write()
     assert documents(store) == before
     files = [path.name for path in store.folder.rglob("*") if path.is_file()]

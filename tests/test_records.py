@@ -1,6 +1,7 @@
 """Records: whole or not there, verified, never mixed between studies."""
 
 import dataclasses
+import errno
 import itertools
 import json
 import math
@@ -13,12 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from swabench.analysis.frame import Records
-from swabench.records import RecordStore, agree
+from swabench.analysis.frame import Records, find_records
+from swabench.records import Record, RecordStore, agree
 from swabench.records.sealing import sealed
 from swabench.study.loading import load_study
 from swabench.study.study import Study
-from swabench.system.errors import InputError
+from swabench.system.errors import InputError, SwabenchError
 from swabench.training.measurement import Divergence, Measurement, Statistics
 from tests.made_up import (
     ENVIRONMENT,
@@ -211,8 +212,9 @@ def test_of_two_writers_the_first_wins(store: RecordStore, study: Study) -> None
 
 def test_a_results_folder_that_cannot_be_written_is_named(tmp_path: Path, study: Study) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(InputError, match="--results"):
+    with pytest.raises(InputError, match=r"a file lies where a folder belongs.*--results") as error:
         RecordStore(tmp_path / "file", study).prepare()
+    assert "make room" not in str(error.value)
 
 
 def test_a_document_that_cannot_be_written_is_named(store: RecordStore, study: Study) -> None:
@@ -303,11 +305,26 @@ def test_a_folder_is_tried_before_any_work(
     store: RecordStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def denied(**_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+        raise PermissionError(13, "Permission denied", "a1b2")  # what it tried means nothing
 
     monkeypatch.setattr("tempfile.TemporaryFile", denied)
-    with pytest.raises(InputError, match=r"cannot be written \(Permission denied\).*--results"):
+    with pytest.raises(
+        SwabenchError, match=r"mnist: cannot be written \(Permission.*--results"
+    ) as error:
         store.prepare()
+    assert error.value.exit_code == 1  # it may be another's tomorrow; nothing asked for is wrong
+
+
+def test_a_disk_that_is_full_is_a_failure_and_says_to_make_room(
+    store: RecordStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(SwabenchError, match=r"table\.csv: .*; make room, or choose") as error:
+        store.write_text("table.csv", "text")
+    assert error.value.exit_code == 1
 
 
 def test_what_killed_writers_left_is_removed_wherever_they_write(
@@ -405,3 +422,24 @@ def test_records_agree_if_what_both_were_made_from_is_the_same() -> None:
         assert not agree(one, changed)
         assert not agree(one, changed, [part])
         assert agree(one, changed, [name for name in one if name != part])
+
+
+def test_ten_thousand_seeds_are_looked_for_by_one_look_at_a_folder(
+    store: RecordStore, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = list(range(10_000))
+    write_run(store, study, "sgd", 3)
+    asked: list[int] = []
+    find = RecordStore.find
+
+    def counted(self: RecordStore, method: str, seed: int) -> Record | None:
+        asked.append(seed)
+        return find(self, method, seed)
+
+    monkeypatch.setattr(RecordStore, "find", counted)
+    missing = store.missing(["sgd", "swa"], seeds)
+    assert len(missing) == 20_000 - 1
+    assert ("sgd", 3) not in missing
+    assert find_records(study, store, seeds, ["sgd", "swa"])["sgd"].keys() == {3}
+    assert asked == [3, 3]
+    assert store.begun("swa", seeds) == []

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swabench.study.loading import load_study
-from swabench.study.seeds import SOURCES, Draws, Source, draws_of, in_words, source_of
+from swabench.study.seeds import SOURCES, Draws, Source, draws_of, in_spans, in_words, source_of
 from swabench.study.study import Study
 
 BASE = Draws(head=0, order=0, split=30, backbone=40)
@@ -155,3 +155,11 @@ def test_the_study_of_sources_has_ten_draws_of_each_and_the_papers_rows() -> Non
     turns = [source_of(seed, study.seed_draws) for seed in study.seeds]
     assert {source: turns.count(source) for source in SOURCES} == dict.fromkeys(SOURCES, 10)
     assert study.run_names == load_study("mnist").row_names
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [([7], "7"), ([3, 4], "3, 4"), ([0, 1, 2], "0-2"), ([0, 2, 3, 4, 5, 9, 8], "0, 2-5, 9, 8")],
+)
+def test_seeds_that_follow_each_other_are_told_as_a_span(seeds: list[int], words: str) -> None:
+    assert in_spans(seeds) == words

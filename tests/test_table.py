@@ -487,3 +487,13 @@ def test_a_title_with_signs_of_latex_is_a_caption_all_the_same(
     latex = table.as_latex(named, shown, "INCOMPLETE: swa lacks seeds 7.")
     expected = r"\caption{90 \% of a\_b \& \#1 for \$5. INCOMPLETE: swa lacks seeds 7.}"
     assert expected in latex
+
+
+def test_nothing_in_a_title_or_a_name_is_obeyed_by_latex(study: Study, store: RecordStore) -> None:
+    named = study.model_copy(update={"title": r"\input{/etc/passwd} ^^5c {~}"})
+    shown = pd.DataFrame({"Method": ["my_swa", r"a\b"], "Paper, %": ["—", "1"]})
+    latex = table.as_latex(named, shown, "")
+    caption = r"\textbackslash{}input\{/etc/passwd\} \textasciicircum{}\textasciicircum{}5c"
+    assert caption + r" \{\textasciitilde{}\}." in latex
+    assert r"my\_swa & ---" in latex
+    assert r"a\textbackslash b & 1" in latex

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from swabench.records import Record, RecordStore, agree, has_runs, tuned_study
 from swabench.study.loading import bundled_studies, load_study
+from swabench.study.seeds import in_spans
 from swabench.study.study import SplitName, Study
 from swabench.system.errors import InputError
 from swabench.training.measurement import Measurement, Predictor
@@ -231,7 +232,7 @@ def find_records(
     """
     found: dict[str, dict[int, Record]] = {}
     for name in names:
-        there = ((seed, store.find(name, seed)) for seed in seeds)
+        there = ((seed, store.find(name, seed)) for seed in store.begun(name, seeds))
         found[name] = {seed: record for seed, record in there if record is not None}
     records = Records(found)
     _check_made_alike(study, records.all())
@@ -294,7 +295,7 @@ def incompleteness(missing: Mapping[str, Sequence[int]]) -> str:
     """Which runs are missing, in one line; empty where none is."""
     if not missing:
         return ""
-    parts = [f"{name} lacks seeds {', '.join(map(str, seeds))}" for name, seeds in missing.items()]
+    parts = [f"{name} lacks seeds {in_spans(seeds)}" for name, seeds in missing.items()]
     return f"INCOMPLETE: {'; '.join(parts)}."
 
 

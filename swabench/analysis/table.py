@@ -1,6 +1,5 @@
 """The comparison table, from records alone, by pandas."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -346,7 +345,17 @@ def as_markdown(
 
 def as_latex(study: Study, shown: pd.DataFrame, lacking: str) -> str:
     """The comparison for a paper (booktabs)."""
-    escaped = shown.rename(columns=lambda name: name.replace("%", r"\%"))
-    escaped = escaped.map(lambda value: str(value).replace("—", "---"))
-    caption = re.sub(r"([%_&#$])", r"\\\1", f"{study.title}. {lacking}".strip())
-    return str(escaped.to_latex(index=False, caption=caption))
+    dashes = shown.map(lambda value: str(value).replace("—", "---"))
+    caption = f"{study.title}. {lacking}".strip().translate(_AS_TEXT)
+    return str(dashes.to_latex(index=False, escape=True, caption=caption))
+
+
+# pandas escapes cells and leaves captions. Whatever LaTeX would obey in a title is text there.
+_AS_TEXT = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{sign: f"\\{sign}" for sign in "%_&#${}"},
+    }
+)

@@ -36,11 +36,12 @@ from swabench.cli.printing import (
     say_json,
     stop,
 )
+from swabench.cli.streams import tolerant_streams
 from swabench.study.drawing import draw_rate
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.study import Study
 from swabench.study.trajectories import trajectories
-from swabench.system.errors import DivergedError, SwabenchError
+from swabench.system.errors import DivergedError, SwabenchError, not_usable
 from swabench.system.pausing import INTERRUPTED, Interrupted
 
 # torch, pandas and matplotlib take seconds to import; only the commands that use them pay.
@@ -59,6 +60,9 @@ class Commands(TyperGroup):
                 return super().invoke(ctx)
         except SwabenchError as error:
             stop(f"error: {error}", error.exit_code)
+        except OSError as error:  # of a file that no message of ours is about
+            told = not_usable(error)
+            stop(f"error: {told}", told.exit_code)
         except KeyboardInterrupt as error:
             code = error.exit_code if isinstance(error, Interrupted) else INTERRUPTED
             reason = str(error) or "interrupted"
@@ -448,4 +452,5 @@ def _written(published: "Published", store: "RecordStore") -> str:
 
 def main() -> None:
     """Entry point of the `swabench` command."""
-    app()
+    with tolerant_streams():
+        app()

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from swabench.cli.printing import progress
+from swabench.study.limits import LARGEST_SEED, MOST_SEEDS
 from swabench.study.loading import bundled_studies, load_study
-from swabench.study.seeds import MOST_SEEDS
 from swabench.study.study import Study
-from swabench.system.errors import InputError
+from swabench.system.errors import InputError, in_short
 from swabench.system.pausing import Pause
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none
     from swabench.runs.experiment import Experiment
 
 DEFAULT_RESULTS = Path("results")
+
+_MOST_DIGITS = 20  # of a seed, with spaces: more are no seed, and slow to read
 
 PAUSE = Pause()
 """Heard by whatever command runs; one, as signals are the process's."""
@@ -241,19 +243,29 @@ def parse_seeds(text: str) -> list[int]:
     """Seeds from `--seeds`: `5` means 0 to 4, `0,3,7-9` means these.
 
     Raises:
-        InputError: It is neither, names a seed twice, or names too many.
+        InputError: It is neither, or names a seed twice, or too many, or none that there is.
     """
-    try:
-        if text.strip().isdecimal():
-            spans = [range(int(text))]
-        else:
-            ends = [part.split("-") for part in text.split(",")]
-            spans = [range(int(span[0]), int(span[-1]) + 1) for span in ends if len(span) <= 2]
-            spans = spans if len(spans) == len(ends) else []
-    except ValueError:
-        spans = []
-    many = sum(len(span) for span in spans) > MOST_SEEDS
-    found = [seed for span in spans for seed in span] if all(spans) and not many else []
-    if not found or len(set(found)) < len(found):
-        raise InputError(f"--seeds: {text!r}; give a number of seeds (5) or seeds (0,3,7-9)")
+    where = f"--seeds: {in_short(text)}"
+    spans = [range(int(text))] if _is_number(text) else [_span(p) for p in text.split(",")]
+    if not all(spans):
+        raise InputError(f"{where}; give a number of seeds (5) or seeds (0,3,7-9)")
+    if sum(span.stop - span.start for span in spans) > MOST_SEEDS:
+        raise InputError(f"{where}; these are more than {MOST_SEEDS} seeds; give fewer")
+    if max(span[-1] for span in spans) > LARGEST_SEED:
+        raise InputError(f"{where}; a seed is a number from 0 to {LARGEST_SEED}")
+    found = [seed for span in spans for seed in span]
+    if len(set(found)) < len(found):
+        raise InputError(f"{where} names a seed twice; take one out")
     return found
+
+
+def _is_number(text: str) -> bool:
+    return text.strip().isdecimal() and len(text) <= _MOST_DIGITS
+
+
+def _span(text: str) -> range:
+    """The seeds of `3` or `7-9`; none where it is neither."""
+    first, _, last = text.partition("-")
+    if not _is_number(first) or not _is_number(last or first) or text.endswith("-"):
+        return range(0)
+    return range(int(first), int(last or first) + 1)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from swabench.system.errors import printable
 from swabench.system.progress import LineProgress, Progress, SilentProgress, TerminalProgress
 
 if TYPE_CHECKING:  # pandas takes long to import, and `--help` needs none
@@ -24,8 +25,8 @@ LOG_WIDTH = 160
 
 
 def say(text: str, *, to: Console = out) -> None:
-    """Print a line as it is."""
-    to.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print a line as it is, control characters spelled out."""
+    to.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def stop(message: str, code: int) -> Never:
@@ -36,7 +37,9 @@ def stop(message: str, code: int) -> Never:
 
 def say_json(content: Mapping[str, Any]) -> None:
     """Print an object as JSON; what is not a number becomes null, as JSON has no NaN."""
-    typer.echo(json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False))
+    # JSON can spell what an encoding lacks.
+    spelled = not (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    print(json.dumps(_plain(content), indent=1, ensure_ascii=spelled, allow_nan=False))  # noqa: T201
 
 
 def _plain(value: Any) -> Any:
@@ -56,7 +59,7 @@ def progress(quiet: bool = False) -> Progress:
         return SilentProgress()
     if err.is_terminal:
         return TerminalProgress(err)
-    return LineProgress(lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
+    return LineProgress(lambda line: print(printable(line), file=sys.stderr, flush=True))  # noqa: T201
 
 
 def print_table(title: str, shown: "pd.DataFrame", console: Console | None = None) -> None:

@@ -13,7 +13,7 @@ from swabench.data import mirror
 from swabench.data.idx import encode_idx
 from swabench.data.reading import read_files
 from swabench.study.published import KNOWN, KnownDataset
-from swabench.system.errors import InputError, SwabenchError
+from swabench.system.errors import InputError, SwabenchError, not_written
 from swabench.system.files import new_folder, remove_leftovers
 
 SOCKET_SECONDS = 30.0
@@ -29,7 +29,8 @@ def fetch_once(name: str, home: Path, report: Report) -> None:
     Of several processes one fetches; the others wait.
 
     Raises:
-        InputError: It cannot be fetched, or `home` cannot be written.
+        InputError: It cannot be fetched.
+        SwabenchError: `home` cannot be written.
     """
     cache, title = home.parent, KNOWN[name].title
     try:
@@ -41,10 +42,8 @@ def fetch_once(name: str, home: Path, report: Report) -> None:
             if not home.exists():
                 _fetch(name, home, report)
     except OSError as error:
-        raise InputError(
-            f"{cache}: {title} cannot be written there ({error.strerror or error}); "
-            "set SWABENCH_CACHE to a folder that can be written."
-        ) from error
+        elsewhere = f"set SWABENCH_CACHE to a folder that can be written, for {title}"
+        raise not_written(error, cache, elsewhere) from error
 
 
 def origin(home: Path) -> str:

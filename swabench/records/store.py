@@ -18,7 +18,6 @@ landscape of other weights than those that are there is not found.
 """
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,8 +39,15 @@ from swabench.study.landscape import Part
 from swabench.study.search_space import search_space_digest, trial_study, tuned
 from swabench.study.study import Study
 from swabench.study.tuning import Choices
-from swabench.system.errors import InputError
-from swabench.system.files import new_folder, remove_leftovers, sha256, sha256_of_json, write_file
+from swabench.system.errors import InputError, not_written
+from swabench.system.files import (
+    new_folder,
+    remove_leftovers,
+    sha256,
+    sha256_of_json,
+    try_writing,
+    write_file,
+)
 from swabench.training.measurement import Divergence, Measurement
 
 if TYPE_CHECKING:  # tables are made from records in moments, and torch takes seconds to import
@@ -104,7 +110,22 @@ class RecordStore:
 
     def missing(self, methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
         """Runs that have no record, as (method, seed)."""
-        return [(m, s) for s in seeds for m in methods if self.find(m, s) is None]
+        begun = {method: set(self.begun(method, seeds)) for method in methods}
+        return [
+            (m, s) for s in seeds for m in methods if s not in begun[m] or self.find(m, s) is None
+        ]
+
+    def begun(self, method: str, seeds: Sequence[int]) -> list[int]:
+        """Of some seeds those at which there is a run of that name, of whatever settings.
+
+        One look at a folder, where `find` is one for each of maybe 10,000 seeds.
+        """
+        try:
+            names = [path.name for path in (self.folder / _RUNS / method).iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        there = {name.split("-")[1] for name in names if name.startswith("seed-")}
+        return [seed for seed in seeds if str(seed) in there]
 
     def diverged(self, methods: Sequence[str], seeds: Sequence[int]) -> list[Record]:
         """The records of runs that diverged, of those that are there."""
@@ -136,7 +157,7 @@ class RecordStore:
             seconds: Its share of the training's wall time.
 
         Raises:
-            InputError: The results folder cannot be written.
+            SwabenchError: The results folder cannot be written.
         """
         diverged = outcome.diverged
         named = {} if diverged else _named_arrays(outcome)
@@ -245,7 +266,7 @@ class RecordStore:
         """Write one part of the landscape atomically.
 
         Raises:
-            InputError: The results folder cannot be written, or runs that it looked at are gone.
+            SwabenchError: The results folder cannot be written, or runs that it looked at are gone.
         """
         weights = self._weights(part, seed)
         if weights is None:
@@ -272,12 +293,11 @@ class RecordStore:
         """Find out before any work is done whether results can be written.
 
         Raises:
-            InputError: They cannot; nothing was changed.
+            SwabenchError: They cannot; nothing was changed.
         """
         with self._told_if_unwritable():
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
+            try_writing(self.folder)
 
     def write_text(self, name: str, text: str) -> str:
         """Write a small file of the study (a table, a manifest); returns its name."""
@@ -303,10 +323,8 @@ class RecordStore:
         try:
             yield
         except OSError as error:
-            raise InputError(
-                f"{error.filename or self.folder}: cannot be written ({error.strerror}); "
-                "make room or choose another folder with --results"
-            ) from None
+            elsewhere = "choose another folder with --results"
+            raise not_written(error, self.folder, elsewhere) from None
 
     def _write_file(self, path: Path, content: bytes) -> None:
         with self._told_if_unwritable():

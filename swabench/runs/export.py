@@ -1,7 +1,9 @@
 """Fine-tuned weights for use elsewhere: a plain torchvision `resnet50`, without this package."""
 
 import io
-import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -11,8 +13,8 @@ from torch import Tensor, nn
 from swabench.runs.learners import Start
 from swabench.runs.materials import Materials
 from swabench.study.study import Boundary
-from swabench.system.errors import InputError
-from swabench.system.files import write_file
+from swabench.system.errors import InputError, not_written
+from swabench.system.files import try_writing, write_file
 from swabench.training.backbone import FEATURES
 from swabench.training.flat import assign
 
@@ -51,20 +53,36 @@ def check_output(path: Path) -> None:
     """Find out before any work is done whether weights can be written there.
 
     Raises:
-        InputError: The suffix is unknown, or the folder is missing or not writable.
+        SwabenchError: The suffix is unknown, it is a folder, or it cannot be written.
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"--output: {path} ends in {path.suffix!r}; use {' or '.join(SUFFIXES)}")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"--output: {path.parent} is not a writable folder; choose another")
+    with _told_if_unwritable(path):
+        with suppress(FileNotFoundError):
+            if stat.S_ISDIR(path.stat().st_mode):
+                raise InputError(f"--output: {path} is a folder; name a file in it")
+        try_writing(path.parent)
 
 
 def write_state(state: dict[str, Tensor], path: Path) -> None:
-    """Write tensors as .safetensors or .pth, atomically."""
+    """Write tensors as .safetensors or .pth, atomically.
+
+    Raises:
+        SwabenchError: They cannot be written there.
+    """
     if path.suffix == ".safetensors":
         content = save(state)
     else:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
-    write_file(path, content)
+    with _told_if_unwritable(path):
+        write_file(path, content)
+
+
+@contextmanager
+def _told_if_unwritable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise not_written(error, path, "choose another file with --output") from None

@@ -8,10 +8,12 @@ Another processor, device or number of threads rounds otherwise; the entry that 
 kept, and its own digest is part of every record that was made from it.
 """
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,9 @@ from swabench.records.status import Damage
 from swabench.runs.partial import PartialFeatures
 from swabench.study.study import Boundary, Precision
 from swabench.system.device import describe_device, exact_float32, memory_for
-from swabench.system.errors import InputError
+from swabench.system.errors import InputError, SwabenchError, not_written
 from swabench.system.files import (
+    in_bytes,
     new_folder,
     remove_leftovers,
     sha256,
@@ -48,6 +51,7 @@ BATCH = {"cpu": 256, "cuda": 4096, "mps": 1024}
 _ARRAY = "features.safetensors"
 _META = "features.json"
 _HOMES = ("features", "statistics")
+_MUST_NOT_BE_WRITTEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def frozen_features(
             was read: the result, its digest too, is the same.
 
     Raises:
-        InputError: The entry in the cache is not what it should be, or cannot be written.
+        InputError: The entry in the cache is not what it should be.
+        SwabenchError: It cannot be written.
     """
     key = _key(images, network, image_size, normalization)
     key |= {"boundary": boundary, "precision": precision}
@@ -142,7 +147,8 @@ def batchnorm_statistics(
         Means and variances as `flat.flatten` orders them, shape (S,), on the CPU.
 
     Raises:
-        InputError: The entry in the cache is not what it should be, or cannot be written.
+        InputError: The entry in the cache is not what it should be.
+        SwabenchError: It cannot be written.
     """
     key = _key(images, network, image_size, normalization)
     key |= {"what": "BatchNorm's statistics"}
@@ -187,10 +193,14 @@ def _cached(
 ) -> Features:
     """A tensor from the cache, or computed into it by one process while the others wait.
 
+    A cache that must not be written to, such as one that is shared, is read without a lock.
+
     Raises:
-        InputError: The entry in the cache is not what it should be, or cannot be written.
+        InputError: The entry in the cache is not what it should be.
+        SwabenchError: It cannot be written.
     """
     folder = home / sha256_of_json(key)[:24]
+    elsewhere = "set SWABENCH_CACHE to a folder of yours"
     try:
         home.mkdir(parents=True, exist_ok=True)
         remove_leftovers(home)
@@ -206,11 +216,16 @@ def _cached(
             if not keep:
                 shutil.rmtree(folder)
             return found
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{home.parent}: the cache cannot be written ({error}); "
-            "make room, or set SWABENCH_CACHE to a folder of yours"
-        ) from None
+    except SafetensorError as error:
+        raise SwabenchError(f"{home}: cannot be written ({error}); {elsewhere}") from None
+    except OSError as error:
+        if error.errno in _MUST_NOT_BE_WRITTEN:
+            with suppress(OSError):  # it may be that it must not be looked into either
+                if folder.is_dir():
+                    found = read_entry(folder, key)
+                    say(f"read from {folder}")
+                    return found
+        raise not_written(error, home, elsewhere) from None
 
 
 def batch_size(device: torch.device, image_size: int) -> int:
@@ -287,7 +302,7 @@ def _check_room(
     """Find out before the long work whether memory and disk will hold its result.
 
     Raises:
-        InputError: They will not; says how large it is.
+        SwabenchError: They will not; says how large it is.
     """
     with torch.no_grad():
         one = layers(torch.from_numpy(images[:1]))
@@ -298,14 +313,14 @@ def _check_room(
     )
     if size > physical_memory() / 2:
         raise InputError(
-            f"the frozen layers' outputs for {len(images)} images are {size / 1e9:.1f} GB, more "
-            f"than half of this machine's memory ({physical_memory() / 1e9:.1f} GB); {remedy}"
+            f"the frozen layers' outputs for {len(images)} images are {in_bytes(size)}, more "
+            f"than half of this machine's memory ({in_bytes(physical_memory())}); {remedy}"
         )
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise InputError(
-            f"{folder}: the frozen layers' outputs for {len(images)} images are {size / 1e9:.1f} "
-            f"GB and {free / 1e9:.1f} GB are free; set SWABENCH_CACHE to a larger disk, or {remedy}"
+        raise SwabenchError(
+            f"{folder}: the frozen layers' outputs for {len(images)} images are {in_bytes(size)}, "
+            f"and {in_bytes(free)} are free; set SWABENCH_CACHE to a larger disk, or {remedy}"
         )
 
 
@@ -359,3 +374,5 @@ def _write_entry(
             "torch": torch.__version__,
         }
         (temporary / _META).write_text(json.dumps(meta, indent=2))
+        # Safetensors writes for its owner alone; a cache may be shared.
+        shutil.copymode(temporary / _META, temporary / _ARRAY)

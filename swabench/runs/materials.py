@@ -18,6 +18,7 @@ from swabench.records import Provenance
 from swabench.runs.features import batchnorm_statistics, frozen_features
 from swabench.study.study import Boundary, SplitName, Study
 from swabench.system.device import memory_for
+from swabench.system.files import in_bytes
 from swabench.system.progress import Progress
 from swabench.training.backbone import (
     FEATURES,
@@ -196,9 +197,9 @@ class Materials:
         return boundary == "all" or not self._study.backbone.cache_features
 
     def _on_the_device(self, inputs: Mapping[SplitName, Tensor]) -> Splits:
-        size = sum(values.nbytes for values in inputs.values()) / 1e9
+        size = in_bytes(sum(values.nbytes for values in inputs.values()))
         with memory_for(
-            f"all images of the study ({size:.1f} GB as they are trained on) on "
+            f"all images of the study ({size} as they are trained on) on "
             f"{self._device.type}; lower data.training_images, data.validation_images or "
             "data.test_images, or use --device cpu"
         ):

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from swabench.study.settings import AddedLater, Count, EpochSpan, Settings
+from swabench.study.limits import Epochs, EpochSpan, Exponent, SomeEpochs
+from swabench.study.settings import AddedLater, Settings
 
 
 class BasePlan(Settings):
@@ -29,8 +30,8 @@ class BasePlan(Settings):
     """
 
     capture_every_epochs: EpochSpan = 1
-    start_at_epoch: Annotated[float, AddedLater(neutral=0), Field(ge=0)] = 0
-    phases: Count = 1
+    start_at_epoch: Annotated[SomeEpochs, AddedLater(neutral=0)] = 0
+    phases: Epochs = 1
     ensemble: Annotated[bool | None, AddedLater(neutral=None), Field(strict=True)] = None
 
     def describe(self) -> str:
@@ -109,7 +110,7 @@ class LastCaptures(BasePlan):
     """
 
     plan: Literal["last"]
-    captures: Count
+    captures: Epochs
 
     def _describe(self) -> str:
         return f"mean of the last {self.captures}"
@@ -124,7 +125,7 @@ class ScoreWeighted(BasePlan):
     """
 
     plan: Literal["score-weighted"]
-    power: Annotated[float, Field(ge=0, le=1e6)] = 1
+    power: Exponent = 1
 
     def _describe(self) -> str:
         return f"weighted by selection accuracy to the power {self.power:g}"

@@ -9,6 +9,7 @@ the same, their runs are the same.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from swabench.study.landscape import Part
@@ -45,19 +46,13 @@ class Identities:
 
     def pretraining(self, seed: int) -> str:
         """Of everything that a seed's pretraining depends on."""
-        study, files = self.study.as_drawn(seed), self.files
-        data, backbone = map(what_results_depend_on, (study.data, study.backbone))
-        draws = self.study.draws(seed)
-        if files.data is not None:
-            data["folder"] = files.data
-        if files.weights is not None:
-            backbone["weights"] = files.weights
+        draws, shared = self.study.draws(seed), self._of_all_seeds
         return _digest(
             {
                 "version": VERSION,
-                "data": data,
-                "backbone": backbone,
-                "pretrain": _stage(study.pretrain),
+                "data": {**shared["data"], "split_seed": draws.split},
+                "backbone": {**shared["backbone"], "seed": draws.backbone},
+                "pretrain": shared["pretrain"],
                 # One number where both are the same, as in records from before they could differ.
                 "seed": draws.head if draws.head == draws.order else [draws.head, draws.order],
             }
@@ -70,10 +65,26 @@ class Identities:
         return _digest(
             {
                 "pretrain": self.pretraining(seed),
-                "finetune": _stage(self.study.finetune),
-                "method": what_results_depend_on(self.study.all_methods[name]),
+                "finetune": self._of_all_seeds["finetune"],
+                "method": self._methods[name],
             }
         )
+
+    @cached_property
+    def _of_all_seeds(self) -> dict[str, dict[str, Any]]:
+        """What runs depend on beside their seed and method: a study may have 10,000 seeds."""
+        study, files = self.study, self.files
+        data, backbone = map(what_results_depend_on, (study.data, study.backbone))
+        if files.data is not None:
+            data["folder"] = files.data
+        if files.weights is not None:
+            backbone["weights"] = files.weights
+        stages = {"pretrain": _stage(study.pretrain), "finetune": _stage(study.finetune)}
+        return {"data": data, "backbone": backbone, **stages}
+
+    @cached_property
+    def _methods(self) -> dict[str, dict[str, Any]]:
+        return {name: what_results_depend_on(m) for name, m in self.study.all_methods.items()}
 
     def landscape(self, part: Part, seed: int, weights: Mapping[str, str]) -> str:
         """Of everything that a part of the landscape depends on at a seed.

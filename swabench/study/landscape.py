@@ -9,14 +9,19 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from swabench.study.settings import (
-    CHANGES_NO_RESULT,
-    AddedLater,
-    Count,
-    Name,
+from swabench.study.limits import (
+    MOST_POINTS_A_SIDE,
+    NO_FLAG,
+    Coordinate,
+    Distance,
+    Images,
+    Points,
+    PositiveFraction,
+    Repeats,
+    SeedCount,
     SeedNumber,
-    Settings,
 )
+from swabench.study.settings import CHANGES_NO_RESULT, AddedLater, Name, Settings
 
 Part = Literal["lines", "segments", "plane", "rays", "sharpness", "hessian"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -29,7 +34,7 @@ class PartSettings(Settings):
         seeds: How many of the study's seeds to look at, the first ones; None for all.
     """
 
-    seeds: Annotated[Count | None, CHANGES_NO_RESULT] = None
+    seeds: Annotated[SeedCount | None, CHANGES_NO_RESULT] = None
 
 
 class LineSettings(PartSettings):
@@ -41,9 +46,9 @@ class LineSettings(PartSettings):
         points: Evenly spaced values of α; 0 and 1 join them where they fall between.
     """
 
-    low: float = -3
-    high: float = 3
-    points: Annotated[int, Field(strict=True, ge=2)] = 31
+    low: Coordinate = -3
+    high: Coordinate = 3
+    points: Points = 31
 
     @model_validator(mode="after")
     def _spans_both_ends(self) -> "LineSettings":
@@ -62,8 +67,8 @@ class PlaneSettings(PartSettings):
     """
 
     method: str | None = None
-    points: Annotated[int, Field(strict=True, ge=2)] = 25
-    margin: Annotated[float, Field(ge=0)] = 0.4
+    points: Annotated[int, Field(strict=True, ge=2, le=MOST_POINTS_A_SIDE)] = 25
+    margin: Annotated[float, Field(ge=0, le=100), NO_FLAG] = 0.4
 
 
 class RaySettings(PartSettings):
@@ -79,9 +84,9 @@ class RaySettings(PartSettings):
             moves every filter by its own length.
     """
 
-    directions: Count = 10
-    points: Annotated[int, Field(strict=True, ge=2)] = 11
-    length: Annotated[float, Field(gt=0)] = 20
+    directions: Repeats = 10
+    points: Points = 11
+    length: Distance = 20
 
 
 class SharpnessSettings(PartSettings):
@@ -95,10 +100,10 @@ class SharpnessSettings(PartSettings):
     """
 
     epsilons: Annotated[
-        tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, strict=False)
+        tuple[Distance, ...], Field(min_length=1, max_length=MOST_POINTS_A_SIDE, strict=False)
     ] = (1e-3, 5e-4)
-    starts: Count = 2
-    steps: Count = 20
+    starts: Repeats = 2
+    steps: Repeats = 20
 
 
 class HessianSettings(PartSettings):
@@ -109,8 +114,8 @@ class HessianSettings(PartSettings):
         tolerance: Relative accuracy asked of the eigenvalue.
     """
 
-    probes: Annotated[int, Field(strict=True, ge=2)] = 32
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    probes: Points = 32
+    tolerance: PositiveFraction = 1e-3
 
 
 class LandscapeSettings(Settings):
@@ -131,8 +136,8 @@ class LandscapeSettings(Settings):
         hessian: Of the training loss.
     """
 
-    training_images: Count = 10_000
-    test_images: Annotated[Count | None, AddedLater(neutral=None)] = None
+    training_images: Images = 10_000
+    test_images: Annotated[Images | None, AddedLater(neutral=None)] = None
     methods: Annotated[tuple[Name, ...] | None, CHANGES_NO_RESULT, Field(strict=False)] = None
     seed: SeedNumber = 0
     lines: LineSettings = LineSettings()

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swabench.study.averaging import AveragingPlan, BasePlan, GreedySoup
+from swabench.study.limits import MOST_STEPS, Percent
 from swabench.study.optimizers import Optimizer, ScheduleFreeSGD
 from swabench.study.schedules import Constant, Cyclical, Schedule, iterations
-from swabench.study.settings import CHANGES_NO_RESULT, AddedLater, Settings
+from swabench.study.settings import CHANGES_NO_RESULT, AddedLater, Settings, Title
 from swabench.system.errors import InputError
 
 
@@ -47,11 +48,11 @@ class Method(Settings):
         paper_accuracy: The paper's number for this row, in percent, where it has one.
     """
 
-    title: Annotated[str, CHANGES_NO_RESULT]
+    title: Annotated[Title, CHANGES_NO_RESULT]
     rate: Schedule
     averaging: AveragingPlan | None = None
     optimizer: Annotated[Optimizer | None, AddedLater(neutral=None)] = None
-    paper_accuracy: Annotated[float | None, CHANGES_NO_RESULT] = None
+    paper_accuracy: Annotated[Percent | None, CHANGES_NO_RESULT] = None
 
     def check(self, epochs: int) -> None:
         """Check that rate, plan and length fit together.
@@ -109,8 +110,13 @@ class Method(Settings):
         """Compile to what happens at each of `epochs * steps_per_epoch` iterations.
 
         Raises:
-            InputError: In whole iterations, the plan captures nothing.
+            InputError: In whole iterations, the plan captures nothing; or there are too many.
         """
+        if epochs * steps_per_epoch > MOST_STEPS:
+            raise InputError(
+                f"epochs: {epochs:,} epochs of {steps_per_epoch:,} iterations are more than "
+                f"{MOST_STEPS:,}; lower epochs, or raise batch_size"
+            )
         plan, every = self.averaging, steps_per_epoch
         phases = plan.phases if plan else 1
         steps = epochs * steps_per_epoch // phases

@@ -4,9 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from swabench.study.settings import Count, Fraction, Settings
-
-Decay = Annotated[float, Field(ge=0)]
+from swabench.study.limits import Decay, Fraction, PositiveFraction, Repeats, Share
+from swabench.study.settings import Settings
 
 
 class BaseSGD(Settings):
@@ -56,7 +55,7 @@ class ScheduleFreeSGD(Settings):
     """
 
     name: Literal["schedule-free-sgd"]
-    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    momentum: PositiveFraction = 0.9
     weight_decay: Decay = 0
 
 
@@ -72,8 +71,8 @@ class Lookahead(BaseSGD):
     """
 
     name: Literal["lookahead"]
-    steps: Count = 5
-    alpha: Annotated[float, Field(gt=0, le=1)] = 0.5
+    steps: Repeats = 5
+    alpha: Share = 0.5
 
 
 Optimizer = Annotated[SGD | Adam | ScheduleFreeSGD | Lookahead, Field(discriminator="name")]

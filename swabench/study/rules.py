@@ -1,13 +1,7 @@
 """The rules by which the paper's claims are decided, part of the study like all settings."""
 
-from typing import Annotated
-
-from pydantic import Field
-
-from swabench.study.settings import SeedNumber, Settings
-
-Margin = Annotated[float, Field(gt=0)]
-Level = Annotated[float, Field(gt=0, lt=0.5)]
+from swabench.study.limits import AboveHalf, AtMostHalf, BelowHalf, Distance, SeedNumber
+from swabench.study.settings import Settings
 
 
 class ClaimRules(Settings):
@@ -24,7 +18,7 @@ class ClaimRules(Settings):
         margin_nats: Losses nearer than this, in nats, count as equal.
         margin_flatness: Flatness is equal where the logarithm of the ratio is nearer to zero
             than this; 0.1 is a tenth.
-        alpha: Level of every test, after Holm's correction within a claim.
+        alpha: BelowHalf of every test, after Holm's correction within a claim.
         power: Chance of telling the difference that is given as detectable.
         transient: C3 leaves out this first share of the fine-tuning epochs, in which the
             iterate leaves the starting point and the average still holds it.
@@ -44,12 +38,12 @@ class ClaimRules(Settings):
         sign_flip_seed: Seed of the drawn sign flips, used beyond 16 seeds only.
     """
 
-    margin_points: Margin = 0.15
-    margin_nats: Margin = 0.005
-    margin_flatness: Margin = 0.1
-    alpha: Level = 0.05
-    power: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
-    transient: Annotated[float, Field(ge=0, le=0.5)] = 1 / 3
+    margin_points: Distance = 0.15
+    margin_nats: Distance = 0.005
+    margin_flatness: Distance = 0.1
+    alpha: BelowHalf = 0.05
+    power: AboveHalf = 0.8
+    transient: AtMostHalf = 1 / 3
     sgd: str = "sgd"
     decayed: str = "sgd-multiplicative"
     swa: str = "swa"

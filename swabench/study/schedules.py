@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from swabench.study.settings import AddedLater, Count, EpochSpan, Rate, Settings
+from swabench.study.limits import Epochs, EpochSpan, Rate, Share, SomeEpochs
+from swabench.study.settings import AddedLater, Settings
 
 Rates = NDArray[np.float64]
 
@@ -33,8 +34,8 @@ class BaseSchedule(Settings):
             towards zero (Hägele et al. 2024, arXiv 2405.18392).
     """
 
-    warmup_epochs: Annotated[float, AddedLater(neutral=0), Field(ge=0)] = 0
-    cooldown_epochs: Annotated[float, AddedLater(neutral=0), Field(ge=0)] = 0
+    warmup_epochs: Annotated[SomeEpochs, AddedLater(neutral=0)] = 0
+    cooldown_epochs: Annotated[SomeEpochs, AddedLater(neutral=0)] = 0
 
     def rates(self, steps: int, steps_per_epoch: int) -> Rates:
         """Rates of iterations 1 … steps, shape (steps,)."""
@@ -87,8 +88,8 @@ class Multiplicative(BaseSchedule):
 
     schedule: Literal["multiplicative"]
     learning_rate: Rate
-    factor: Annotated[float, Field(gt=0, le=1)]
-    every_epochs: Count
+    factor: Share
+    every_epochs: Epochs
 
     def _rates(self, steps: int, steps_per_epoch: int) -> Rates:
         epoch = np.arange(steps) // steps_per_epoch
@@ -165,8 +166,8 @@ class Triangular(BaseSchedule):
     schedule: Literal["triangular"]
     low: Rate
     high: Rate
-    up_epochs: Count
-    down_epochs: Count
+    up_epochs: Epochs
+    down_epochs: Epochs
 
     @model_validator(mode="after")
     def _rises(self) -> "Triangular":

@@ -11,9 +11,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from swabench.study.settings import SeedNumber
-
-MOST_SEEDS = 10_000
+from swabench.study.limits import MOST_SEEDS, SeedNumber
 
 Source = Literal["head", "order", "split", "backbone"]
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -83,6 +81,19 @@ def listed(words: Iterable[str]) -> str:
     """Words as a list in a sentence."""
     *before, last = words
     return f"{', '.join(before)} and {last}" if before else last
+
+
+def in_spans(seeds: Iterable[int]) -> str:
+    """Seeds in their order, three or more that follow each other as a span: `0, 1, 5-9`."""
+    spans: list[list[int]] = []
+    for seed in seeds:
+        if spans and seed == spans[-1][-1] + 1:
+            spans[-1].append(seed)
+        else:
+            spans.append([seed])
+    return ", ".join(
+        f"{span[0]}-{span[-1]}" if len(span) > 2 else ", ".join(map(str, span)) for span in spans
+    )
 
 
 def check_draws(drawn: Sequence[Source], weights: str, test_images: int | None) -> None:

@@ -1,9 +1,13 @@
-"""What all parts of a study share: frozen, strict settings, and the number types they use."""
+"""What all parts of a study share: frozen, strict settings, names and texts."""
 
+import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from swabench.study.limits import LONGEST_NAME, LONGEST_TEXT
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,9 @@ class AddedLater:
 
 
 CHANGES_NO_RESULT = ChangesNoResult()
+
+_CONTROL = ("Cc", "Cs", "Zl", "Zp")
+"""Of Unicode's categories: control characters, halves of characters, ends of lines."""
 
 
 class Settings(BaseModel):
@@ -49,27 +56,28 @@ def _leaves_out(mark: object, value: object) -> bool:
     return isinstance(mark, ChangesNoResult)
 
 
-# YAML's `true` must not pass for 1, nor 2.5 for 2: counts are strict, rates are not, because
-# YAML 1.1 reads `1e-3` as a string, which pydantic then turns into the number meant.
-Count = Annotated[int, Field(strict=True, ge=1)]
-SeedNumber = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
-
-
-def no_flag(value: object) -> object:
-    """Refuse a truth value where a number is meant: Python takes one for the other."""
-    if isinstance(value, bool):
-        raise ValueError("give a number, not true or false")
-    return value
-
-
 def _name(value: str) -> str:
-    if not value[:1].isalnum() or not value.replace("-", "").replace(".", "").isalnum():
-        raise ValueError("use letters, digits, '-' and '.', a letter or digit first")
+    if not value[:1].isalnum() or not re.sub("[-._]", "", value).isalnum():
+        raise ValueError("use letters, digits, '-', '_' and '.', a letter or digit first")
+    if len(value.encode()) > LONGEST_NAME:
+        raise ValueError(f"is longer than {LONGEST_NAME} bytes; names become folders")
     return value
 
 
-Rate = Annotated[float, BeforeValidator(no_flag), Field(gt=0)]
+def no_control(value: str) -> str:
+    """Refuse control characters: a terminal obeys them, and a table is cut by a line's end."""
+    found = next((char for char in value if unicodedata.category(char) in _CONTROL), None)
+    if found is not None:
+        raise ValueError(f"has the control character {found!a}; take it out")
+    return value
+
+
 # Names become folders and options.
 Name = Annotated[str, AfterValidator(_name)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-EpochSpan = Annotated[float, Field(gt=0)]
+Text = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(no_control)]
+# YAML's block texts end in a line's end, which means nothing.
+Title = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=LONGEST_TEXT),
+    AfterValidator(no_control),
+]

@@ -5,190 +5,58 @@ Every check that needs no data is made here, before anything is fetched or train
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from swabench.study.averaging import NEEDS_SELECTION
+from swabench.study.inputs import (
+    BackboneSettings,
+    DataSettings,
+    Precision,
+    RunOfStudy,
+    SplitName,
+)
 from swabench.study.landscape import LandscapeSettings, Part, rows_of_part
+from swabench.study.limits import (
+    MOST_METHODS,
+    AboveHalf,
+)
 from swabench.study.methods import Method
-from swabench.study.optimizers import Optimizer, ScheduleFreeSGD
-from swabench.study.published import DatasetName
+from swabench.study.optimizers import ScheduleFreeSGD
 from swabench.study.rules import ClaimRules
-from swabench.study.schedules import Schedule
 from swabench.study.seeds import Draws, SeedDraws, Seeds, check_draws, draws_of, in_words
 from swabench.study.settings import (
     CHANGES_NO_RESULT,
-    AddedLater,
-    Count,
     Name,
-    SeedNumber,
     Settings,
+    Title,
+)
+from swabench.study.stages import (
+    BOUNDARIES,
+    BatchNormMode,
+    Boundary,
+    Pretraining,
+    Stage,
 )
 from swabench.study.sweep import RateSweep
 from swabench.study.tuning import Tuning
 from swabench.system.errors import InputError
 
-SplitName = Literal["train", "selection", "validation", "test"]
-Boundary = Literal["head", "layer4", "all"]
-BOUNDARIES: tuple[Boundary, ...] = ("head", "layer4", "all")
-Precision = Literal["float32", "bfloat16"]
-BatchNormMode = Literal["train", "frozen", "first-epoch"]
-
-
-class DataSettings(Settings):
-    """Which images, at what size, and how many are held out of training for validation.
-
-    Attributes:
-        dataset: A known data set, or `folder` for any four IDX files.
-        folder: Where the files lie; without it they are looked for in the user's cache, then
-            downloaded.
-        image_size: Side in pixels; images of another size are resized (bilinear, antialiased).
-        validation_images: Training images held out, the same share of every class.
-        selection_images: How many of those held out are selection images: some averages choose
-            or weigh their members by them. The others are the validation images. Neither is
-            trained on, and no average sees validation or test images.
-        split_seed: Seed of the draw that holds them out, where seeds do not draw the split.
-        normalization: Mean and deviation of this data set, or ImageNet's for its weights.
-        training_images: Train on a stratified draw of so many images; None for all.
-        test_images: Test on a stratified draw of so many images; None for all.
-    """
-
-    dataset: DatasetName = "mnist"
-    folder: Annotated[Path | None, CHANGES_NO_RESULT] = None  # its bytes count, not where they lie
-    image_size: Annotated[int, Field(strict=True, ge=8)] = 28
-    validation_images: Count = 5000
-    selection_images: Annotated[int, AddedLater(neutral=0), Field(strict=True, ge=0)] = 0
-    split_seed: SeedNumber = 0
-    normalization: Literal["dataset", "imagenet"] = "dataset"
-    training_images: Count | None = None
-    test_images: Count | None = None
-
-    @model_validator(mode="after")
-    def _folder_is_named(self) -> "DataSettings":
-        if self.dataset == "folder" and self.folder is None:
-            raise ValueError("folder: the data set 'folder' needs the path of a folder")
-        return self
-
-    @model_validator(mode="after")
-    def _some_are_left_to_validate(self) -> "DataSettings":
-        if self.selection_images >= self.validation_images:
-            raise ValueError(
-                f"selection_images: {self.selection_images} are not fewer than "
-                f"validation_images ({self.validation_images}), of which they are a part"
-            )
-        return self
-
-
-class RunOfStudy(Settings):
-    """A run of another study, whose result another study starts from.
-
-    Attributes:
-        study: The other study: a bundled one's name, or its file.
-        method: Name of the run.
-        seed: Its seed.
-    """
-
-    study: str
-    method: Name
-    seed: SeedNumber = 0
-
-    def __str__(self) -> str:
-        return f"{self.method} at seed {self.seed} of study {Path(self.study).stem}"
-
-
-class BackboneSettings(Settings):
-    """ResNet-50: where its weights come from and how the frozen part is computed.
-
-    Attributes:
-        weights: `random`, a torchvision name such as `IMAGENET1K_V1`, a file (.pth,
-            .safetensors), or the run of another study, which is run first where it is missing.
-        reestimate_batchnorm: Whether BatchNorm's statistics are measured on this study's training
-            images before anything else; those that come with the weights belong to other images.
-        seed: Seed of random weights, where seeds do not draw the backbone: features are shared.
-        standardize_features: Whether the head sees features with the training set's mean and
-            deviation taken out. Random features need it: their scales differ by far.
-        precision: Number format in which frozen layers are computed and cached.
-        cache_features: Whether training reads the frozen layers' outputs from the cache; `false`
-            runs the frozen layers anew each step, where the cache would not fit. The results are
-            the same.
-    """
-
-    weights: str | RunOfStudy = "random"
-    reestimate_batchnorm: Annotated[bool, AddedLater(neutral=False)] = Field(
-        default=False, strict=True
-    )
-    seed: SeedNumber = 0
-    standardize_features: bool = Field(default=True, strict=True)
-    precision: Precision = "float32"
-    cache_features: Annotated[bool, CHANGES_NO_RESULT] = Field(default=True, strict=True)
-
-
-class Stage(Settings):
-    """What pretraining and fine-tuning have in common.
-
-    Attributes:
-        trainable: Where training begins: the final layer, the last stage of blocks, or all.
-        epochs: Passes over the training images.
-        batch_size: Images in a minibatch; the last of an epoch may be smaller.
-        optimizer: The update rule; learning rates come from a schedule.
-        batchnorm: What BatchNorm does while training. `train`: it normalises by the minibatch,
-            and is re-estimated on the training images for every average. `frozen`: it keeps the
-            statistics that the stage starts with. `first-epoch`: it trains for one epoch and is
-            frozen after, as in the paper's public code. For `head`, which has none, this and
-            the next two mean nothing.
-        precision: Number format of forward and backward passes; weights and averages are kept
-            in float32. `float32` is just that on a CPU. On a GPU convolutions that train round
-            their factors to TF32's ten bits, as cuDNN does unless told otherwise; frozen layers,
-            BatchNorm's re-estimation and all scores are in full float32 there too.
-        evaluation_batch_size: Images at a time where nothing trains. BatchNorm is re-estimated
-            in such batches too.
-        keep_weights: Whether final weights, and the epochs' of a head, stay in the records
-            (`result`) or only what was measured and predicted (`none`): a network's take room.
-            Pretraining's stay in any case.
-        score_every_epochs: Epochs between measurements; the last epoch is always measured. A
-            measurement of a network costs a pass over the training images, for BatchNorm.
-    """
-
-    trainable: Boundary = "head"
-    epochs: Count
-    batch_size: Count = 128
-    optimizer: Optimizer
-    batchnorm: BatchNormMode = "train"
-    precision: Precision = "float32"
-    evaluation_batch_size: Annotated[int, Field(strict=True, ge=2)] = 1000
-    keep_weights: Annotated[Literal["none", "result"], CHANGES_NO_RESULT] = "result"
-    score_every_epochs: Annotated[Count, AddedLater(neutral=1)] = 1
-
-    def batchnorm_steps(self, steps_per_epoch: int) -> int | None:
-        """In how many steps, from the first, BatchNorm trains; None for all."""
-        steps = {"train": None, "frozen": 0, "first-epoch": steps_per_epoch}
-        return steps[self.batchnorm]
-
-
-class Pretraining(Stage):
-    """The stage every method starts from; a row of the table by itself.
-
-    Attributes:
-        name: The row's name.
-        title: The row's name in words.
-        rate: The learning-rate schedule.
-        paper_accuracy: The paper's number for this row, in percent.
-        minimum_accuracy: What every seed must reach on the validation images, in percent, before
-            any method starts from it; a comparison from a start that failed says nothing.
-    """
-
-    name: Annotated[Name, CHANGES_NO_RESULT] = "adam"
-    title: Annotated[str, CHANGES_NO_RESULT] = "Adam alone, not fine-tuned"
-    rate: Schedule
-    paper_accuracy: Annotated[float | None, CHANGES_NO_RESULT] = None
-    minimum_accuracy: Annotated[float | None, CHANGES_NO_RESULT, Field(gt=0, lt=100)] = None
-
-    @property
-    def method(self) -> Method:
-        """Pretraining seen as a method without an averaging plan."""
-        return Method(title=self.title, rate=self.rate, paper_accuracy=self.paper_accuracy)
+__all__ = [
+    "BOUNDARIES",
+    "BackboneSettings",
+    "BatchNormMode",
+    "Boundary",
+    "DataSettings",
+    "Precision",
+    "Pretraining",
+    "RunOfStudy",
+    "SplitName",
+    "Stage",
+    "Study",
+]
+"""A study and its parts, wherever they are written."""
 
 
 def _none_is_empty(value: object) -> object:
@@ -221,20 +89,20 @@ class Study(Settings):
     """
 
     name: Name
-    title: str
+    title: Title
     data: DataSettings = DataSettings()
     backbone: BackboneSettings = BackboneSettings()
     pretrain: Pretraining
     finetune: Stage
-    methods: Annotated[dict[Name, Method], Field(min_length=1)]
-    controls: Annotated[dict[Name, Method], BeforeValidator(_none_is_empty)] = Field(
-        default_factory=dict
-    )
+    methods: Annotated[dict[Name, Method], Field(min_length=1, max_length=MOST_METHODS)]
+    controls: Annotated[
+        dict[Name, Method], Field(max_length=MOST_METHODS), BeforeValidator(_none_is_empty)
+    ] = Field(default_factory=dict)
     seeds: Seeds
     seed_draws: SeedDraws = ("head", "order")
     one_source_at_a_time: bool = Field(default=False, strict=True)
     reference: str = "sgd"
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    confidence: AboveHalf = 0.95
     rate_sweep: RateSweep | None = None
     claims: ClaimRules = ClaimRules()
     landscape: LandscapeSettings = LandscapeSettings()

@@ -1,13 +1,15 @@
 """A rate sweep: the same methods at several constant rates, beside the table's rows."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from swabench.study.limits import MOST_METHODS, Rate
 from swabench.study.methods import Method
 from swabench.study.schedules import Constant
-from swabench.study.settings import Rate, Settings, what_results_depend_on
+from swabench.study.settings import Settings, what_results_depend_on
 
 
 class RateSweep(Settings):
@@ -18,8 +20,8 @@ class RateSweep(Settings):
         rates: The rates that each of them gets instead of its own.
     """
 
-    methods: Annotated[tuple[str, ...], Field(min_length=1)]
-    rates: Annotated[tuple[Rate, ...], Field(min_length=1)]
+    methods: Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_METHODS)]
+    rates: Annotated[tuple[Rate, ...], Field(min_length=1, max_length=MOST_METHODS)]
 
     @field_validator("methods", "rates")
     @classmethod
@@ -30,9 +32,13 @@ class RateSweep(Settings):
 
     def cells(self, methods: Mapping[str, Method]) -> dict[tuple[str, float], str]:
         """The run behind each (method, rate): a method of the table where one is the same."""
+        rows: dict[str, str] = {}
+        for name, method in methods.items():
+            rows.setdefault(_what_counts(method), name)
         return {
-            (name, rate): self._row_like(self._method(methods, name, rate), methods)
-            or f"{name}-rate-{rate:g}"
+            (name, rate): rows.get(
+                _what_counts(self._method(methods, name, rate)), f"{name}-rate-{rate:g}"
+            )
             for name in self.methods
             for rate in self.rates
         }
@@ -50,15 +56,16 @@ class RateSweep(Settings):
                 )
             if not isinstance(methods[name].rate, Constant):
                 raise ValueError(f"methods: {name!r} has no constant rate that could be replaced")
+        cells = self.cells(methods)
         further = {
             run: self._method(methods, name, rate)
-            for (name, rate), run in self.cells(methods).items()
+            for (name, rate), run in cells.items()
             if run not in methods
         }
         taken = {f"{name}-rate-{rate:g}" for name in self.methods for rate in self.rates}
         if clash := sorted(taken & methods.keys()):
             raise ValueError(f"rates: {clash[0]!r}, a run of the sweep, is also a method's name")
-        if len(further) < sum(run not in methods for run in self.cells(methods).values()):
+        if len(further) < sum(run not in methods for run in cells.values()):
             raise ValueError(f"rates: {list(self.rates)} has rates too near each other to name")
         return further
 
@@ -72,8 +79,7 @@ class RateSweep(Settings):
             }
         )
 
-    @staticmethod
-    def _row_like(method: Method, methods: Mapping[str, Method]) -> str | None:
-        wanted = what_results_depend_on(method)
-        same = (name for name, each in methods.items() if what_results_depend_on(each) == wanted)
-        return next(same, None)
+
+def _what_counts(method: Method) -> str:
+    """A text that is the same for methods that differ in nothing that changes a result."""
+    return json.dumps(what_results_depend_on(method), sort_keys=True)

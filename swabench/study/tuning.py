@@ -14,16 +14,17 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from swabench.study.limits import (
+    MOST_METHODS,
+    MOST_TRIALS,
+    Measured,
+    SeedNumber,
+    Trials,
+    no_flag,
+)
 from swabench.study.methods import Method
 from swabench.study.seeds import DistinctSeeds
-from swabench.study.settings import (
-    Count,
-    Name,
-    SeedNumber,
-    Settings,
-    no_flag,
-    what_results_depend_on,
-)
+from swabench.study.settings import Name, Settings, Text, what_results_depend_on
 
 
 def _number(value: object) -> object:
@@ -31,8 +32,14 @@ def _number(value: object) -> object:
     return float(value) if isinstance(value, str) else no_flag(value)
 
 
-Number = Annotated[int | float, BeforeValidator(_number)]
-Grid = dict[str, Annotated[tuple[Number, ...], Field(min_length=1, strict=False)]]
+# Of any setting; whether it may be that one's is checked where the method is made of it.
+Number = Annotated[
+    Annotated[int, Field(ge=-(10**9), le=10**9)] | Measured, BeforeValidator(_number)
+]
+Grid = dict[
+    Text,
+    Annotated[tuple[Number, ...], Field(min_length=1, max_length=MOST_TRIALS, strict=False)],
+]
 """The values of each setting of a method, by its dotted key; a trial is one of each."""
 
 
@@ -63,9 +70,9 @@ class Choice(Settings):
     """
 
     settings: dict[str, Number]
-    loss: float
-    standard_error: float | None = None
-    trials: Count
+    loss: Measured
+    standard_error: Measured | None = None
+    trials: Trials
     at_edge: tuple[str, ...] = ()
 
 
@@ -98,8 +105,11 @@ class Tuning(Settings):
     """
 
     seeds: DistinctSeeds
-    trials_per_family: Count
-    families: Annotated[dict[Name, Annotated[Grid, Field(min_length=1)]], Field(min_length=1)]
+    trials_per_family: Trials
+    families: Annotated[
+        dict[Name, Annotated[Grid, Field(min_length=1)]],
+        Field(min_length=1, max_length=MOST_METHODS),
+    ]
     sides: dict[Name, Annotated[tuple[str, ...], Field(min_length=1, strict=False)]] = Field(
         default_factory=dict
     )

@@ -12,10 +12,14 @@ import re
 import secrets
 import shutil
 import socket
+import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from swabench.system.errors import InputError, in_short
 
 SECONDS_UNTIL_STALE = 24 * 3600.0
 """After so long a temporary file of another machine counts as left behind."""
@@ -37,6 +41,49 @@ def sha256_of_file(path: Path) -> str:
 def sha256_of_json(value: object) -> str:
     """The SHA-256 of a value made of JSON's types; a mapping's order does not count."""
     return sha256(json.dumps(value, sort_keys=True).encode())
+
+
+def is_file(path: Path, where: str) -> bool:
+    """Whether there is such a file.
+
+    Args:
+        path: Which.
+        where: The option, or the file and the key, that names it; for messages.
+
+    Raises:
+        InputError: That cannot be told: a folder on the way to it cannot be entered, its name is
+            too long, or it is no path at all.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{where}: {in_short(str(path))} cannot be looked at ({reason}); give another path"
+        ) from None
+
+
+def in_bytes(size: float) -> str:
+    """A number of bytes in words: `512 bytes`, `3.4 MB`, `12.0 GB`."""
+    for unit, worth in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= worth:
+            return f"{size / worth:.1f} {unit}"
+    return f"{size:.0f} bytes"
+
+
+def try_writing(folder: Path) -> None:
+    """Find out whether a folder can be written to; nothing stays of it.
+
+    Raises:
+        OSError: It cannot; names the folder.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:  # the temporary name means nothing to anybody
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def write_file(path: Path, content: bytes) -> None:

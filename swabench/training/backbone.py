@@ -5,12 +5,12 @@ frozen in evaluation mode, a fixed function of the image; above it they train.
 """
 
 import hashlib
+import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from torchvision.models.resnet import Bottleneck
 
 from swabench.study.study import BackboneSettings, Boundary, RunOfStudy
 from swabench.system.errors import InputError
+from swabench.system.files import is_file
 from swabench.training.convolution import memory_format, narrow_convolutions
 
 FEATURES = 2048
@@ -202,11 +203,30 @@ def _load_state(network: ResNet, state: Mapping[str, Tensor], weights: str) -> N
             f"backbone.weights: {weights} does not fit ResNet-50: "
             f"{_some('missing', missing)}; {_some('surplus', surplus)}"
         )
+    for name in sorted(given - {name for name in own if name.endswith("num_batches_tracked")}):
+        if wrong := _unfit(name, state[name]):
+            raise InputError(f"backbone.weights: {weights}: {name} {wrong}; give other weights")
     try:
         network.load_state_dict({name: state[name] for name in given}, strict=False)
     except RuntimeError as error:
         detail = " ".join(str(error).split())
         raise InputError(f"backbone.weights: {weights} does not fit ResNet-50: {detail}") from None
+
+
+def _unfit(name: str, tensor: Tensor) -> str:
+    """What keeps a tensor from being weights or statistics; empty where nothing does.
+
+    Told here, because training would take it for a rate that is too high.
+    """
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return f"holds no numbers ({tensor.layout} on {tensor.device.type})"
+    if not tensor.is_floating_point():
+        return f"holds {str(tensor.dtype).removeprefix('torch.')} where there are real numbers"
+    if not tensor.float().isfinite().all():
+        return "holds numbers that are not finite"
+    if name.endswith("running_var") and (tensor < 0).any():
+        return "holds negative variances"
+    return ""
 
 
 def _some(kind: str, names: list[str]) -> str:
@@ -233,7 +253,7 @@ def _named_weights(name: str) -> Mapping[str, Tensor]:
 
 def _weights_file(weights: str) -> Mapping[str, Tensor]:
     path = Path(weights).expanduser()
-    if not path.is_file():
+    if not is_file(path, "backbone.weights"):
         raise InputError(
             f"backbone.weights: {weights!r} is neither 'random', nor a file, nor a name that "
             f"torchvision knows ({', '.join(_known_names())})"
@@ -243,13 +263,14 @@ def _weights_file(weights: str) -> Mapping[str, Tensor]:
             return safetensors.torch.load_file(path)
         # Weights only: a pickle that would run code is refused.
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
-        reason = str(error).splitlines()[0]
     except Exception as error:  # torch passes pickle's many errors through
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in reason:
+            # torch's own words say how to run whatever code such a file brings.
+            reason = "it is damaged, or a pickle of more than tensors, which was not opened"
     else:
         if isinstance(state, Mapping) and all(
-            isinstance(value, Tensor) for value in state.values()
+            isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
         ):
             return cast(Mapping[str, Tensor], state)
         reason = "it holds something else than named tensors"

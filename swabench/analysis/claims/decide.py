@@ -11,7 +11,7 @@ from swabench.analysis.flatness import Flatness
 from swabench.analysis.frame import Records
 from swabench.analysis.predictions import Pair, PredictionTables
 from swabench.analysis.statistics import crossed_interval, mcnemar_mid_p
-from swabench.study.seeds import listed
+from swabench.study.seeds import in_spans, listed
 from swabench.study.study import Study
 from swabench.training.measurement import Predictor
 
@@ -207,7 +207,7 @@ def _lacks_runs(names: Sequence[str], context: ClaimContext) -> str:
     absent = {
         name: [s for s in context.seeds if s not in context.records.get(name, {})] for name in names
     }
-    lacking = [f"{n} lacks seeds {', '.join(map(str, s))}" for n, s in absent.items() if s]
+    lacking = [f"{n} lacks seeds {in_spans(s)}" for n, s in absent.items() if s]
     return "; ".join([*context.records.divergences(names), *lacking])
 
 

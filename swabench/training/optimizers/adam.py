@@ -37,12 +37,15 @@ class StackedAdam:
             weight_decay=settings.weight_decay,
             fused=self._fused or None,
         )
+        # torch divides a rate by 1 − β, and stops where float32 does not hold that. So high a rate
+        # is none: whatever it is, the run diverges.
+        self._most = (1 - settings.beta1) * torch.finfo(torch.float32).max / 2
 
     def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
         """Update all runs."""
         torch.mm(error, inputs, out=self._matrix_gradient.flatten(0, 1))
         torch.sum(error, 1, out=self._bias_gradient.flatten())
-        every = list(rates) if self._fused else rates.tolist()
+        every = list(rates) if self._fused else rates.clamp(max=self._most).tolist()
         for group, rate in zip(self._optimizer.param_groups, every, strict=True):
             group["lr"] = rate
         self._optimizer.step()
