@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import load
@@ -14,6 +15,9 @@ from swabench.study.study import SplitName
 from swabench.system.errors import InputError
 from swabench.system.files import sha256
 from swabench.training.measurement import Divergence, Measurement, Predictor
+
+if TYPE_CHECKING:  # records are read in moments, and torch takes seconds to import
+    from swabench.training.observers import Outcome
 
 Provenance = Mapping[str, Any]
 """SHA-256 of what went in: `data` (by file), `backbone`, and `features` by boundary and images."""
@@ -146,3 +150,18 @@ def agree(
         if a != b:
             return False
     return True
+
+
+def named_arrays(outcome: "Outcome") -> dict[str, NDArray[Any]]:
+    """What a run leaves behind as arrays, under the names of `Record.arrays`."""
+    named = {f"weights/{name}": weights for name, weights in outcome.weights.items()}
+    for name, statistics in outcome.statistics.items():
+        if len(statistics):
+            named[f"statistics/{name}"] = statistics
+    for (predictor, split), values in outcome.log_probabilities.items():
+        named[f"log_probabilities/{predictor}/{split}"] = values.float()
+    for split, labels in outcome.labels.items():
+        named[f"labels/{split}"] = labels.short()
+    if outcome.trajectory is not None:
+        named["trajectory"] = outcome.trajectory
+    return {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in named.items()}

@@ -23,15 +23,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from filelock import FileLock
-from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from swabench.data.inputs import named_files
 from swabench.records.choices import choices_text, read_choices
-from swabench.records.record import ARRAYS, LandscapeRecord, Provenance, Record
+from swabench.records.record import ARRAYS, LandscapeRecord, Provenance, Record, named_arrays
 from swabench.records.sealing import read_sealed, sealed
 from swabench.records.unfinished import Unfinished
 from swabench.study.identity import Identities, NamedFiles
@@ -160,7 +158,7 @@ class RecordStore:
             SwabenchError: The results folder cannot be written.
         """
         diverged = outcome.diverged
-        named = {} if diverged else _named_arrays(outcome)
+        named = {} if diverged else named_arrays(outcome)
         kept = [m for m in outcome.history if not diverged or m.epoch < diverged.epoch]
         arrays = save(named)
         content = {
@@ -390,17 +388,3 @@ def _landscape_record(content: dict[str, Any], expected: Mapping[str, Any]) -> L
     _check_place(content, expected)
     tables = {name: pd.DataFrame(columns) for name, columns in content["tables"].items()}
     return LandscapeRecord(**{**content, "tables": tables})
-
-
-def _named_arrays(outcome: "Outcome") -> dict[str, NDArray[Any]]:
-    named = {f"weights/{name}": weights for name, weights in outcome.weights.items()}
-    for name, statistics in outcome.statistics.items():
-        if len(statistics):
-            named[f"statistics/{name}"] = statistics
-    for (predictor, split), values in outcome.log_probabilities.items():
-        named[f"log_probabilities/{predictor}/{split}"] = values.float()
-    for split, labels in outcome.labels.items():
-        named[f"labels/{split}"] = labels.short()
-    if outcome.trajectory is not None:
-        named["trajectory"] = outcome.trajectory
-    return {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in named.items()}
