@@ -199,6 +199,10 @@ def reshape_test(folder: Path) -> None:
     (folder / TEST_IMAGES).write_bytes(encode_idx(np.zeros((4, 3, 5), np.uint8)))
 
 
+def colour_test(folder: Path) -> None:
+    (folder / TEST_IMAGES).write_bytes(encode_idx(np.zeros((4, 5, 3, 3), np.uint8)))
+
+
 def no_height(folder: Path) -> None:
     (folder / TRAIN_IMAGES).write_bytes(encode_idx(np.zeros((6, 0, 3), np.uint8)))
 
@@ -244,6 +248,7 @@ def become_empty(folder: Path) -> None:
         (lengthen, TEST_LABELS, "has more than 12 bytes .* announces 12"),
         (drop_label, TRAIN_LABELS, "5 labels for the 6 images"),
         (reshape_test, TEST_IMAGES, r"\(1, 3, 5\) beside \(1, 5, 3\)"),
+        (colour_test, TEST_IMAGES, r"\(3, 5, 3\) beside \(1, 5, 3\)"),
         (empty_test, TEST_IMAGES, r"is empty \(sizes \(0, 5, 3\)\)"),
         (no_height, TRAIN_IMAGES, r"is empty \(sizes \(6, 0, 3\)\)"),
         (labels_for_images, TRAIN_IMAGES, "00 00 08 01, .* in 3 or 4 dimensions"),
