@@ -447,7 +447,7 @@ def test_a_disk_that_fails_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None
     def fails(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error", "somewhere")
 
-    monkeypatch.setattr("swabench.cli.commands.load_study", fails)
+    monkeypatch.setattr("swabench.cli.inspection.load_study", fails)
     done = invoke("methods")
     assert done.exit_code == 1
     assert "error: somewhere: Input/output error" in done.stderr

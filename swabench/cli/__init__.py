@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints. The work is done elsewhere."""
 
-from swabench.cli.commands import app, main
+from swabench.cli import documents, inspection, work
+from swabench.cli.app import app, main
 
-__all__ = ["app", "main"]
+__all__ = ["app", "documents", "inspection", "main", "work"]

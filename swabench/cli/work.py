@@ -1,0 +1,231 @@
+"""The commands that compute, and the one that mends what they left behind."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swabench.cli import plan, tuning
+from swabench.cli.app import RUN, app
+from swabench.cli.documents import print_published, publication_of, show_published
+from swabench.cli.options import (
+    DEFAULT_RESULTS,
+    AskedWork,
+    ConfigOption,
+    DeviceOption,
+    JsonOption,
+    MethodOption,
+    QuietOption,
+    ResultsOption,
+    SaveEveryOption,
+    StopAfterOption,
+    ThreadsOption,
+    with_options,
+)
+from swabench.cli.printing import err, numbers, say
+from swabench.study.loading import load_study
+from swabench.study.study import Study
+from swabench.system.errors import DivergedError, SwabenchError
+
+if TYPE_CHECKING:  # pandas takes long to import, and `--help` needs none
+    from swabench.records import RecordStore
+
+
+@app.command(rich_help_panel=RUN)
+@with_options
+def reproduce(asked: AskedWork) -> None:
+    """Run everything: data, all runs, landscape, table, figures, claims, report.
+
+    Finished runs are skipped, so interrupted studies resume. A study with a section `tuning` is
+    tuned first, unless that is done. Runs that diverge are recorded and shown so; the command then
+    fails in the end, unless the study says `diverged: record`.
+    """
+    from swabench.landscape.parts import unsurveyable
+
+    written, chosen = asked.as_written()
+    study = asked.tuned(written) or _tuned_now(asked, written)
+    experiment = asked.experiment(study)
+    if "backbone" not in study.seed_draws:  # else backbone by backbone, with what follows
+        with suppress(DivergedError):  # fine-tuning says it, too, and what cannot start
+            experiment.pretrain(chosen)
+    problems = [tuning.not_allowed_of_trials(study, experiment.store)]
+    try:
+        experiment.finetune(list(study.all_methods), chosen)
+    except DivergedError as error:
+        problems.append(str(error))
+    store = experiment.store
+    published = publication_of(study, store, chosen)
+    problems.append(print_published(published.table(), store))
+    if reason := unsurveyable(study, store, chosen):
+        say(f"landscape: not measured: {reason}")
+    else:
+        try:
+            experiment.survey(chosen)
+        except SwabenchError as error:
+            problems.append(str(error))
+    problems.append(print_published(published.landscape(), store))
+    problems.append(print_published(published.figures(), store))
+    problems.append(print_published(published.claims(), store))
+    problems.append(print_published(published.report(), store))
+    if found := dict.fromkeys(problem for problem in problems if problem):
+        raise SwabenchError("\n".join(found))
+    for line in plan.next_studies(study, asked.device):
+        say(line)
+
+
+@app.command(rich_help_panel=RUN)
+@with_options
+def pretrain(asked: AskedWork) -> None:
+    """Pretrain the weights that every method starts from (the paper: Adam), once per seed."""
+    study, chosen = asked.study()
+    experiment = asked.experiment(study)
+    done = experiment.pretrain(chosen)
+    say(f"pretraining: {done} seeds trained, {len(chosen) - done} already done")
+    _say_diverged(experiment.store, [study.pretrain.name], chosen)
+
+
+@app.command(rich_help_panel=RUN)
+@with_options
+def finetune(asked: AskedWork, method: MethodOption) -> None:
+    """Fine-tune by one or several methods; pretraining runs first if it is missing.
+
+    Final layers of one seed train together at little more than the cost of one, so all of that
+    seed's runs are recorded.
+
+    Example: swabench finetune --method swa --method sgd --seeds 3
+    """
+    study, chosen = asked.study()
+    methods = study.select_methods(method)
+    experiment = asked.experiment(study)
+    wanted = len(methods) * len(chosen)
+    missing = len(experiment.store.missing(methods, chosen))
+    done = experiment.finetune(methods, chosen)
+    beside = f" (and {done - missing} that train together with them)" if done > missing else ""
+    say(f"fine-tuning: {missing} runs done{beside}, {wanted - missing} already done")
+    _say_diverged(experiment.store, methods, chosen)
+
+
+@app.command(rich_help_panel=RUN)
+def tune(
+    config: ConfigOption = "mnist-tuned",
+    results: ResultsOption = DEFAULT_RESULTS,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    save_every: SaveEveryOption = "2m",
+    stop_after: StopAfterOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Choose each method's settings by validation loss, with equally many trials a method.
+
+    The study's section `tuning` has a grid for each method and seeds of its own; the test images
+    are not looked at. What is chosen goes to choices.yaml in the study's results, and the study
+    runs with it as long as its grids, and all that its trials share, stay the same.
+
+    Example: swabench tune --config mnist-tuned
+    """
+    asked = AskedWork(
+        config,
+        results,
+        device=device,
+        threads=threads,
+        save_every=save_every,
+        stop_after=stop_after,
+        quiet=quiet,
+    )
+    study, _ = asked.as_written()
+    published, store = tuning.carry_out(asked, study, json)
+    show_published(published, store, json)
+    if problem := tuning.not_allowed_of_trials(study, store):
+        raise DivergedError(problem)
+
+
+@app.command(rich_help_panel=RUN)
+@with_options
+def landscape(asked: AskedWork) -> None:
+    """Measure the loss around the final weights: lines, plane, rays, sharpness, Hessian."""
+    study, chosen = asked.study()
+    experiment = asked.experiment(study)
+    done = experiment.survey(chosen)
+    say(f"landscape: {done} parts measured, the others already done")
+    print_published(publication_of(study, experiment.store, chosen).landscape(), experiment.store)
+
+
+@app.command(rich_help_panel=RUN)
+def export(
+    method: Annotated[str, typer.Option("--method", "-m", help="A row of the study's table.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A file to write: .safetensors or .pth.")
+    ],
+    seed: Annotated[int, typer.Option("--seed", help="Which seed's run.")] = 0,
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a run's weights for a plain torchvision resnet50, by load_state_dict.
+
+    Example: swabench export --method swa --seed 0 --output swa.safetensors
+    """
+    from swabench.runs.export import check_output, write_state
+
+    asked = AskedWork(config, results, device=device, threads=threads, quiet=quiet)
+    study, _ = asked.study()
+    check_output(output)
+    experiment = asked.experiment(study)
+    state = experiment.export(method, seed)
+    write_state(state, output)
+    mean, deviation = experiment.normalization()
+    say(f"{output}: {method} at seed {seed}, {len(state['fc.bias'])} classes")
+    say(
+        f"  takes images scaled to [0, 1], resized to {study.data.image_size} pixels, normalised "
+        f"by mean {numbers(mean)} and deviation {numbers(deviation)}, as three channels"
+    )
+
+
+@app.command(rich_help_panel=RUN)
+def repair(
+    config: ConfigOption = "mnist",
+    results: ResultsOption = DEFAULT_RESULTS,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only name what would be removed.")
+    ] = False,
+) -> None:
+    """Remove what is damaged, and temporary files left behind, so that it is made anew.
+
+    Every byte of a study's records and of the feature cache is read. Each path is named before it
+    is removed; nothing that is whole is touched.
+    """
+    from swabench.data.datasets import user_cache
+    from swabench.records.status import damages, stale_files
+    from swabench.runs.features import damaged_entries
+    from swabench.system.files import remove
+
+    folder = results / load_study(config).name
+    verb = "would remove" if dry_run else "removing"
+    found = [*damages(folder), *damaged_entries(user_cache())]
+    for damage in found:
+        say(f"{verb} {damage.path}: {damage.reason}")
+    stale = [path for each in (folder, user_cache()) for path in stale_files(each)]
+    for path in stale:
+        say(f"{verb} {path}: left behind by a process that is gone")
+    if not dry_run:
+        for path in (*(damage.path for damage in found), *stale):
+            remove(path)
+    say(f"repair: {len(found)} damaged, {len(stale)} left behind")
+
+
+def _say_diverged(store: "RecordStore", names: list[str], seeds: list[int]) -> None:
+    from swabench.runs.diverged import listed
+
+    if runs := store.diverged(names, seeds):
+        say(listed(runs), to=err)
+
+
+def _tuned_now(asked: AskedWork, study: Study) -> Study:
+    """Tune a study that is to run, and return it as it then runs."""
+    say(f"tuning first: {asked.results / study.name} has no choices of this search space")
+    print_published(*tuning.carry_out(asked, study))
+    return asked.study()[0]
