@@ -119,8 +119,10 @@ def test_no_more_time_is_taken_than_was_given(begun: Place) -> None:
 
 @pytest.mark.parametrize("option", ["--stop-after", "--save-every"])
 @pytest.mark.parametrize("time", ["", "5", "m", "1.5h", "-3m", "3m2h", "soon", "99999999999s"])
-def test_a_time_that_is_none_is_refused(begun: Place, option: str, time: str) -> None:
-    done = begun.run(*RUN, option, time)
+def test_a_time_that_is_none_is_refused(
+    tmp_path: Path, images: Path, option: str, time: str
+) -> None:
+    done = Place(tmp_path, images, tmp_path / "cache").run(*RUN, option, time)
     assert done.code == 2
     assert f"{option}: {time!r}; give a time such as 90s, 50m or 3h30m" in done.errors
 
@@ -128,6 +130,7 @@ def test_a_time_that_is_none_is_refused(begun: Place, option: str, time: str) ->
 # --- repair --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_repair_removes_what_is_damaged_and_nothing_else(whole: Place, tmp_path: Path) -> None:
     place = Place(tmp_path, whole.images, tmp_path / "cache")
     shutil.copy(whole.study, place.study)
@@ -162,6 +165,7 @@ def test_repair_removes_what_is_damaged_and_nothing_else(whole: Place, tmp_path:
     assert removed == {path.relative_to(tmp_path) for path in (record, entry)}
 
 
+@pytest.mark.slow
 def test_a_damaged_record_is_told_by_status(whole: Place, tmp_path: Path) -> None:
     place = Place(tmp_path, whole.images, whole.cache)
     shutil.copy(whole.study, place.study)
