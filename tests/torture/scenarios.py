@@ -50,7 +50,7 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario("heads", HEADS, ("reproduce", "-c", "study.yaml", *OFTEN)),
+    Scenario("heads", HEADS, ("reproduce", "-c", "study.yaml")),
     Scenario(
         "network",
         NETWORK,
