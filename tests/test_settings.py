@@ -220,7 +220,7 @@ DEFAULTS: dict[type[Settings], dict[str, Any]] = {
     RateSweep: {},
     Choice: {"standard_error": None, "at_edge": ()},
     Choices: {"sides": {}},
-    Tuning: {"sides": {}, "chosen": None},
+    Tuning: {"sides": {}, "chosen_by": "loss", "chosen": None},
     Study: {
         "data": DATA,
         "backbone": BACKBONE,

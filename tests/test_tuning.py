@@ -16,7 +16,7 @@ from swabench import load
 from swabench.analysis.figures import tuning as tuning_figure
 from swabench.analysis.frame import Records, collect
 from swabench.analysis.publish_tuning import in_sentences, publish_tuning
-from swabench.analysis.tuning import choose, trial_frame
+from swabench.analysis.tuning import _best, choose, trial_frame
 from swabench.records import RecordStore, tuned_study
 from swabench.study.identity import NamedFiles
 from swabench.study.loading import load_study
@@ -237,6 +237,7 @@ def test_a_choice_holds_for_one_search_space() -> None:
     others = [
         study({"seeds": [7, 8]}),
         study({"sides": {}}),
+        study({"chosen_by": "accuracy"}),
         study({"sides": {"averaging": ["swa"], "annealed": ["sgd"]}}),
         study({"families": {**TUNING["families"], "sgd": {"rate.learning_rate": [1, 2, 3, 4]}}}),
         study(data={**data, "selection_images": 50}),
@@ -417,6 +418,54 @@ def test_the_lowest_mean_validation_loss_of_what_is_handed_over_is_chosen(tmp_pa
     assert found.seeds == (7, 9)
     assert found.search_space == "0" * 16
     assert all(choice.trials == 4 for choice in found.families.values())
+
+
+def test_a_study_may_choose_by_accuracy(tmp_path: Path) -> None:
+    """In these trials it is highest where the loss is."""
+    of = study({"chosen_by": "accuracy"})
+    write_trials(tmp_path, of)
+    found = choose(of, frame_of(tmp_path, of), "0" * 16)
+    worst = {
+        "sgd": max(SGD_LOSSES.values()),
+        "swa": max(SWA_LOSSES.values()),
+        "sgd-multiplicative": max(DECAY_LOSSES.values()),
+    }
+    assert {family: choice.loss for family, choice in found.families.items()} == worst
+    publish_tuning(of, RecordStore(tmp_path, of))
+    text = (tmp_path / of.name / "tuning.md").read_text()
+    assert "highest mean validation accuracy" in text
+    assert "lowest mean validation loss" not in text
+
+
+def test_of_equally_accurate_trials_the_one_with_the_lowest_loss_is_chosen() -> None:
+    frame = pd.DataFrame(
+        {
+            "family": "sgd",
+            "trial": ["a", "b", "c", "d"],
+            "seeds": 2,
+            "diverged": 0,
+            "accuracy": [93.0, 94.0, 94.0, 93.9],
+            "loss": [0.1, 0.4, 0.3, 0.2],
+        }
+    )
+    by_accuracy = tuning_of(study({"chosen_by": "accuracy"}))
+    assert _best(frame, "sgd", by_accuracy) == "c"
+    assert _best(frame, "sgd", tuning_of(study())) == "a"
+
+
+def test_the_picture_is_of_what_decides(tmp_path: Path) -> None:
+    of = study({"chosen_by": "accuracy"})
+    write_trials(tmp_path, of)
+    frame = frame_of(tmp_path, of)
+    left, _ = axes_of(of, frame)
+    assert left.get_ylabel() == "Validation accuracy (%)"
+    curve, ring = left.lines[:2]
+    own = frame[frame["family"] == "sgd"]
+    np.testing.assert_allclose(np.asarray(curve.get_ydata()), own["accuracy"])
+    np.testing.assert_allclose(np.asarray(ring.get_ydata()), own["accuracy"].max())
+    low, high = left.get_ylim()
+    best = sorted(frame.loc[frame["chosen"], "accuracy"])
+    assert best[0] - low > high - best[-1] > 0  # the room is below, where the worse ones are
 
 
 def test_integers_stay_integers(tmp_path: Path) -> None:

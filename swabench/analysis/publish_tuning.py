@@ -12,6 +12,13 @@ from swabench.study.search_space import trial_study, tuning_of
 from swabench.study.study import Study
 from swabench.study.tuning import Choices, own_name
 
+_CHOSEN = {
+    "loss": "lowest mean validation loss of what it hands over; ± is that mean's standard error",
+    "accuracy": "highest mean validation accuracy of what it hands over, of equal ones the lowest "
+    "loss; ± is the mean loss's standard error",
+}
+"""By `tuning.chosen_by`."""
+
 
 def publish_tuning(study: Study, store: RecordStore) -> Published:
     """Choose by the records of a study's trials, and write what was chosen and all that was tried.
@@ -89,11 +96,10 @@ def as_markdown(study: Study, shown: pd.DataFrame, notes: list[str]) -> str:
     parts = [
         f"# Chosen settings: {study.title}",
         f"Each of the {len(tuning.families)} families has {tuning.trials_per_family} trials at "
-        f"seeds {seeds}, none of which the study itself uses. Chosen is the trial with the lowest "
-        "mean validation loss of what it hands over; ± is that mean's standard error over seeds, "
-        "which share their images and are shared by all trials: it says little about which of two "
-        "trials is better, and near equals are chosen by chance. The test images were not looked "
-        "at. All trials: `tuning.csv`.",
+        f"seeds {seeds}, none of which the study itself uses. Chosen is the trial with the "
+        f"{_CHOSEN[tuning.chosen_by]} over seeds, which share their images and are shared by all "
+        "trials: it says little about which of two trials is better, and near equals are chosen by "
+        "chance. The test images were not looked at. All trials: `tuning.csv`.",
         str(shown.to_markdown(index=False, disable_numparse=True)),
         "\n".join(f"- {note}" for note in notes),
     ]

@@ -1,8 +1,11 @@
-"""What tuning measured, and what it chooses: the lowest mean validation loss of each family.
+"""What tuning measured, and what it chooses: each family's best trial on the validation images.
 
 Only validation images decide, and what counts is what a trial hands over: the average where its
 method averages.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -75,7 +78,7 @@ def choose(study: Study, frame: pd.DataFrame, search_space: str) -> Choices:
             for family, row in chosen.items()
         },
         sides={
-            side: min(families, key=lambda family: float(chosen[family]["loss"]))
+            side: min(families, key=lambda family: _rank(chosen[family], tuning))
             for side, families in tuning.sides.items()
         },
     )
@@ -109,10 +112,17 @@ def _best(frame: pd.DataFrame, family: str, tuning: Tuning) -> str:
             f"tuning.families.{family}: every trial diverged at some tuning seed; lower its rates "
             "and run `swabench tune` again"
         )
-    losses = own[own["seeds"] == len(tuning.seeds)]["loss"].dropna()
-    if losses.empty:
+    whole = own[own["seeds"] == len(tuning.seeds)].dropna(subset=["loss"])
+    if whole.empty:
         raise InputError(
             f"tuning.families.{family}: no trial has a record at every tuning seed but such as "
             "diverged; run `swabench tune`"
         )
-    return str(losses.idxmin())
+    ranks = {str(name): _rank(row.to_dict(), tuning) for name, row in whole.iterrows()}
+    return min(ranks, key=lambda name: ranks[name])
+
+
+def _rank(trial: Mapping[Any, Any], tuning: Tuning) -> tuple[float, ...]:
+    """The lower, the better; a trial's row of the frame."""
+    loss = float(trial["loss"])
+    return (loss,) if tuning.chosen_by == "loss" else (-float(trial["accuracy"]), loss)

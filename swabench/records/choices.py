@@ -9,8 +9,8 @@ from swabench.study.tuning import Choices
 from swabench.system.errors import InputError
 
 _HEAD = """\
-# What `swabench tune` chose for each family: of its trials that with the lowest mean validation
-# loss over the tuning seeds. The study runs with these settings as long as its search space is
+# What `swabench tune` chose for each family: of its trials that which does best on the validation
+# images, over the tuning seeds. The study runs with these settings as long as its search space is
 # the one whose digest stands here. `at_edge` names settings whose best value is the smallest or
 # largest that was tried: a better one may lie beyond.
 """

@@ -65,6 +65,7 @@ def search_space_digest(study: Study, files: NamedFiles) -> str:
         "seeds": tuning.seeds,
         "families": tuning.families,
         "sides": tuning.sides,
+        **({} if tuning.chosen_by == "loss" else {"chosen_by": tuning.chosen_by}),
         "trials": {name: identities.run(name, tuning.seeds[0]) for name in trials.methods},
     }
     return sha256_of_json(content)[:16]

@@ -1,16 +1,16 @@
 """Tuning: a search space for every method family, and what was chosen in it.
 
-Each family gets equally many trials, whatever it has to set; what counts is the validation loss of
-what a trial hands over, on seeds that the study itself does not use (Choi et al. 2019, arXiv
-1910.05446). This is settings and pure functions; `runs/tuning.py` trains the trials and
-`analysis/tuning.py` chooses.
+Each family gets equally many trials, whatever it has to set; what counts is how what a trial
+hands over does on the validation images, on seeds that the study itself does not use (Choi et al.
+2019, arXiv 1910.05446). This is settings and pure functions; `runs/tuning.py` trains the trials
+and `analysis/tuning.py` chooses.
 """
 
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -24,7 +24,7 @@ from swabench.study.limits import (
 )
 from swabench.study.methods import Method
 from swabench.study.seeds import DistinctSeeds
-from swabench.study.settings import Name, Settings, Text, what_results_depend_on
+from swabench.study.settings import AddedLater, Name, Settings, Text, what_results_depend_on
 
 
 def _number(value: object) -> object:
@@ -84,7 +84,7 @@ class Choices(Settings):
         seeds: The tuning seeds.
         families: The choice of each family.
         sides: The family that each side of the primary contrast sends, by the side's name: that
-            with the lowest validation loss of all its trials.
+            with the best of all its trials.
     """
 
     search_space: str
@@ -101,6 +101,9 @@ class Tuning(Settings):
         trials_per_family: How many trials every family gets.
         families: The grid of each family, which is a method of the study.
         sides: Two sides, each of several families, whose best are compared: equal trials a side.
+        chosen_by: What decides, on the validation images: the lowest mean loss, or the highest
+            mean accuracy and of equal ones the lowest loss. Where a network overfits, its loss
+            rises at any rate while its accuracy does, too: a choice by loss asks not to train.
         chosen: What tuning chose, in a study that is tuned; it is read from `choices.yaml`.
     """
 
@@ -113,6 +116,7 @@ class Tuning(Settings):
     sides: dict[Name, Annotated[tuple[str, ...], Field(min_length=1, strict=False)]] = Field(
         default_factory=dict
     )
+    chosen_by: Annotated[Literal["loss", "accuracy"], AddedLater(neutral="loss")] = "loss"
     chosen: Choices | None = None
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The figure of a tuning: the validation loss over the learning rate, a curve a family."""
+"""The figure of a tuning: what trials are chosen by over the learning rate, a curve a family."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +14,9 @@ from swabench.study.search_space import tuning_of
 from swabench.study.study import Study
 
 NAME = "tuning"
-ROOM_ABOVE = 1.5
-"""How far the axis reaches above the best losses, in units of their range."""
+ROOM_BEYOND = 1.5
+"""How far the axis reaches beyond the best values, to the worse, in units of their range."""
+_LABELS = {"loss": "Validation loss (nats)", "accuracy": "Validation accuracy (%)"}
 CROSSES_APART = 0.04
 """Between the crosses of two families that diverged at the same rate, in heights of the axes."""
 
@@ -24,14 +25,15 @@ def draw_tuning(study: Study, frame: pd.DataFrame) -> Picture:
     """Draw a tuning from its trials (`analysis.tuning.trial_frame`)."""
     try:
         with plain_style():
-            figure, caption, *_ = _losses(study, frame)
+            figure, caption, *_ = _trials(study, frame)
     except CannotDrawError as reason:
         return Picture(NAME, "", {}, skipped=str(reason))
     return Picture(NAME, caption, {kind: render(figure, kind, caption) for kind in FORMATS})
 
 
-def _losses(study: Study, frame: pd.DataFrame) -> Drawn:
+def _trials(study: Study, frame: pd.DataFrame) -> Drawn:
     """Two panels: families that hand over the iterate, and those that hand over an average."""
+    measure = tuning_of(study).chosen_by
     rates = {family: rate for family in tuning_of(study).families if (rate := _rate(study, family))}
     panels = {
         "Without an averaging plan": [f for f in rates if not study.methods[f].averaging],
@@ -44,14 +46,16 @@ def _losses(study: Study, frame: pd.DataFrame) -> Drawn:
     figure.set_figheight(1.4 * HEIGHT)  # the legends need room
     for ax, (title, families) in zip(axes, shown.items(), strict=True):
         for number, family in enumerate(families):
-            _curve(ax, frame[frame["family"] == family], rates[family], family, number)
+            own = frame[frame["family"] == family]
+            _curve(ax, own[rates[family]], own[measure], own["chosen"], family, number)
             _lost(ax, frame[frame["family"] == family], rates[family], number)
-        _dress(ax, title, sorted(frame.loc[frame["chosen"], "loss"]))
-    axes[0].set_ylabel("Validation loss (nats)")
+        _dress(ax, title, sorted(frame.loc[frame["chosen"], measure]), up=measure == "accuracy")
+    axes[0].set_ylabel(_LABELS[measure])
+    beyond = "above" if measure == "loss" else "below"
     caption = (
-        "Mean validation loss over the tuning seeds of what each family hands over, against its "
-        "learning rate (of a cyclical rate, the highest), at the best of its other settings. "
-        "Ringed: the trial that was chosen. Curves that leave the picture go on above it."
+        f"Mean validation {measure} over the tuning seeds of what each family hands over, against "
+        "its learning rate (of a cyclical rate, the highest), at the best of its other settings. "
+        f"Ringed: the trial that was chosen. Curves that leave the picture go on {beyond} it."
     )
     if (frame["diverged"] > 0).any():
         caption += " A cross at the upper edge: every trial at that rate diverged at some seed."
@@ -64,9 +68,17 @@ def _rate(study: Study, family: str) -> str | None:
     return next((k for k in ("rate.learning_rate", "rate.high") if k in grid), None)
 
 
-def _curve(ax: Axes, trials: pd.DataFrame, rate: str, family: str, number: int) -> None:
-    """A family's lowest loss at each rate, with the chosen one ringed."""
-    lowest = trials.groupby(rate)["loss"].min().dropna()
+def _curve(
+    ax: Axes,
+    rates: "pd.Series[float]",
+    values: "pd.Series[float]",
+    chosen: "pd.Series[bool]",
+    family: str,
+    number: int,
+) -> None:
+    """A family's best value at each rate, with the chosen one ringed."""
+    at_rates = values.groupby(rates)
+    best = (at_rates.max() if values.name == "accuracy" else at_rates.min()).dropna()
     style: dict[str, Any] = {
         "color": COLORS[number % len(COLORS)],
         "linestyle": LINES[number % len(LINES)],
@@ -74,10 +86,9 @@ def _curve(ax: Axes, trials: pd.DataFrame, rate: str, family: str, number: int) 
     }
     if number >= len(COLORS):  # colours come round again: hollow marks tell the second round
         style["mfc"] = "white"
-    ax.plot(lowest.index, lowest, label=family, **style)
-    chosen = trials[trials["chosen"]]
+    ax.plot(best.index, best, label=family, **style)
     ax.plot(
-        chosen[rate], chosen["loss"], "o", ms=10, mfc="none", mec=style["color"], linestyle="none"
+        rates[chosen], values[chosen], "o", ms=10, mfc="none", mec=style["color"], linestyle="none"
     )
 
 
@@ -94,10 +105,11 @@ def _lost(ax: Axes, trials: pd.DataFrame, rate: str, number: int) -> None:
     )  # fmt: skip
 
 
-def _dress(ax: Axes, title: str, best: Sequence[float]) -> None:
-    """Axes for losses near the best ones, over rates on a logarithmic scale."""
+def _dress(ax: Axes, title: str, best: Sequence[float], *, up: bool) -> None:
+    """Axes for values near the best ones, over rates on a logarithmic scale; `up` is better."""
     reach = best[-1] - best[0] or 0.01 * abs(best[0])
-    ax.set_ylim(best[0] - 0.3 * reach, best[-1] + ROOM_ABOVE * reach)
+    below, above = (ROOM_BEYOND, 0.3) if up else (0.3, ROOM_BEYOND)
+    ax.set_ylim(best[0] - below * reach, best[-1] + above * reach)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
