@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +24,7 @@ import typer
 
 from swabench.system.environment import commit
 from tests.torture.commands import Command, Ended, run
-from tests.torture.faults import FAILURES, KILLS, FaultyFiles, Kind
+from tests.torture.faults import FAILURES, KILLS, FaultyFiles, Kind, let_the_clock_jump
 from tests.torture.scenarios import SCENARIOS, Place, Scenario, take_over, write_images
 
 Fault = TypeVar("Fault")
@@ -129,6 +130,34 @@ class Campaign:
                         self._find("does not name the damaged file", done)
                     self._look_at(place.run("repair", "-c", "study.yaml"), {0}, "repair")
 
+    def small_disks(self) -> None:
+        """Results on a file system that is really full, at several sizes; then it grows."""
+        for scenario in self._scenarios:
+            for size in (64, 256, 1024, 65_536):
+                what = f"{size} KiB"
+                with self._trial(f"full disks, {scenario.name}", scenario, what) as place:
+                    if not _mount(place.folder / "results", size):
+                        self._say("no right to mount a small file system: not tried")
+                        return
+                    try:
+                        self._look_at(place.run(), {0, 1}, "the run on a full disk")
+                        _mount(place.folder / "results", 4 * 1024**2, "remount,")
+                        self._look_at(place.run(), {0}, "the run after it grew")
+                        shutil.copytree(place.folder / "results", place.folder / "kept")
+                    finally:
+                        subprocess.run(["umount", place.folder / "results"], check=True)
+                    (place.folder / "results").rmdir()
+                    (place.folder / "kept").rename(place.folder / "results")
+
+    def jumping_clocks(self) -> None:
+        """Two processes at once, one of which has a clock that jumps by days."""
+        for scenario in self._scenarios:
+            for _ in self._some(range(10)):
+                with self._trial(f"jumping clocks, {scenario.name}", scenario, "a clock") as place:
+                    asked = scenario.command, place.folder, place.environment
+                    for command in (Command(*asked, let_the_clock_jump), Command(*asked)):
+                        self._look_at(command.wait(), {0}, "one of two")
+
     def _damage(self, path: Path, how: str) -> None:
         content = bytearray(path.read_bytes())
         at = self._rng.randrange(len(content))
@@ -192,6 +221,13 @@ class Campaign:
         return self._rng.sample(faults, number)
 
 
+def _mount(folder: Path, size: int, how: str = "") -> bool:
+    """Put a file system of so many KiB there; whether that is allowed."""
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"{how}size={size}k", "tmpfs", str(folder)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def main(
     share: Annotated[float, typer.Option(help="Which share of the faults to try.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Of the random choices.")] = None,
@@ -209,6 +245,8 @@ def main(
         campaign.kills_at_random_moments()
         campaign.faults_at_every_write()
         campaign.damaged_files()
+        campaign.small_disks()
+        campaign.jumping_clocks()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     result = {

@@ -5,9 +5,11 @@ them is a write here, numbered from 0 in the order of a run.
 """
 
 import errno
+import itertools
 import os
 import pathlib
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,6 +19,12 @@ Failure = Literal["ENOSPC", "EIO", "EACCES", "short"]
 Kind = Kill | Failure | Literal["none"]
 KILLS: tuple[Kind, ...] = get_args(Kill)
 FAILURES: tuple[Kind, ...] = get_args(Failure)
+
+
+def let_the_clock_jump() -> None:
+    """By a day and more, forwards and backwards, whenever somebody looks at it."""
+    real, jumps = time.time, itertools.cycle([0.0, 1e5, -1e5, 3e6])
+    time.time = lambda: real() + next(jumps)
 
 
 class FaultyFiles:
