@@ -331,7 +331,10 @@ def test_what_killed_writers_left_is_removed_wherever_they_write(
     store: RecordStore, study: Study
 ) -> None:
     write_run(store, study, "sgd", 0)
-    places = ("", "runs/sgd", "landscape/lines", "figures")
+    places = (
+        "", "runs", "runs/sgd", "landscape", "landscape/lines", "figures", "unfinished",
+        "unfinished/0123456789abcdef",
+    )  # fmt: skip
     left = [store.folder / place / ".writing-elsewhere-1-00000000" for place in places]
     for folder in left:
         folder.mkdir(parents=True)

@@ -200,7 +200,8 @@ class RecordStore:
 
     def tidy(self) -> None:
         """Let go of what killed processes left: temporary files, and states of recorded runs."""
-        kinds = (f"{_RUNS}/*", f"{_LANDSCAPE}/*", _FIGURES)
+        places = (_RUNS, _LANDSCAPE, _UNFINISHED)
+        kinds = (*places, *(f"{place}/*" for place in places), _FIGURES)
         for folder in (self.folder, *(found for kind in kinds for found in self.folder.glob(kind))):
             with suppress(OSError):  # a folder that cannot be written keeps them
                 remove_leftovers(folder)
