@@ -724,6 +724,27 @@ def test_no_two_cuda_graphs_are_held_at_once(monkeypatch: pytest.MonkeyPatch) ->
     assert held == [None, None]
 
 
+def test_a_run_that_goes_on_at_an_epochs_ragged_end_makes_its_graph_of_a_whole_minibatch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else all whole ones would run without it, and what runs by it rounds otherwise on a GPU."""
+    made: list[int] = []
+
+    class Graph:
+        def __init__(self, function: Callable[[Tensor], None], example: Tensor) -> None:
+            made.append(len(example))
+
+        def __call__(self, argument: Tensor) -> None:
+            assert len(argument) == BATCH
+
+    monkeypatch.setattr(networks, "CudaGraph", Graph)
+    network = tiny()
+    learner = NetworkLearner(network, splits(), *flatten(network), SGD(name="sgd"), minibatch=BATCH)
+    for rows in (2, BATCH, BATCH, 2):
+        learner._replay_backward(torch.arange(rows), True)
+    assert made == [BATCH]
+
+
 def test_a_graph_serves_minibatches_of_the_size_it_was_made_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

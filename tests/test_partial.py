@@ -1,14 +1,18 @@
 """Features that were interrupted: what was kept is used, whole, in its place, and nothing else."""
 
+import errno
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from swabench.runs import partial
 from swabench.runs.features import extract
 from swabench.runs.partial import PartialFeatures
 from swabench.system.progress import Advance, SilentProgress
@@ -57,12 +61,9 @@ def test_what_was_computed_is_not_computed_again(tmp_path: Path) -> None:
     whole = features(Layers(), None)
     interrupted(tmp_path / "parts")
     again, told = Layers(), Told()
-    parts = PartialFeatures(tmp_path / "parts", 0)
-    assert torch.equal(features(again, parts, told), whole)
+    assert torch.equal(features(again, PartialFeatures(tmp_path / "parts", 0), told), whole)
     assert again.calls == 2  # of six
-    assert told.counts == [(12, True), (3, False), (2, False)]
-    parts.drop()
-    assert not list(tmp_path.iterdir())
+    assert told.counts == [*[(3, True)] * 4, (3, False), (2, False)]
 
 
 def test_interrupted_at_every_batch_it_is_whole_in_the_end(tmp_path: Path) -> None:
@@ -100,4 +101,23 @@ def test_blocks_are_as_far_apart_as_was_asked(tmp_path: Path) -> None:
 
 def test_whole_features_are_not_kept_as_parts(tmp_path: Path) -> None:
     features(Layers(), PartialFeatures(tmp_path, 1e9))
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_parts_cannot_be_kept_the_work_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(partial, "write_file", full)
+    assert torch.equal(features(Layers(), PartialFeatures(tmp_path, 0)), features(Layers(), None))
+
+
+def test_parts_leave_the_room_that_the_whole_will_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = features(Layers(), None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=whole.nbytes))
+    interrupted(tmp_path)
     assert not list(tmp_path.iterdir())

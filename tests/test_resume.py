@@ -110,10 +110,19 @@ def check_same(found: list[Outcome], expected: list[Outcome]) -> None:
             assert torch.equal(one.trajectory, other.trajectory)
 
 
+def half_frozen(data: Data, optimizer: Optimizer, trajectories: int) -> Learner:
+    """BatchNorm trains for twelve steps alone, so that their count is part of the state."""
+    model = network()
+    return NetworkLearner(
+        model, data, *flatten(model), optimizer, evaluation_batch=17, batchnorm_steps=12
+    )
+
+
 KINDS: dict[str, tuple[Callable[[Data, Optimizer, int], Learner], dict[str, Method], int]] = {
     "heads": (heads, {**METHODS, **EVERY_STEP, **PSWA}, 2),
     "network": (whole_network, METHODS, 1),
     "network, restarted": (whole_network, PSWA, 1),
+    "network, half frozen": (half_frozen, {"swa": METHODS["swa"]}, 1),
 }
 
 

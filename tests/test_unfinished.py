@@ -27,7 +27,10 @@ from swabench.system.errors import InputError
 from swabench.system.pausing import Interrupted, Pause
 from swabench.training.state import as_arrays, as_tensors
 
-ENVIRONMENT = {"device": "cpu", "device_name": "a chip", "threads": 2, "torch": "2.12"}
+ENVIRONMENT = {
+    "device": "cpu", "device_name": "a chip", "threads": 2, "torch": "2.12", "swabench": "0.1",
+    "commit": "1" * 40,
+}  # fmt: skip
 RUNS = {"swa": "1" * 16, "sgd": "2" * 16}
 
 
@@ -144,6 +147,32 @@ def test_of_a_damaged_state_the_one_before_is_used(tmp_path: Path, what: str, ho
     again = place.load(never)
     assert again is not None
     assert again[0]["n"] == 7
+
+
+def test_an_array_that_was_damaged_is_written_again(tmp_path: Path) -> None:
+    """It is part of every state, so none would be whole any more."""
+    held = np.arange(4.0)
+    place = Unfinished(tmp_path / "group")
+    place.keep({"held": held, "n": 1}, {})
+    (array,) = place.folder.glob("*.safetensors")
+    damage(array, "flipped")
+    again = Unfinished(tmp_path / "group")
+    assert again.load(lambda line: None) is None
+    again.keep({"held": held, "n": 2}, {})
+    found = Unfinished(tmp_path / "group").load(never)
+    assert found is not None
+    assert found[0]["n"] == 2
+
+
+def test_a_damaged_state_does_not_push_out_a_whole_one(tmp_path: Path) -> None:
+    place = Unfinished(tmp_path / "group")
+    for number in (1, 2):
+        place.keep({"n": number}, {})
+    damage(place.folder / "state-2.json", "cut")
+    again = Unfinished(tmp_path / "group")
+    assert again.load(lambda line: None) is not None
+    again.keep({"n": 3}, {})
+    assert sorted(path.name for path in place.folder.iterdir()) == ["state-1.json", "state-3.json"]
 
 
 def test_where_no_state_is_whole_there_is_none(tmp_path: Path) -> None:
@@ -332,8 +361,13 @@ def test_where_a_state_cannot_be_kept_training_goes_on(
     checkpoints.keep_if_due(state_at(6))
     assert "the state is not kept (No space left on device)" in said[0]
     assert kept_epoch(tmp_path) == 5
-    checkpoints.keep_if_due(state_at(7))  # not tried again at once
+    clock.now += 10  # not tried again at once, and who trains cannot be told either
+    checkpoints.keep_if_due(state_at(7))
     assert len(said) == 1
+    again = checkpoints_of(tmp_path, clock, said.append, pause=Wishing())
+    assert again.load() == {"epoch": 5, "step": 50}
+    with pytest.raises(Interrupted, match="could not be kept"):
+        again.pause_if_asked(state_at(8))
 
 
 # --- pausing -------------------------------------------------------------------------------
@@ -372,6 +406,22 @@ def test_where_nothing_can_be_kept_a_signal_stops_at_once(listening: Pause) -> N
     with pytest.raises(Interrupted, match="SIGTERM"):
         signal.raise_signal(signal.SIGTERM)
     assert listening.wished is None
+
+
+def test_a_terminal_that_is_gone_does_not_spoil_a_pause(listening: Pause) -> None:
+    kept = os.dup(2)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        os.dup2(theirs, 2)
+        with listening.at_safe_points():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(theirs)
+    assert listening.wished
+    assert listening.wished.exit_code == 129
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:

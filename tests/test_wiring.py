@@ -537,6 +537,7 @@ def test_a_networks_learner_gets_every_setting_of_its_stage(images: Path) -> Non
         "batchnorm_steps": 0,
         "precision": "bfloat16",
         "evaluation_batch": 17,
+        "minibatch": 11,
         "say": say,
     }
     # Of 44 training images in minibatches of 11 an epoch has four.

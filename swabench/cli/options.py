@@ -169,7 +169,10 @@ class AskedWork(Asked):
     def __post_init__(self) -> None:
         """Let the time that was given run from now on."""
         if self.stop_after is not None:
-            PAUSE.after(parse_duration("--stop-after", self.stop_after))
+            seconds = parse_duration("--stop-after", self.stop_after)
+            if not seconds:
+                raise InputError("--stop-after: no time; give a time such as 90s, 50m or 3h30m")
+            PAUSE.after(seconds)
 
     def experiment(self, study: Study, results: Path | None = None, **options: Any) -> "Experiment":
         """What does the work, on the device and with the threads that were asked for.

@@ -1,5 +1,6 @@
 """The commands that compute, and the one that mends what they left behind."""
 
+import itertools
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -205,16 +206,18 @@ def repair(
 
     folder = results / load_study(config).name
     verb = "would remove" if dry_run else "removing"
-    found = [*damages(folder), *damaged_entries(user_cache())]
-    for damage in found:
+    damaged = left = 0
+    for damage in itertools.chain(damages(folder), damaged_entries(user_cache())):
         say(f"{verb} {damage.path}: {damage.reason}")
-    stale = [path for each in (folder, user_cache()) for path in stale_files(each)]
-    for path in stale:
+        damaged += 1
+        if not dry_run:
+            remove(damage.path)
+    for path in (path for each in (folder, user_cache()) for path in stale_files(each)):
         say(f"{verb} {path}: left behind by a process that is gone")
-    if not dry_run:
-        for path in (*(damage.path for damage in found), *stale):
+        left += 1
+        if not dry_run:
             remove(path)
-    say(f"repair: {len(found)} damaged, {len(stale)} left behind")
+    say(f"repair: {damaged} damaged, {left} left behind")
 
 
 def _say_diverged(store: "RecordStore", names: list[str], seeds: list[int]) -> None:

@@ -11,9 +11,9 @@ from swabench.system.files import sha256_of_json
 T = TypeVar("T")
 
 
-def sealed(content: Mapping[str, Any]) -> bytes:
+def sealed(content: Mapping[str, Any], indent: int | None = 1) -> bytes:
     """A record as JSON that carries its own digest."""
-    return json.dumps({**content, "sha256": sha256_of_json(content)}, indent=1).encode()
+    return json.dumps({**content, "sha256": sha256_of_json(content)}, indent=indent).encode()
 
 
 def read_sealed(path: Path, whole: Path, make: Callable[[dict[str, Any]], T]) -> T:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from filelock import Timeout
+
 from swabench.records.record import ARRAYS
 from swabench.records.sealing import read_sealed
 from swabench.records.store import RecordStore
-from swabench.records.unfinished import Unfinished, Worker
+from swabench.records.unfinished import WORKER, Unfinished, Worker
 from swabench.study.landscape import Part
 from swabench.system.errors import InputError
 from swabench.system.files import leftovers, sha256_of_file
@@ -105,8 +107,10 @@ def damages(folder: Path) -> Iterator[Damage]:
         yield from _damage(path, path)
     for path in sorted(folder.glob("**/runs/files.json")):
         yield from _damage(path, path)
-    for place in sorted(folder.glob("**/unfinished/*/")):
-        yield from _damaged_states(Unfinished(place))
+    for path in sorted(folder.glob("**/unfinished/*/")):
+        place = Unfinished(path)
+        with suppress(OSError, Timeout), place.lock().acquire(timeout=0):  # else it is worked on
+            yield from _damaged_states(place)
 
 
 def stale_files(folder: Path) -> list[Path]:
@@ -130,9 +134,7 @@ def _damaged_states(place: Unfinished) -> Iterator[Damage]:
     said: list[str] = []
     try:
         place.worker()
-        whole = place.load(said.append) is not None
     except InputError as error:
-        yield Damage(place.folder, str(error))
-        return
-    if said and not whole:
-        yield Damage(place.folder, said[0])
+        yield Damage(place.folder / WORKER, str(error))
+    if place.load(said.append) is None and said:
+        yield Damage(place.folder, "no state in it is whole")

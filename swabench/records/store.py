@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors.numpy import save
 
 from swabench.data.inputs import named_files
@@ -194,7 +194,7 @@ class RecordStore:
         return Unfinished(self.folder / _UNFINISHED / group[:16])
 
     def under_way(self) -> list[Unfinished]:
-        """The places of groups that were begun and have no records yet."""
+        """The places of groups that were begun, also of those that killed processes left."""
         folders = sorted(path for path in self.folder.glob(f"{_UNFINISHED}/*") if path.is_dir())
         return [Unfinished(folder) for folder in folders]
 
@@ -205,6 +205,9 @@ class RecordStore:
         for folder in (self.folder, *(found for kind in kinds for found in self.folder.glob(kind))):
             with suppress(OSError):  # a folder that cannot be written keeps them
                 remove_leftovers(folder)
+        for path in self.folder.glob(f"{_UNFINISHED}/*.lock"):
+            with suppress(OSError, Timeout), FileLock(path, timeout=0):
+                path.unlink(missing_ok=True)
         for place in self.under_way():
             with suppress(InputError):  # a damaged one is told by whoever needs it
                 worker = place.worker()

@@ -29,7 +29,7 @@ from swabench.records.sealing import read_sealed, sealed
 from swabench.system.errors import InputError
 from swabench.system.files import host, is_running, remove_leftovers, sha256, write_file
 
-_WORKER = "worker.json"
+WORKER = "worker.json"
 _STATE = re.compile(r"state-(\d+)\.json")
 _ARRAY = ".safetensors"
 _STATES_KEPT = 2
@@ -74,6 +74,9 @@ class Unfinished:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        # What this process wrote or verified; nothing else is relied on.
+        self._sound_states: set[int] = set()
+        self._sound_arrays: set[str] = set()
 
     def lock(self) -> FileLock:
         """Held by the one process of a machine that works on the group.
@@ -85,14 +88,14 @@ class Unfinished:
 
     def worker(self) -> Worker | None:
         """Who trains the group, or did last; None where nobody has begun."""
-        path = self.folder / _WORKER
+        path = self.folder / WORKER
         if not path.is_file():
             return None
-        return read_sealed(path, self.folder, lambda found: Worker(**found))
+        return read_sealed(path, path, lambda found: Worker(**found))
 
     def write_worker(self, worker: Worker) -> None:
         """Say who trains the group, and how far it is."""
-        write_file(self.folder / _WORKER, sealed(dataclasses.asdict(worker)))
+        write_file(self.folder / WORKER, sealed(dataclasses.asdict(worker)))
 
     def keep(self, state: Any, facts: Mapping[str, Any]) -> None:
         """Write a state, and let go of all but the one before it.
@@ -108,7 +111,8 @@ class Unfinished:
         remove_leftovers(self.folder)
         number = max(self._states(), default=0) + 1
         content = {"facts": facts, "state": self._encoded(state)}
-        write_file(self.folder / f"state-{number}.json", sealed(content))
+        write_file(self.folder / f"state-{number}.json", sealed(content, indent=None))
+        self._sound_states.add(number)
         self._let_go()
 
     def load(self, say: Callable[[str], None]) -> tuple[Any, Mapping[str, Any]] | None:
@@ -120,13 +124,19 @@ class Unfinished:
         for number in sorted(self._states(), reverse=True):
             path = self.folder / f"state-{number}.json"
             try:
-                return read_sealed(path, self.folder, self._read)
-            except InputError as error:
-                say(f"a state that was kept is not used: {error}")
+                found = read_sealed(path, self.folder, self._read)
+            except InputError:
+                say(f"{path}: damaged, and not used")
+                continue
+            self._sound_states.add(number)
+            return found
         return None
 
     def drop(self) -> None:
         """Take all of it away: the runs have their records."""
+        for path in self.folder.glob("*"):
+            if path.name != WORKER:  # goes last: it says whose states these are
+                path.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _states(self) -> list[int]:
@@ -135,7 +145,7 @@ class Unfinished:
 
     def _let_go(self) -> None:
         """Remove all but the newest states, and arrays that none of these names."""
-        newest = sorted(self._states())[-_STATES_KEPT:]
+        newest = sorted(self._sound_states)[-_STATES_KEPT:]
         for number in set(self._states()) - set(newest):
             (self.folder / f"state-{number}.json").unlink(missing_ok=True)
         texts = [(self.folder / f"state-{number}.json").read_text() for number in newest]
@@ -149,8 +159,9 @@ class Unfinished:
             content = save({"array": np.asarray(value, order="C")})
             name = sha256(content)
             path = self.folder / f"{name}{_ARRAY}"
-            if not path.is_file():
+            if name not in self._sound_arrays or not path.is_file():
                 write_file(path, content)
+                self._sound_arrays.add(name)
             return {"array": name}
         if isinstance(value, Mapping):  # as pairs: JSON would make words of keys that are numbers
             return {"pairs": [[key, self._encoded(each)] for key, each in value.items()]}
@@ -170,6 +181,7 @@ class Unfinished:
         content = (self.folder / f"{name}{_ARRAY}").read_bytes()
         if sha256(content) != name:
             raise ValueError(f"{name[:12]}…{_ARRAY} was altered since it was written")
+        self._sound_arrays.add(name)
         return np.array(load(content)["array"])
 
 

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -88,7 +89,7 @@ class GroupCheckpoints:
             self._worker = replace(self._worker, epoch=state["epoch"], kept=state["epoch"])
             self._say(f"{self._what} goes on after {self._epochs(state['epoch'])}")
             self._tell_done(state["epoch"])
-        self._place.write_worker(self._worker)
+        self._tell()
         return as_tensors(found[0]) if found else None
 
     def pause_if_asked(self, state: Callable[[], State]) -> None:
@@ -99,9 +100,9 @@ class GroupCheckpoints:
         """
         if not (wish := self._pause.wished):
             return
-        self._keep(state())
+        kept = "are done" if self._keep(state()) else "were done, and could not be kept"
         done = self._epochs(self._worker.epoch)
-        raise Interrupted(f"{wish} ({done} of {self._what} are done)", wish.exit_code)
+        raise Interrupted(f"{wish} ({done} of {self._what} {kept})", wish.exit_code)
 
     def keep_if_due(self, state: Callable[[], State]) -> None:
         """Keep the state where the last is old enough; note how far the group is."""
@@ -110,8 +111,7 @@ class GroupCheckpoints:
         if now - self._kept_at >= self._save_every:
             self._keep(state())
         elif now - self._told_at >= _TOLD_EVERY:
-            self._told_at = now
-            self._place.write_worker(self._worker)
+            self._tell()
 
     def done(self) -> None:
         """Let go of all that was kept: the runs have their records."""
@@ -131,13 +131,19 @@ class GroupCheckpoints:
         try:
             self._place.keep(as_arrays(state), {**self._facts, "seconds": round(self.seconds, 3)})
             self._worker = replace(self._worker, kept=self._worker.epoch)
-            self._place.write_worker(self._worker)
         except OSError as error:
             self._say(f"{error.filename}: the state is not kept ({error.strerror})")
             return False
         finally:
-            self._kept_at = self._told_at = self._clock()
+            self._kept_at = self._clock()
+        self._tell()
         return True
+
+    def _tell(self) -> None:
+        """Note how far the group is, for others to see; nothing is lost where that fails."""
+        self._told_at = self._clock()
+        with suppress(OSError):
+            self._place.write_worker(self._worker)
 
     def _check(self, facts: Mapping[str, Any]) -> None:
         """Compare what a state was made from and with to what is at hand.
@@ -161,7 +167,7 @@ class GroupCheckpoints:
             )
         others = [
             f"{key} {then.get(key)} (now {now.get(key)})"
-            for key in ("device_name", "threads", "torch")
+            for key in ("device_name", "threads", "torch", "swabench", "commit")
             if then.get(key) != now.get(key)
         ]
         if others:

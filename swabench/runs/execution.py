@@ -106,6 +106,7 @@ class Execution:
             seconds = checkpoints.seconds / len(group.names)
             self._record(stage, seed, group, outcomes, provenance, seconds)
             checkpoints.done()
+        self.pause.check()
 
     def order(self, stage: Stage, seed: int, materials: Materials) -> DataOrder:
         """The minibatches of a seed in a stage."""

@@ -95,7 +95,7 @@ class Experiment:
     def finetune(self, methods: list[str], seeds: list[int]) -> int:
         """Run every method at every seed that has no record yet; returns how many were recorded.
 
-        Pretrains first where that is missing. Heads of a seed train together (`lockstep_groups`):
+        Pretrains first where that is missing. Heads of a seed train together (`groups_of`):
         all of a group are trained, and all that have no record are recorded.
 
         Raises:
@@ -352,10 +352,3 @@ class Experiment:
         except DivergedError as error:  # no result of this study, which cannot begin
             raise InputError(f"backbone.weights: {run} cannot be had: {error}") from None
         return other.export(run.method, run.seed)
-
-
-def _raise_if_any(diverged: list[str]) -> None:
-    if diverged:
-        raise DivergedError(
-            f"diverged, and not recorded: {'; '.join(diverged)}; lower the learning rate"
-        )

@@ -113,10 +113,8 @@ def frozen_features(
         batch = batch_size(device, image_size)
         # Apart by what rounds otherwise: no entry is made of two kinds of rows.
         kind = [describe_device(device), torch.get_num_threads(), torch.__version__, batch]
-        parts = PartialFeatures(home / f".parts-{sha256_of_json([key, kind])[:24]}")
-        result = extract(images, layers, device, precision, progress, name, batch, parts)
-        parts.drop()
-        return result
+        parts = PartialFeatures(home / f"{_parts_of(key)}{sha256_of_json(kind)[:8]}")
+        return extract(images, layers, device, precision, progress, name, batch, parts)
 
     what = f"features of the {name} images"
     return _cached(home, key, compute, device, lambda line: progress.say(f"{what}: {line}"), keep)
@@ -183,6 +181,15 @@ def _key(
     }
 
 
+def _entry_name(key: Mapping[str, Any]) -> str:
+    return sha256_of_json(key)[:24]
+
+
+def _parts_of(key: Mapping[str, Any]) -> str:
+    """How the folders of an entry's parts begin."""
+    return f".parts-{_entry_name(key)}-"
+
+
 def _cached(
     home: Path,
     key: Mapping[str, Any],
@@ -199,7 +206,7 @@ def _cached(
         InputError: The entry in the cache is not what it should be.
         SwabenchError: It cannot be written.
     """
-    folder = home / sha256_of_json(key)[:24]
+    folder = home / _entry_name(key)
     elsewhere = "set SWABENCH_CACHE to a folder of yours"
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -213,6 +220,8 @@ def _cached(
             # Read again: where locks do not hold, another process may have been faster, and all
             # must work with the same numbers.
             found = read_entry(folder, key)
+            for part in home.glob(f"{_parts_of(key)}*"):
+                shutil.rmtree(part, ignore_errors=True)
             if not keep:
                 shutil.rmtree(folder)
             return found
@@ -270,12 +279,13 @@ def extract(
     task = progress.task(f"features, {name}", len(images), "images")
     with memory, torch.inference_mode(), exact_float32(), task as done:
         layers = lay_out(layers.to(getattr(torch, precision)), device)
-        before = parts.load() if parts else None
-        begun = 0 if before is None else len(before)
-        if before is not None:
-            result = _room_for(images, before)
-            result[:begun] = before
-            done(begun, before=True)
+        begun = 0
+        for start, block in parts.blocks() if parts else ():
+            if result is None:
+                result = _room_for(images, block)
+            begun = start + len(block)
+            result[start:begun] = block
+            done(len(block), before=True)
         for start in range(begun, len(images), batch):
             rows = torch.from_numpy(images[start : start + batch]).to(device)
             output = layers(rows).cpu()

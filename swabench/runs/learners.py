@@ -83,5 +83,6 @@ def make_learner(
         batchnorm_steps=stage.batchnorm_steps(steps_per_epoch),
         precision="float32" if boundary == "head" else stage.precision,
         evaluation_batch=stage.evaluation_batch_size,
+        minibatch=min(stage.batch_size, images),
         say=say,
     )

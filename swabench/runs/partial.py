@@ -3,10 +3,10 @@
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -39,18 +39,16 @@ class PartialFeatures:
         self._kept_at = clock()
         self._kept = 0
 
-    def load(self) -> Tensor | None:
-        """The rows from the first on that are there and whole; None where there are none."""
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """The blocks from the first row on that are there and whole, each with its first row."""
         found = (_BLOCK.fullmatch(path.name) for path in self._folder.glob("*.safetensors"))
         names = {int(name[1]): name for name in found if name}
-        blocks = []
         while name := names.get(self._kept):
             content = (self._folder / name[0]).read_bytes()
             if sha256(content) != name[3]:
                 break  # computed anew, as all that follow
-            blocks.append(load(content)["rows"])
             self._kept = int(name[2])
-        return torch.cat(blocks) if blocks else None
+            yield int(name[1]), load(content)["rows"]
 
     def keep_if_due(self, rows: Tensor, done: int) -> None:
         """Keep what is done, where the last block is old enough.
@@ -62,9 +60,10 @@ class PartialFeatures:
         if self._clock() - self._kept_at < self._keep_every or done == len(rows):
             return
         content = save({"rows": rows[self._kept : done].contiguous()})
-        write_file(self._folder / f"{self._kept}-{done}-{sha256(content)}.safetensors", content)
-        self._kept, self._kept_at = done, self._clock()
-
-    def drop(self) -> None:
-        """Take it away: the features are whole."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._kept_at = self._clock()
+        # A convenience, which must not take the room that the whole will need.
+        with suppress(OSError):
+            if shutil.disk_usage(self._folder.parent).free > rows.nbytes + len(content):
+                name = f"{self._kept}-{done}-{sha256(content)}.safetensors"
+                write_file(self._folder / name, content)
+                self._kept = done

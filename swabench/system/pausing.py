@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 # SIGUSR1 is what SLURM sends before a job's time is up; SIGALRM ends a time budget.
@@ -100,4 +100,5 @@ class Pause:
             raise wish
         self._wish = wish
         # Not by `print`: a signal may come in the middle of one.
-        os.write(2, b"\npausing after this step; once more stops at once\n")
+        with suppress(OSError):  # the terminal may be gone, which is what SIGHUP says
+            os.write(2, b"\npausing after this step; once more stops at once\n")

@@ -171,6 +171,7 @@ def train(
     checkpoints = checkpoints or NoCheckpoints()
     if state := checkpoints.load():
         course.load_state(state)
+        del state  # it may be gigabytes
     for epoch in range(course.epoch, epochs):
         batches = [rows.to(device) for rows in order.epoch(epoch)]
         for rows in batches[course.step - epoch * order.steps_per_epoch :]:

@@ -44,6 +44,7 @@ class NetworkLearner:
         precision: Number format of the forward and backward pass in training; the weights, their
             updates, the averages and all that is measured keep their own.
         evaluation_batch: Images at a time where nothing trains.
+        minibatch: Images of a whole minibatch, whose steps a GPU replays; by default the first's.
         say: Takes a line where something is done in another way than planned.
 
     Raises:
@@ -64,6 +65,7 @@ class NetworkLearner:
         batchnorm_steps: int | None = None,
         precision: Precision = "float32",
         evaluation_batch: int = 1000,
+        minibatch: int | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._device = splits["train"].labels.device
@@ -78,12 +80,13 @@ class NetworkLearner:
         self._batchnorm_steps = batchnorm_steps
         self._precision: Precision = precision
         self._evaluation_batch = evaluation_batch
+        self._minibatch = minibatch
         self._optimizer = vector_optimizer(optimizer, self._weights)
         self._steps = 0
         self._mode: Mode = "evaluation"
         self._say = say
         self._replays = self._device.type == "cuda"
-        self._graph: tuple[int, bool, CudaGraph] | None = None
+        self._graph: tuple[bool, CudaGraph] | None = None
 
     def weights(self) -> Tensor:
         """The iterate's weights now, shape (1, P); a copy."""
@@ -194,20 +197,24 @@ class NetworkLearner:
         loss.backward()
 
     def _replay_backward(self, rows: Tensor, trains: bool) -> None:
-        """The same through a CUDA graph; a batch of another size than the first is run as it is."""
-        if self._graph is None or self._graph[1] != trains:
+        """The same through a CUDA graph; a smaller minibatch, the epoch's last, is run as it is."""
+        self._minibatch = self._minibatch or len(rows)
+        if len(rows) != self._minibatch:
+            self._backward(rows)
+            return
+        if self._graph is None or self._graph[0] != trains:
             self._graph = None  # so that the memory of two is never held at once
             self._graph = self._captured(rows, trains)
-        if self._graph and len(rows) == self._graph[0]:
-            self._graph[2](rows)
+        if self._graph:
+            self._graph[1](rows)
         else:
             self._backward(rows)
 
-    def _captured(self, rows: Tensor, trains: bool) -> tuple[int, bool, CudaGraph] | None:
+    def _captured(self, rows: Tensor, trains: bool) -> tuple[bool, CudaGraph] | None:
         """A graph of the backward pass; None where it cannot be captured, and then never again."""
         kept = self._statistics.clone()
         try:
-            return len(rows), trains, CudaGraph(self._backward, rows)
+            return trains, CudaGraph(self._backward, rows)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise

@@ -94,6 +94,8 @@ class Command:
         try:
             os.dup2(self._out.fileno(), 1)
             os.dup2(self._errors.fileno(), 2)
+            # Under pytest these would write to its own files.
+            sys.stdout, sys.stderr = (open(fd, "w", closefd=False) for fd in (1, 2))  # noqa: SIM115
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.chdir(folder)
             os.environ.update(environment)

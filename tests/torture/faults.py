@@ -49,7 +49,6 @@ class FaultyFiles:
         self._wrap_content(pathlib.Path, "write_bytes", lambda data: data[: len(data) // 2])
         self._wrap_content(pathlib.Path, "write_text", lambda data: data[: len(data) // 2])
         self._wrap(os, "replace")
-        self._wrap(os, "mkdir")
         self._wrap(features, "save_file")
 
     def _wrap(self, owner: Any, name: str) -> None:
