@@ -57,7 +57,7 @@ app = typer.Typer(
         "Start with: [bold]swabench reproduce --config smoke[/bold]"
     ),
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted, 143 ended "
-    "(SIGTERM). What was interrupted goes on by the same command.",
+    "(SIGTERM; 129 by SIGHUP). What was interrupted goes on by the same command.",
 )
 
 

@@ -14,7 +14,7 @@ from swabench.study.study import Study
 if TYPE_CHECKING:  # pandas takes long to import, and `--help` needs none
     import pandas as pd
 
-    from swabench.records.status import Group
+    from swabench.records.status import Begun
 
 
 def status_of(results: Path, study: Study, seeds: Sequence[int]) -> dict[str, Any]:
@@ -27,16 +27,16 @@ def status_of(results: Path, study: Study, seeds: Sequence[int]) -> dict[str, An
     """
     from swabench.landscape.parts import wanted_parts
     from swabench.records import RecordStore
-    from swabench.records.status import groups_under_way, is_measured, states
+    from swabench.records.status import begun_groups, is_measured, states
 
     store = RecordStore.to_read(results, study)
     found = states(store, study.run_names, seeds)
-    groups = groups_under_way(store)
+    groups = begun_groups(store)
     trials: Counter[str] = Counter()
     if study.tuning:
         trial = trial_study(study)
         trials.update(states(store.of_trials(), trial.run_names, trial.seeds).values())
-        groups += groups_under_way(store.of_trials())
+        groups += begun_groups(store.of_trials())
     parts = wanted_parts(study, seeds)
     return {
         "study": study.name,
@@ -83,7 +83,7 @@ def in_words(status: dict[str, Any]) -> list[str]:
         for group in status["under_way"]
     ]
     lines += [
-        f"interrupted: {_in_words(group)}; `swabench reproduce` goes on from "
+        f"interrupted: {_in_words(group)}; the command that began it goes on from "
         f"{'there' if group['kept'] == group['epoch'] else _kept(group)}"
         for group in status["interrupted"]
     ]
@@ -92,14 +92,14 @@ def in_words(status: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _group(group: "Group") -> dict[str, Any]:
+def _group(group: "Begun") -> dict[str, Any]:
     return {**asdict(group.worker), "runs": list(group.worker.runs), "folder": str(group.folder)}
 
 
 def _in_words(group: dict[str, Any]) -> str:
     return (
         f"{', '.join(group['runs'])} at seed {group['seed']}, {group['epoch']} of "
-        f"{group['epochs']} epochs, begun {duration(time.time() - group['since'])} ago"
+        f"{group['epochs']} epochs, taken up {duration(time.time() - group['since'])} ago"
     )
 
 

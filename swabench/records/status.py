@@ -16,13 +16,13 @@ from swabench.study.landscape import Part
 from swabench.system.errors import InputError
 from swabench.system.files import leftovers, sha256_of_file
 
-State = Literal["done", "diverged", "under way", "interrupted", "missing", "damaged"]
-STATES: Sequence[State] = get_args(State)
+RunState = Literal["done", "diverged", "under way", "interrupted", "missing", "damaged"]
+STATES: Sequence[RunState] = get_args(RunState)
 
 
 @dataclass(frozen=True)
-class Group:
-    """Runs that train together and have no records yet.
+class Begun:
+    """Runs that train together, were begun, and have no records yet.
 
     Attributes:
         worker: Who trains them, or did last.
@@ -48,7 +48,7 @@ class Damage:
     reason: str
 
 
-def groups_under_way(store: RecordStore) -> list[Group]:
+def begun_groups(store: RecordStore) -> list[Begun]:
     """Runs that were begun and have no records, also those of the study as it was before."""
     found = []
     for place in store.under_way():
@@ -57,20 +57,20 @@ def groups_under_way(store: RecordStore) -> list[Group]:
         except InputError:
             continue  # `damages` names it
         if worker:
-            found.append(Group(worker, worker.may_live, place.folder))
+            found.append(Begun(worker, worker.may_live, place.folder))
     return found
 
 
 def states(
     store: RecordStore, names: Sequence[str], seeds: Sequence[int]
-) -> dict[tuple[str, int], State]:
+) -> dict[tuple[str, int], RunState]:
     """How each run of a study is, by name and seed."""
     begun = {
         (name, group.worker.seed, identity): group.works
-        for group in groups_under_way(store)
+        for group in begun_groups(store)
         for name, identity in group.worker.runs.items()
     }
-    found: dict[tuple[str, int], State] = {}
+    found: dict[tuple[str, int], RunState] = {}
     for name in names:
         for seed in seeds:
             works = begun.get((name, seed, store.identity(name, seed)))
@@ -78,7 +78,7 @@ def states(
     return found
 
 
-def _state(store: RecordStore, name: str, seed: int, works: bool | None) -> State:
+def _state(store: RecordStore, name: str, seed: int, works: bool | None) -> RunState:
     try:
         if record := store.find(name, seed):
             return "diverged" if record.diverged else "done"

@@ -219,7 +219,7 @@ class RecordStore:
 
     def of_trials(self) -> "RecordStore":
         """Where the trials of the study's tuning lie: in its own folder, apart."""
-        return RecordStore(self.folder, trial_study(self._study))
+        return RecordStore(self.folder, trial_study(self._study), self._files)
 
     def search_space(self) -> str:
         """A digest of all that the study's tuning depends on."""

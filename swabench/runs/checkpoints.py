@@ -67,7 +67,14 @@ class GroupCheckpoints:
         self._began = self._kept_at = self._told_at = clock()
         self._seconds_before = 0.0
         self._worker = Worker(
-            dict(runs), seed, epochs, 0, None, host(), os.getpid(), round(time.time(), 1)
+            runs=dict(runs),
+            seed=seed,
+            epochs=epochs,
+            epoch=0,
+            kept=None,
+            host=host(),
+            process=os.getpid(),
+            since=round(time.time(), 1),
         )
 
     @property

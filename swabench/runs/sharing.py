@@ -1,12 +1,16 @@
 """Units of work shared out between the processes of a machine: each is done by one of them."""
 
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 Unit = TypeVar("Unit")
+WAIT = 0.2
+"""Seconds between looks at what others have in hand."""
 
 
 def share(
@@ -32,13 +36,16 @@ def share(
             elsewhere.append((unit, lock))
             continue
         _work_and_release(unit, lock, work)
-    for unit, lock in elsewhere:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say_waits(unit)
-            lock.acquire()
-        _work_and_release(unit, lock, work)
+    if elsewhere:
+        say_waits(elsewhere[0][0])
+    while elsewhere:
+        for pair in list(elsewhere):
+            unit, lock = pair
+            with suppress(Timeout):
+                lock.acquire(timeout=0)
+                elsewhere.remove(pair)
+                _work_and_release(unit, lock, work)
+        time.sleep(WAIT)
 
 
 def _work_and_release(unit: Unit, lock: FileLock, work: Callable[[Unit], None]) -> None:

@@ -130,6 +130,19 @@ class Campaign:
                         self._find("does not name the damaged file", done)
                     self._look_at(place.run("repair", "-c", "study.yaml"), {0}, "repair")
 
+    def damaged_states(self) -> None:
+        """A file of a run under way, cut short or with a flipped bit: it goes on from another."""
+        for scenario in self._scenarios:
+            for how in self._some(["cut", "flip"] * 10):
+                with self._trial(f"damaged states, {scenario.name}", scenario, how) as place:
+                    moment = self._rng.uniform(0.5, 0.9) * self._seconds[scenario.name]
+                    command = (*scenario.command, "--save-every", "0s")
+                    done = place.run(*command, "--stop-after", f"{max(1, round(moment))}s")
+                    self._look_at(done, {0, 130}, "the run that was paused")
+                    kept = sorted(place.results.glob("unfinished/*/*"))
+                    if kept:
+                        self._damage(self._rng.choice(kept), how)
+
     def small_disks(self) -> None:
         """Results on a file system that is really full, at several sizes; then it grows."""
         for scenario in self._scenarios:
@@ -245,6 +258,7 @@ def main(
         campaign.kills_at_random_moments()
         campaign.faults_at_every_write()
         campaign.damaged_files()
+        campaign.damaged_states()
         campaign.small_disks()
         campaign.jumping_clocks()
     finally:
