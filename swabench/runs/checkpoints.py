@@ -179,6 +179,6 @@ class GroupCheckpoints:
         ]
         if others:
             self._say(
-                f"{self._what} was begun with {', '.join(others)}: its last digits may not be those "
-                "of a run without interruption"
+                f"{self._what} was begun with {', '.join(others)}: its last digits may not be "
+                "those of a run without interruption"
             )
