@@ -159,7 +159,8 @@ def test_an_experiment_gets_every_option(
 
     monkeypatch.setattr(Experiment, "pretrain", pretrain)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
-    options = ("-c", "smoke", "-r", "elsewhere", "-s", "4-5", "-d", "cpu", "-t", "3")
+    options = ["-c", "smoke", "-r", "elsewhere", "-s", "4-5", "-d", "cpu", "-t", "3"]
+    options += ["--save-every", "30s"]
     assert invoke("pretrain", *options, *(["-q"] if quiet else [])).exit_code == 0
     assert found["study"] == load_study("smoke")
     assert found["store"].folder == Path("elsewhere") / "smoke"
@@ -167,6 +168,7 @@ def test_an_experiment_gets_every_option(
     assert found["_device"] == torch.device("cpu")
     assert found["_cache"] == tmp_path / "cache"
     assert type(found["_progress"]) is PROGRESS[quiet]
+    assert found["_execution"].save_every == 30
     assert asked_threads == [3]
     assert torch.backends.cudnn.deterministic
     assert invoke("pretrain").exit_code == 0

@@ -27,7 +27,6 @@ from torchvision.transforms.v2 import functional
 
 from swabench.runs import features
 from swabench.runs.features import batch_size, batchnorm_statistics, extract, frozen_features
-from swabench.runs.partial import PartialFeatures
 from swabench.study.study import BackboneSettings, Boundary, Precision
 from swabench.system import files
 from swabench.system.errors import InputError, SwabenchError
@@ -56,6 +55,7 @@ def compute(
     boundary: Boundary = "head",
     size: int = 28,
     progress: Progress | None = None,
+    save_every: float = 0,
 ) -> torch.Tensor:
     return frozen_features(
         images(),
@@ -68,6 +68,7 @@ def compute(
         cache=cache,
         progress=progress or SilentProgress(),
         name="few",
+        save_every=save_every,
     ).values
 
 
@@ -90,7 +91,6 @@ class Interrupting(SilentProgress):
 
 def test_an_interruption_loses_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "BATCH", {"cpu": 1})
-    monkeypatch.setattr(features, "PartialFeatures", lambda folder: PartialFeatures(folder, 0))
     whole = compute(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         compute(tmp_path, progress=Interrupting(True))

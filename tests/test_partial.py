@@ -52,9 +52,9 @@ def features(
     return extract(IMAGES, layers, torch.device("cpu"), "float32", told, "some", BATCH, parts)
 
 
-def interrupted(folder: Path, at: int = 4, keep_every: float = 0) -> None:
+def interrupted(folder: Path, at: int = 4, save_every: float = 0) -> None:
     with pytest.raises(KeyboardInterrupt):
-        features(Layers(at), PartialFeatures(folder, keep_every))
+        features(Layers(at), PartialFeatures(folder, save_every))
 
 
 def test_what_was_computed_is_not_computed_again(tmp_path: Path) -> None:

@@ -257,6 +257,24 @@ def test_pretraining_keeps_the_weights_that_methods_start_from(
     assert "weights/iterate" in record_of(experiment.store, "adam", 0).arrays()
 
 
+def test_features_are_kept_as_often_as_states(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One setting says how much work an interruption may cost."""
+    asked: list[float] = []
+
+    def features(pixels: Any, *_: object, save_every: float, **__: object) -> Features:
+        asked.append(save_every)
+        return Features(features_of(pixels), "none")
+
+    monkeypatch.setattr(material, "frozen_features", features)
+    study = study_on(images)
+    made = Experiment(study, tmp_path, CPU, tmp_path / "cache", SilentProgress(), save_every=7.0)
+    made.pretrain([0])
+    assert asked
+    assert set(asked) == {7.0}
+
+
 def test_progress_says_which_split_and_backbone_it_is_at(images: Path, tmp_path: Path) -> None:
     told: list[str] = []
 

@@ -1,5 +1,6 @@
 """Tuning: search spaces, their checks and digests, and the choice on made-up records."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -566,7 +567,12 @@ def test_all_trials_the_choices_and_a_picture_are_written(tmp_path: Path) -> Non
     published = publish_tuning(study(), store)
     assert list(published.files) == [
         "tuning.csv", "tuning.md", "figures/tuning.png", "figures/tuning.svg", "choices.yaml",
+        "tuning-manifest.json",
     ]  # fmt: skip
+    found = json.loads((store.folder / "tuning-manifest.json").read_text())
+    assert found["runs"].keys() == trial_study(study()).methods.keys()
+    assert found["environments"] == [made_up.ENVIRONMENT]
+    assert found["seeds"] == [7, 9]
     for name in published.files:
         assert (store.folder / name).stat().st_size > 0
     table = pd.read_csv(store.folder / "tuning.csv")
@@ -679,7 +685,8 @@ def test_a_tuning_that_cannot_be_drawn_says_so_and_takes_the_old_picture_away(
     published = publish_tuning(only, store)
     assert "tuning: not drawn: no family's rate is tuned" in published.notes
     assert "tuning: not drawn" in (store.folder / "tuning.md").read_text()
-    assert list(published.files) == ["tuning.csv", "tuning.md", "choices.yaml"]
+    made = ["tuning.csv", "tuning.md", "choices.yaml", "tuning-manifest.json"]
+    assert list(published.files) == made
     assert not list(store.folder.glob("figures/*"))
 
 

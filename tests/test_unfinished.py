@@ -19,8 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from swabench.cli.printing import say_at_once
 from swabench.records import unfinished
 from swabench.records.unfinished import Unfinished, Worker
+from swabench.runs import checkpoints as checkpoints_room
 from swabench.runs.checkpoints import GroupCheckpoints
 from swabench.runs.sharing import share
 from swabench.system.errors import InputError
@@ -313,6 +315,15 @@ def keep_one(folder: Path) -> None:
         checkpoints_of(folder, pause=Wishing()).pause_if_asked(state_at(5))
 
 
+def test_a_state_of_another_version_of_states_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_one(tmp_path)
+    monkeypatch.setattr(checkpoints_room, "VERSION", 2)
+    with pytest.raises(InputError, match="another version"):
+        checkpoints_of(tmp_path).load()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -378,7 +389,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 @pytest.fixture
 def listening() -> Iterator[Pause]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    pause = Pause()
+    pause = Pause(say_at_once)
     with pause.listening():
         yield pause
     assert {number: signal.getsignal(number) for number in SIGNALS} == before
@@ -388,18 +399,37 @@ def listening() -> Iterator[Pause]:
 def test_a_signal_is_noted_at_first_and_raised_at_the_second(
     listening: Pause, number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with listening.at_safe_points():
-        listening.check()
-        signal.raise_signal(number)
-        assert "once more stops at once" in capfd.readouterr().err
-        wish = listening.wished
-        assert wish
-        ends = number in (signal.SIGTERM, signal.SIGHUP)
-        assert wish.exit_code == (128 + number if ends else 130)
-        with pytest.raises(Interrupted):
-            listening.check()
-        with pytest.raises(Interrupted):
+    def work() -> None:
+        with listening.at_safe_points():
+            assert listening.wished is None
             signal.raise_signal(number)
+            assert "once more stops at once" in capfd.readouterr().err
+            assert listening.wished
+            done.append("the step")
+            signal.raise_signal(number)
+            done.append("no more")
+
+    done: list[str] = []
+    with pytest.raises(Interrupted) as caught:
+        work()
+    ends = number in (signal.SIGTERM, signal.SIGHUP)
+    assert caught.value.exit_code == (128 + number if ends else 130)
+    assert done == ["the step"]
+
+
+def test_a_wish_that_nothing_came_to_stop_for_is_raised_at_the_end(listening: Pause) -> None:
+    """Else whatever comes next would run on, though it was told that it pauses."""
+
+    def work() -> None:
+        with listening.at_safe_points():
+            signal.raise_signal(signal.SIGUSR1)
+            done.append("the last step, and its records")
+        done.append("what comes next")
+
+    done: list[str] = []
+    with pytest.raises(Interrupted):
+        work()
+    assert done == ["the last step, and its records"]
 
 
 def test_where_nothing_can_be_kept_a_signal_stops_at_once(listening: Pause) -> None:
@@ -416,12 +446,13 @@ def test_a_terminal_that_is_gone_does_not_spoil_a_pause(listening: Pause) -> Non
         os.dup2(theirs, 2)
         with listening.at_safe_points():
             signal.raise_signal(signal.SIGHUP)
+    except Interrupted as pause:
+        code = pause.exit_code
     finally:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(theirs)
-    assert listening.wished
-    assert listening.wished.exit_code == 129
+    assert code == 129
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
@@ -434,17 +465,21 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
 
 
 def test_a_time_budget_ends(listening: Pause) -> None:
+    def work() -> None:
+        with listening.at_safe_points():
+            deadline = time.monotonic() + 10
+            while not listening.wished and time.monotonic() < deadline:
+                time.sleep(0.01)
+
     listening.after(0.05)
-    with listening.at_safe_points():
-        deadline = time.monotonic() + 10
-        while not listening.wished and time.monotonic() < deadline:
-            time.sleep(0.01)
-    assert str(listening.wished) == "the time given by --stop-after is up"
+    with pytest.raises(Interrupted, match="the time given by --stop-after is up"):
+        work()
 
 
 def test_without_listening_nothing_is_heard() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    Pause().check()
+    with Pause().at_safe_points():
+        pass
     assert signal.getsignal(signal.SIGTERM) == before
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 from swabench.analysis import table
 from swabench.analysis.figures.tuning import draw_tuning
 from swabench.analysis.frame import Records, collect, incompleteness, missing_runs
+from swabench.analysis.manifest import manifest
 from swabench.analysis.publish import Published, write_picture
 from swabench.analysis.tuning import choose, chosen_settings, trial_frame
 from swabench.records import RecordStore
@@ -43,6 +44,7 @@ def publish_tuning(study: Study, store: RecordStore) -> Published:
         store.write_text("tuning.md", as_markdown(study, shown, notes)),
         *write_picture(store, picture),
         store.write_choices(choices),
+        store.write_text("tuning-manifest.json", manifest(trials, records, [], trials.seeds)),
     ]
     content = {
         "study": study.name,

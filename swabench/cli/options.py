@@ -4,13 +4,13 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swabench.cli.printing import progress
+from swabench.cli.printing import progress, say_at_once
 from swabench.study.limits import LARGEST_SEED, MOST_SEEDS
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.study import Study
@@ -24,7 +24,7 @@ DEFAULT_RESULTS = Path("results")
 
 _MOST_DIGITS = 20  # of a seed, with spaces: more are no seed, and slow to read
 
-PAUSE = Pause()
+PAUSE = Pause(say_at_once)
 """Heard by whatever command runs; one, as signals are the process's."""
 
 
@@ -201,6 +201,20 @@ class AskedWork(Asked):
             save_every=parse_duration("--save-every", self.save_every),
             **options,
         )
+
+
+@dataclass(frozen=True)
+class AskedOfAll(AskedWork):
+    """Those of a command that computes and chooses its seeds itself."""
+
+    seeds: SeedsOption = field(init=False, default=None)
+
+
+@dataclass(frozen=True)
+class AskedTuning(AskedOfAll):
+    """Those of a tuning."""
+
+    config: ConfigOption = "mnist-tuned"
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

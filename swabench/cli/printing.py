@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Never
 
 import typer
@@ -33,6 +35,12 @@ def stop(message: str, code: int) -> Never:
     """End the command with a message and an exit code."""
     say(message, to=err)
     raise typer.Exit(code)
+
+
+def say_at_once(line: str) -> None:
+    """Write a line to standard error in the middle of whatever runs, which may be printing."""
+    with suppress(OSError):  # the terminal may be gone, which is what a signal may say
+        os.write(2, f"\n{line}\n".encode())
 
 
 def say_json(content: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The work behind `swabench status` and `swabench repair`."""
+"""The work behind `swabench status`."""
 
 import time
 from collections import Counter

@@ -12,16 +12,13 @@ from swabench.cli.app import RUN, app
 from swabench.cli.documents import print_published, publication_of, show_published
 from swabench.cli.options import (
     DEFAULT_RESULTS,
+    AskedOfAll,
+    AskedTuning,
     AskedWork,
     ConfigOption,
-    DeviceOption,
     JsonOption,
     MethodOption,
-    QuietOption,
     ResultsOption,
-    SaveEveryOption,
-    StopAfterOption,
-    ThreadsOption,
     with_options,
 )
 from swabench.cli.printing import err, numbers, say
@@ -108,17 +105,9 @@ def finetune(asked: AskedWork, method: MethodOption) -> None:
 
 
 @app.command(rich_help_panel=RUN)
-def tune(
-    config: ConfigOption = "mnist-tuned",
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    save_every: SaveEveryOption = "2m",
-    stop_after: StopAfterOption = None,
-    quiet: QuietOption = False,
-    json: JsonOption = False,
-) -> None:
-    """Choose each method's settings by validation loss, with equally many trials a method.
+@with_options
+def tune(asked: AskedTuning, json: JsonOption = False) -> None:
+    """Choose each method's settings by the validation images, with equally many trials a method.
 
     The study's section `tuning` has a grid for each method and seeds of its own; the test images
     are not looked at. What is chosen goes to choices.yaml in the study's results, and the study
@@ -126,15 +115,6 @@ def tune(
 
     Example: swabench tune --config mnist-tuned
     """
-    asked = AskedWork(
-        config,
-        results,
-        device=device,
-        threads=threads,
-        save_every=save_every,
-        stop_after=stop_after,
-        quiet=quiet,
-    )
     study, _ = asked.as_written()
     published, store = tuning.carry_out(asked, study, json)
     show_published(published, store, json)
@@ -154,17 +134,14 @@ def landscape(asked: AskedWork) -> None:
 
 
 @app.command(rich_help_panel=RUN)
+@with_options
 def export(
+    asked: AskedOfAll,
     method: Annotated[str, typer.Option("--method", "-m", help="A row of the study's table.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A file to write: .safetensors or .pth.")
     ],
     seed: Annotated[int, typer.Option("--seed", help="Which seed's run.")] = 0,
-    config: ConfigOption = "mnist",
-    results: ResultsOption = DEFAULT_RESULTS,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    quiet: QuietOption = False,
 ) -> None:
     """Write a run's weights for a plain torchvision resnet50, by load_state_dict.
 
@@ -172,7 +149,6 @@ def export(
     """
     from swabench.runs.export import check_output, write_state
 
-    asked = AskedWork(config, results, device=device, threads=threads, quiet=quiet)
     study, _ = asked.study()
     check_output(output)
     experiment = asked.experiment(study)

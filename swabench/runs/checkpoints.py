@@ -10,11 +10,11 @@ from typing import Any
 from swabench.records.unfinished import Unfinished, Worker
 from swabench.system.errors import InputError
 from swabench.system.files import host
-from swabench.system.pausing import Interrupted, Pause
+from swabench.system.pausing import SAVE_EVERY, Interrupted, Pause
 from swabench.training.state import State, as_arrays, as_tensors
 
-SAVE_EVERY = 120.0
-"""Seconds of work that an interruption may cost, unless an epoch takes longer."""
+VERSION = 1
+"""Raised when what a state holds changes, so that none is taken for what it is not."""
 
 _TOLD_EVERY = 5.0
 """Seconds between notes of how far a group is."""
@@ -54,6 +54,7 @@ class GroupCheckpoints:
     ) -> None:
         self._place = place
         self._facts: dict[str, Any] = {
+            "version": VERSION,
             "runs": dict(runs),
             "seed": seed,
             "provenance": dict(provenance),
@@ -160,11 +161,11 @@ class GroupCheckpoints:
                 a line says so.
         """
         remedy = f"go on there, or delete {self._place.folder} to begin anew"
-        for key in ("runs", "seed", "provenance"):
-            if facts[key] != self._facts[key]:
+        for key in ("version", "runs", "seed", "provenance"):
+            if facts.get(key) != self._facts[key]:
                 raise InputError(
-                    f"{self._place.folder}: a state of {self._what} whose {key} are others than "
-                    f"those at hand; {remedy}"
+                    f"{self._place.folder}: a state of {self._what} of another {key} than what is "
+                    f"at hand; {remedy}"
                 )
         then, now = facts["environment"], self._facts["environment"]
         if then["device"] != now["device"]:

@@ -9,7 +9,7 @@ import torch
 
 from swabench.records import RecordStore
 from swabench.records.unfinished import Unfinished
-from swabench.runs.checkpoints import SAVE_EVERY, GroupCheckpoints
+from swabench.runs.checkpoints import GroupCheckpoints
 from swabench.runs.groups import Group
 from swabench.runs.learners import Start, in_lockstep, make_learner
 from swabench.runs.materials import Materials
@@ -17,7 +17,7 @@ from swabench.study.study import SplitName, Stage, Study
 from swabench.study.trajectories import trajectories
 from swabench.system.device import memory_for
 from swabench.system.environment import environment
-from swabench.system.pausing import Pause
+from swabench.system.pausing import SAVE_EVERY, Pause
 from swabench.system.progress import Advance, Progress
 from swabench.training.learner import Learner
 from swabench.training.loop import DataOrder, run_plans, train
@@ -77,7 +77,6 @@ class Execution:
         Raises:
             Interrupted: A pause was wished; the state is kept.
         """
-        self.pause.check()
         place = self.place(group, seed)
         if all(self.store.find(name, seed) for name in group.names):
             place.drop()  # another process was faster
@@ -106,7 +105,6 @@ class Execution:
             seconds = checkpoints.seconds / len(group.names)
             self._record(stage, seed, group, outcomes, provenance, seconds)
             checkpoints.done()
-        self.pause.check()
 
     def order(self, stage: Stage, seed: int, materials: Materials) -> DataOrder:
         """The minibatches of a seed in a stage."""

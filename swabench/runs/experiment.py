@@ -15,7 +15,6 @@ from torch import Tensor
 from swabench.data.inputs import starting_run
 from swabench.landscape.parts import missing_parts, unsurveyable
 from swabench.records import RecordStore, agree
-from swabench.runs.checkpoints import SAVE_EVERY
 from swabench.runs.diverged import not_allowed, without_start
 from swabench.runs.execution import Execution
 from swabench.runs.export import plain_state
@@ -28,7 +27,7 @@ from swabench.study.landscape import Part
 from swabench.study.study import SplitName, Stage, Study
 from swabench.system.device import memory_for
 from swabench.system.errors import DivergedError, InputError, SwabenchError
-from swabench.system.pausing import Pause
+from swabench.system.pausing import SAVE_EVERY, Pause
 from swabench.system.progress import Progress
 from swabench.training.backbone import FEATURES, Normalization
 from swabench.training.heads import initial_head
@@ -47,7 +46,7 @@ class Experiment:
         measured: On which images runs are measured; those of other splits are not looked at.
         other_results: Where the studies lie that this one starts from; `results` by default.
         pause: Says when to pause; never without it.
-        save_every: Seconds between kept states of what trains, at least.
+        save_every: Seconds of work that an interruption may cost, unless an epoch takes longer.
     """
 
     def __init__(
@@ -147,7 +146,6 @@ class Experiment:
             surveyor = make_surveyor(self.study, self.store, materials)
 
             def measure(unit: tuple[Part, int]) -> None:
-                self._execution.pause.check()
                 if self.store.find_landscape(*unit) is None:  # else another process was faster
                     began = time.monotonic()
                     self.store.write_landscape(
@@ -323,6 +321,7 @@ class Experiment:
                 self._progress,
                 self._measured,
                 # Others than the study's own serve one seed, and take half a gigabyte each.
+                save_every=self._execution.save_every,
                 keep_features=draws.backbone == self.study.backbone.seed,
                 state=self._starting_state(),
             )

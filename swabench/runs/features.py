@@ -40,6 +40,7 @@ from swabench.system.files import (
     sha256_of_file,
     sha256_of_json,
 )
+from swabench.system.pausing import SAVE_EVERY
 from swabench.system.progress import Progress
 from swabench.training.backbone import Normalization, Preprocess, frozen_part, weights_digest
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
@@ -79,6 +80,7 @@ def frozen_features(
     cache: Path,
     progress: Progress,
     name: str,
+    save_every: float = SAVE_EVERY,
     keep: bool = True,
 ) -> Features:
     """The frozen layers' output for all images, from the cache or computed into it.
@@ -94,6 +96,7 @@ def frozen_features(
         cache: The user's cache folder.
         progress: Takes notes and counts of what is done.
         name: What the images are, for messages.
+        save_every: Seconds of work that an interruption may cost.
         keep: Whether an entry that is written here stays. Without that it is gone as soon as it
             was read: the result, its digest too, is the same.
 
@@ -113,7 +116,7 @@ def frozen_features(
         batch = batch_size(device, image_size)
         # Apart by what rounds otherwise: no entry is made of two kinds of rows.
         kind = [describe_device(device), torch.get_num_threads(), torch.__version__, batch]
-        parts = PartialFeatures(home / f"{_parts_of(key)}{sha256_of_json(kind)[:8]}")
+        parts = PartialFeatures(home / f"{_parts_of(key)}{sha256_of_json(kind)[:8]}", save_every)
         return extract(images, layers, device, precision, progress, name, batch, parts)
 
     what = f"features of the {name} images"

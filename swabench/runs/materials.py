@@ -19,6 +19,7 @@ from swabench.runs.features import batchnorm_statistics, frozen_features
 from swabench.study.study import Boundary, SplitName, Study
 from swabench.system.device import memory_for
 from swabench.system.files import in_bytes
+from swabench.system.pausing import SAVE_EVERY
 from swabench.system.progress import Progress
 from swabench.training.backbone import (
     FEATURES,
@@ -65,6 +66,7 @@ class Materials:
         progress: Takes notes and counts of what is done.
         measured: Splits that are there to be measured on; other images of the kind (the test
             images of a tuning) are left alone.
+        save_every: Seconds of work that an interruption may cost.
         keep_features: Whether features that are computed here stay in the cache for later runs.
         state: The backbone's tensors by torchvision's names, where it is another study's run.
 
@@ -83,6 +85,7 @@ class Materials:
         progress: Progress,
         measured: Sequence[SplitName] = MEASURED,
         *,
+        save_every: float = SAVE_EVERY,
         keep_features: bool = True,
         state: Mapping[str, Tensor] | None = None,
     ) -> None:
@@ -90,6 +93,7 @@ class Materials:
         self._device = device
         self._cache = cache
         self._progress = progress
+        self._save_every = save_every
         self._keep_features = keep_features
         self._dataset = load_dataset(study.data.dataset, study.data.folder, cache, progress.say)
         rows = choose_rows(study.data, self._dataset)
@@ -252,6 +256,7 @@ class Materials:
             cache=self._cache,
             progress=self._progress,
             name=name,
+            save_every=self._save_every,
             keep=self._keep_features,
         )
         self._features_sha256.setdefault(boundary, {})[name] = features.sha256

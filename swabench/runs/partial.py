@@ -11,9 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from swabench.system.files import sha256, write_file
-
-KEEP_EVERY = 120.0
-"""Seconds of work that an interruption may cost."""
+from swabench.system.pausing import SAVE_EVERY
 
 _BLOCK = re.compile(r"(\d+)-(\d+)-([0-9a-f]{64})\.safetensors")
 
@@ -23,18 +21,18 @@ class PartialFeatures:
 
     Args:
         folder: Where they are kept; another one for whatever rounds otherwise.
-        keep_every: Seconds from one block to the next, at least.
+        save_every: Seconds from one block to the next, at least.
         clock: Tells seconds that never go back.
     """
 
     def __init__(
         self,
         folder: Path,
-        keep_every: float = KEEP_EVERY,
+        save_every: float = SAVE_EVERY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = folder
-        self._keep_every = keep_every
+        self._save_every = save_every
         self._clock = clock
         self._kept_at = clock()
         self._kept = 0
@@ -57,7 +55,7 @@ class PartialFeatures:
             rows: All rows, first dimension N.
             done: How many of them are computed.
         """
-        if self._clock() - self._kept_at < self._keep_every or done == len(rows):
+        if self._clock() - self._kept_at < self._save_every or done == len(rows):
             return
         content = save({"rows": rows[self._kept : done].contiguous()})
         self._kept_at = self._clock()

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,31 +26,28 @@ def share(
         work: Does a unit, unless it turns out to be done: another process may have been faster.
         say_waits: Called when nothing is left but to wait for the process that has a unit.
     """
-    elsewhere = []
-    for unit in units:
-        lock = lock_of(unit)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            elsewhere.append((unit, lock))
-            continue
-        _work_and_release(unit, lock, work)
-    if elsewhere:
-        say_waits(elsewhere[0][0])
-    while elsewhere:
-        for pair in list(elsewhere):
-            unit, lock = pair
-            with suppress(Timeout):
-                lock.acquire(timeout=0)
-                elsewhere.remove(pair)
-                _work_and_release(unit, lock, work)
-        time.sleep(WAIT)
+    left = [(unit, lock_of(unit)) for unit in units]
+    waits = False
+    while left:
+        busy = [pair for pair in left if not _worked_on(*pair, work)]
+        if busy and not waits:
+            waits = True
+            say_waits(busy[0][0])
+        elif len(busy) == len(left):
+            time.sleep(WAIT)
+        left = busy
 
 
-def _work_and_release(unit: Unit, lock: FileLock, work: Callable[[Unit], None]) -> None:
+def _worked_on(unit: Unit, lock: FileLock, work: Callable[[Unit], None]) -> bool:
+    """Work on a unit, if nobody else does now; whether that was so."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
     try:
         work(unit)
         # Who waits for it finds the work done, whether the file is still there or not.
         Path(lock.lock_file).unlink(missing_ok=True)
     finally:
         lock.release()
+    return True

@@ -18,7 +18,7 @@ class ClaimRules(Settings):
         margin_nats: Losses nearer than this, in nats, count as equal.
         margin_flatness: Flatness is equal where the logarithm of the ratio is nearer to zero
             than this; 0.1 is a tenth.
-        alpha: BelowHalf of every test, after Holm's correction within a claim.
+        alpha: Level of every test, after Holm's correction within a claim.
         power: Chance of telling the difference that is given as detectable.
         transient: C3 leaves out this first share of the fine-tuning epochs, in which the
             iterate leaves the starting point and the average still holds it.

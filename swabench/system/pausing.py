@@ -4,12 +4,14 @@ Where work can pause, the first such signal is only noted, and the work stops at
 point. Elsewhere, and at the second signal, it stops at once.
 """
 
-import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+SAVE_EVERY = 120.0
+"""Seconds of work that an interruption may cost, where nothing else is asked for."""
 
 # SIGUSR1 is what SLURM sends before a job's time is up; SIGALRM ends a time budget.
 _REASONS = {
@@ -40,9 +42,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Pause:
-    """Hears wishes to pause while it listens; else there are none."""
+    """Hears wishes to pause while it listens; else there are none.
 
-    def __init__(self) -> None:
+    Args:
+        tell: Takes a line at the moment a wish is noted, in the middle of whatever runs.
+    """
+
+    def __init__(self, tell: Callable[[str], None] = lambda line: None) -> None:
+        self._tell = tell
         self._wish: Interrupted | None = None
         self._noted_only = False
 
@@ -71,26 +78,23 @@ class Pause:
 
     @contextmanager
     def at_safe_points(self) -> Iterator[None]:
-        """Within, a first signal is noted, and raised where `check` is called."""
+        """Within, a first signal is noted only, for `wished` to tell; the end is a safe point.
+
+        Raises:
+            Interrupted: Somebody wished a pause and nothing within came to stop for it.
+        """
         self._noted_only = True
         try:
             yield
         finally:
             self._noted_only = False
+        if self._wish:
+            raise self._wish
 
     @property
     def wished(self) -> Interrupted | None:
         """What to raise at a safe point; None where nobody wishes a pause."""
         return self._wish
-
-    def check(self) -> None:
-        """A safe point without anything to keep.
-
-        Raises:
-            Interrupted: Somebody wishes a pause.
-        """
-        if self._wish:
-            raise self._wish
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         heard = signal.Signals(number)
@@ -99,6 +103,4 @@ class Pause:
         if not self._noted_only or self._wish:
             raise wish
         self._wish = wish
-        # Not by `print`: a signal may come in the middle of one.
-        with suppress(OSError):  # the terminal may be gone, which is what SIGHUP says
-            os.write(2, b"\npausing after this step; once more stops at once\n")
+        self._tell("pausing after this step; once more stops at once")

@@ -23,7 +23,7 @@ import torch
 import typer
 
 from swabench.system.environment import commit
-from tests.torture.commands import Command, Ended, run
+from tests.torture.commands import LONGEST, Command, Ended, run
 from tests.torture.faults import FAILURES, KILLS, FaultyFiles, Kind, let_the_clock_jump
 from tests.torture.scenarios import SCENARIOS, Place, Scenario, take_over, write_images
 
@@ -52,6 +52,7 @@ class Campaign:
         scenarios: Sequence[Scenario] = SCENARIOS,
     ) -> None:
         self._scenarios = scenarios
+        self._what = "before any fault"
         self._folder = folder
         self._rng = random.Random(seed)
         self._share = share
@@ -145,20 +146,22 @@ class Campaign:
 
     def small_disks(self) -> None:
         """Results on a file system that is really full, at several sizes; then it grows."""
+        if not _mount(self._folder / "tried", 64):
+            self._say("no right to mount a small file system: not tried")
+            return
+        _unmount(self._folder / "tried")
         for scenario in self._scenarios:
             for size in (64, 256, 1024, 65_536):
                 what = f"{size} KiB"
                 with self._trial(f"full disks, {scenario.name}", scenario, what) as place:
-                    if not _mount(place.folder / "results", size):
-                        self._say("no right to mount a small file system: not tried")
-                        return
+                    _mount(place.folder / "results", size)
                     try:
                         self._look_at(place.run(), {0, 1}, "the run on a full disk")
                         _mount(place.folder / "results", 4 * 1024**2, "remount,")
                         self._look_at(place.run(), {0}, "the run after it grew")
                         shutil.copytree(place.folder / "results", place.folder / "kept")
                     finally:
-                        subprocess.run(["umount", place.folder / "results"], check=True)
+                        _unmount(place.folder / "results")
                     (place.folder / "results").rmdir()
                     (place.folder / "kept").rename(place.folder / "results")
 
@@ -214,7 +217,9 @@ class Campaign:
             self._say(f"{tried} faults, {len(self.findings)} findings; now {part}")
 
     def _look_at(self, ended: Ended, allowed: set[int], whose: str) -> None:
-        if ended.has_traceback:
+        if ended.seconds > LONGEST:
+            self._find(f"{whose} hung", ended)
+        elif ended.has_traceback:
             self._find(f"{whose} ended in a traceback", ended)
         elif ended.code not in allowed:
             self._find(f"{whose} ended with {ended.code}", ended)
@@ -239,6 +244,10 @@ def _mount(folder: Path, size: int, how: str = "") -> bool:
     folder.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"{how}size={size}k", "tmpfs", str(folder)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _unmount(folder: Path) -> None:
+    subprocess.run(["umount", folder], check=True)
 
 
 def main(

@@ -1,7 +1,7 @@
 """A file layer that fails, or ends the process, at a chosen write.
 
-Every way in which the program changes a disk goes through a few functions; each call of one of
-them is a write here, numbered from 0 in the order of a run.
+Whatever the program writes goes through a few functions; each call of one of them is a write
+here, numbered from 0 in the order of a run. What it removes, and its lock files, are no writes.
 """
 
 import errno

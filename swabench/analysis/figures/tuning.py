@@ -9,7 +9,15 @@ from matplotlib.ticker import NullFormatter
 
 from swabench.analysis.figures.picture import FORMATS, CannotDrawError, Drawn, Picture
 from swabench.analysis.figures.pieces import new_figure
-from swabench.analysis.figures.style import COLORS, HEIGHT, LINES, MARKERS, plain_style, render
+from swabench.analysis.figures.style import (
+    COLORS,
+    HEIGHT,
+    LINES,
+    LOST,
+    MARKERS,
+    plain_style,
+    render,
+)
 from swabench.study.search_space import tuning_of
 from swabench.study.study import Study
 
@@ -48,7 +56,7 @@ def _trials(study: Study, frame: pd.DataFrame) -> Drawn:
         for number, family in enumerate(families):
             own = frame[frame["family"] == family]
             _curve(ax, own[rates[family]], own[measure], own["chosen"], family, number)
-            _lost(ax, frame[frame["family"] == family], rates[family], number)
+            _lost(ax, own, rates[family], number)
         _dress(ax, title, sorted(frame.loc[frame["chosen"], measure]), up=measure == "accuracy")
     axes[0].set_ylabel(_LABELS[measure])
     beyond = "above" if measure == "loss" else "below"
@@ -98,11 +106,9 @@ def _lost(ax: Axes, trials: pd.DataFrame, rate: str, number: int) -> None:
     rates = whole[whole].index
     if rates.empty:
         return
-    height, color = 1 - CROSSES_APART * number, COLORS[number % len(COLORS)]
-    ax.plot(
-        rates, [height] * len(rates), "x", color=color, ms=6, mew=1.6, clip_on=False,
-        transform=ax.get_xaxis_transform(),
-    )  # fmt: skip
+    style = {**LOST, "color": COLORS[number % len(COLORS)]}
+    heights = [1 - CROSSES_APART * number] * len(rates)
+    ax.plot(rates, heights, transform=ax.get_xaxis_transform(), **style)
 
 
 def _dress(ax: Axes, title: str, best: Sequence[float], *, up: bool) -> None:
