@@ -25,9 +25,10 @@ from torch import Tensor
 from swabench.landscape.parts import missing_parts
 from swabench.landscape.survey import Surveyor, surveyor_of_heads
 from swabench.records import Record, RecordStore
+from swabench.study.inputs import SplitName
 from swabench.study.landscape import PARTS, Part
 from swabench.study.loading import load_study
-from swabench.study.study import SplitName, Study
+from swabench.study.study import Study
 from swabench.training.learner import Split
 from swabench.training.measurement import Divergence, Measurement, Predictor
 from swabench.training.observers import Outcome

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models import ResNet50_Weights, resnet50
 
-from swabench.study.study import BackboneSettings, RunOfStudy
+from swabench.study.inputs import BackboneSettings, RunOfStudy
 from swabench.system.errors import InputError
 from swabench.training.backbone import Standardize, load_backbone, weights_digest
 

@@ -23,7 +23,8 @@ from swabench.cli import app
 from swabench.study.loading import load_study
 from swabench.study.optimizers import ScheduleFreeSGD
 from swabench.study.settings import Settings
-from swabench.study.study import Stage, Study
+from swabench.study.stages import Stage
+from swabench.study.study import Study
 from swabench.study.tuning import Choice, Choices, Tuning
 from swabench.system.errors import InputError
 from tests.test_settings import NAMED, kinds

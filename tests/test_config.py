@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from swabench.study.inputs import RunOfStudy
 from swabench.study.loading import bundled_folder, bundled_studies, find_study, load_study
-from swabench.study.study import RunOfStudy, Study
+from swabench.study.study import Study
 from swabench.system.errors import InputError
 
 MINIMAL = """

@@ -25,12 +25,14 @@ from swabench.runs import probes
 from swabench.runs.estimate import Estimate, count_images, estimate
 from swabench.runs.probes import Counts, LearnerCosts, Probes, try_out
 from swabench.study.averaging import EqualMean, GreedySoup
+from swabench.study.inputs import DataSettings, SplitName
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method
 from swabench.study.optimizers import SGD
 from swabench.study.published import PUBLISHED_SIZES, Sizes
 from swabench.study.schedules import Constant
-from swabench.study.study import DataSettings, SplitName, Stage, Study
+from swabench.study.stages import Stage
+from swabench.study.study import Study
 from swabench.study.trajectories import trajectories
 from swabench.system.errors import InputError, SwabenchError
 from swabench.training.backbone import frozen_part

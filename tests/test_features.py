@@ -27,7 +27,8 @@ from torchvision.transforms.v2 import functional
 
 from swabench.runs import features
 from swabench.runs.features import batch_size, batchnorm_statistics, extract, frozen_features
-from swabench.study.study import BackboneSettings, Boundary, Precision
+from swabench.study.inputs import BackboneSettings, Precision
+from swabench.study.stages import Boundary
 from swabench.system import files
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import Advance, Progress, SilentProgress

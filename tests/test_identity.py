@@ -17,19 +17,15 @@ from swabench.study.averaging import (
     ScoreWeighted,
 )
 from swabench.study.identity import Identities, NamedFiles
+from swabench.study.inputs import BackboneSettings, DataSettings
 from swabench.study.landscape import PARTS
 from swabench.study.loading import load_study
 from swabench.study.methods import Method
 from swabench.study.optimizers import SGD, Adam, Lookahead, ScheduleFreeSGD
 from swabench.study.schedules import Schedule
 from swabench.study.settings import AddedLater, Settings, what_results_depend_on
-from swabench.study.study import (
-    BackboneSettings,
-    DataSettings,
-    Pretraining,
-    Stage,
-    Study,
-)
+from swabench.study.stages import Pretraining, Stage
+from swabench.study.study import Study
 
 # All settings are in use here: BatchNorm trains, and every schedule has a method.
 WHOLE: dict[str, Any] = {

@@ -16,8 +16,9 @@ from swabench.landscape.geometry import Score, Slice, evaluate, largest_eigenval
 from swabench.landscape.network import filter_normalized, network_scores
 from swabench.landscape.parts import unsurveyable
 from swabench.landscape.survey import surveyed_images
+from swabench.study.inputs import SplitName
 from swabench.study.landscape import PARTS
-from swabench.study.study import SplitName, Study
+from swabench.study.study import Study
 from swabench.training.flat import assign, flatten, parameter_views
 from tests.test_network import carry_out, own_images, splits, study_of, tiny
 

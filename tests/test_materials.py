@@ -20,7 +20,9 @@ from swabench.data.splits import choose_rows
 from swabench.runs import materials as module
 from swabench.runs.features import Features
 from swabench.runs.materials import Materials
-from swabench.study.study import Boundary, DataSettings, Precision, SplitName, Study
+from swabench.study.inputs import DataSettings, Precision, SplitName
+from swabench.study.stages import Boundary
+from swabench.study.study import Study
 from swabench.system.errors import InputError
 from swabench.system.progress import SilentProgress
 from swabench.training.backbone import weights_digest

@@ -21,11 +21,13 @@ from swabench.runs.experiment import Experiment
 from swabench.runs.learners import Start, complete, make_learner
 from swabench.runs.materials import Materials
 from swabench.study.averaging import EqualMean, Newest
+from swabench.study.inputs import BackboneSettings, Precision, SplitName
 from swabench.study.methods import Method
 from swabench.study.optimizers import SGD, Adam
 from swabench.study.schedules import Constant, Cyclical, Multiplicative
 from swabench.study.settings import Settings
-from swabench.study.study import BOUNDARIES, BackboneSettings, Boundary, Precision, SplitName, Study
+from swabench.study.stages import BOUNDARIES, Boundary
+from swabench.study.study import Study
 from swabench.system.device import exact_float32
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import SilentProgress

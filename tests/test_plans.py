@@ -17,10 +17,10 @@ from swabench.study.averaging import (
     Newest,
     ScoreWeighted,
 )
+from swabench.study.inputs import SplitName
 from swabench.study.methods import Method
 from swabench.study.optimizers import SGD
 from swabench.study.schedules import Constant
-from swabench.study.study import SplitName
 from swabench.training.batchnorm import mixed_batches
 from swabench.training.flat import assign, flatten
 from swabench.training.heads import StackedHeads, initial_head

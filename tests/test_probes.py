@@ -16,10 +16,12 @@ from swabench.runs import probes
 from swabench.runs.estimate import estimate
 from swabench.runs.features import batch_size
 from swabench.runs.probes import Counts, LearnerCosts, Probes
+from swabench.study.inputs import SplitName
 from swabench.study.loading import load_study
 from swabench.study.optimizers import SGD
 from swabench.study.published import PUBLISHED_SIZES
-from swabench.study.study import SplitName, Stage, Study
+from swabench.study.stages import Stage
+from swabench.study.study import Study
 from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Split

@@ -9,10 +9,10 @@ import torch
 
 from swabench.records.unfinished import Unfinished
 from swabench.study.averaging import EqualMean
+from swabench.study.inputs import SplitName
 from swabench.study.methods import Method
 from swabench.study.optimizers import SGD, Adam, Lookahead, Optimizer, ScheduleFreeSGD
 from swabench.study.schedules import Cyclical
-from swabench.study.study import SplitName
 from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Learner, Split

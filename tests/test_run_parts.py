@@ -20,7 +20,9 @@ from swabench.runs.features import Features
 from swabench.runs.learners import make_learner
 from swabench.runs.materials import Materials
 from swabench.runs.tuning import diverged_trials, run_trials
-from swabench.study.study import RunOfStudy, Stage, Study
+from swabench.study.inputs import RunOfStudy
+from swabench.study.stages import Stage
+from swabench.study.study import Study
 from swabench.system.errors import DivergedError, InputError, SwabenchError
 from swabench.system.progress import Advance, SilentProgress
 from swabench.training.heads import initial_head

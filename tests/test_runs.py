@@ -487,7 +487,7 @@ def with_weights(folder: Path, weights: Path) -> Study:
 
 
 def test_other_weights_under_the_same_path_are_other_runs(copied: Path) -> None:
-    from swabench.study.study import BackboneSettings
+    from swabench.study.inputs import BackboneSettings
     from swabench.training.backbone import load_backbone
 
     weights = copied / "w.pth"

@@ -19,6 +19,7 @@ from swabench.study.averaging import (
     Newest,
     ScoreWeighted,
 )
+from swabench.study.inputs import BackboneSettings, DataSettings, RunOfStudy
 from swabench.study.landscape import (
     HessianSettings,
     LandscapeSettings,
@@ -40,14 +41,8 @@ from swabench.study.schedules import (
     Triangular,
 )
 from swabench.study.settings import Settings
-from swabench.study.study import (
-    BackboneSettings,
-    DataSettings,
-    Pretraining,
-    RunOfStudy,
-    Stage,
-    Study,
-)
+from swabench.study.stages import Pretraining, Stage
+from swabench.study.study import Study
 from swabench.study.sweep import RateSweep
 from swabench.study.tuning import Choice, Choices, Tuning
 

@@ -27,7 +27,7 @@ from swabench.runs.experiment import Experiment
 from swabench.runs.features import Features
 from swabench.runs.materials import Materials
 from swabench.study.seeds import SOURCES
-from swabench.study.study import Stage
+from swabench.study.stages import Stage
 from swabench.system.errors import InputError
 from swabench.system.files import sha256
 from swabench.system.progress import SilentProgress

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from swabench.data.datasets import Dataset
 from swabench.data.splits import choose_rows, stratified_split
-from swabench.study.study import DataSettings
+from swabench.study.inputs import DataSettings
 from swabench.system.errors import InputError
 
 label_lists = st.lists(st.sampled_from([0, 1, 2, 7]), min_size=1, max_size=200)

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from swabench.study.averaging import EqualMean
+from swabench.study.inputs import SplitName
 from swabench.study.methods import Method
 from swabench.study.optimizers import SGD, Adam
 from swabench.study.schedules import Constant, Cyclical, Multiplicative, Triangular
-from swabench.study.study import SplitName
 from swabench.training.heads import StackedHeads, initial_head, stacked_logits
 from swabench.training.learner import Split
 from swabench.training.loop import DataOrder, train

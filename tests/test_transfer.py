@@ -19,8 +19,9 @@ from swabench.runs.experiment import Experiment
 from swabench.runs.features import batchnorm_statistics
 from swabench.runs.materials import Materials
 from swabench.study.identity import Identities, NamedFiles
+from swabench.study.inputs import BackboneSettings, RunOfStudy
 from swabench.study.loading import load_study
-from swabench.study.study import BackboneSettings, RunOfStudy, Study
+from swabench.study.study import Study
 from swabench.system.errors import InputError
 from swabench.system.progress import SilentProgress
 from swabench.training.backbone import Preprocess, load_backbone

@@ -28,11 +28,12 @@ from swabench.runs.estimate import count_images
 from swabench.runs.experiment import Experiment
 from swabench.runs.materials import Materials
 from swabench.runs.tuning import LOOKED_AT, run_trials
+from swabench.study.inputs import DataSettings, SplitName
 from swabench.study.loading import load_study
 from swabench.study.optimizers import SGD
 from swabench.study.published import Sizes
 from swabench.study.search_space import tuning_of
-from swabench.study.study import DataSettings, SplitName, Study
+from swabench.study.study import Study
 from swabench.study.tuning import in_words
 from swabench.system.progress import SilentProgress
 from swabench.training.heads import StackedHeads

@@ -20,9 +20,10 @@ from swabench.analysis.publish_tuning import in_sentences, publish_tuning
 from swabench.analysis.tuning import _best, choose, trial_frame
 from swabench.records import RecordStore, tuned_study
 from swabench.study.identity import NamedFiles
+from swabench.study.inputs import SplitName
 from swabench.study.loading import load_study
 from swabench.study.search_space import search_space_digest, trial_study, tuned, tuning_of
-from swabench.study.study import SplitName, Study
+from swabench.study.study import Study
 from swabench.study.trajectories import trajectories
 from swabench.study.tuning import Choice, Choices
 from swabench.system.errors import InputError

@@ -32,9 +32,11 @@ from swabench.runs.experiment import Experiment
 from swabench.runs.features import Features
 from swabench.runs.learners import Start, make_learner
 from swabench.runs.materials import Materials
+from swabench.study.inputs import SplitName
 from swabench.study.loading import load_study
 from swabench.study.optimizers import SGD
-from swabench.study.study import Boundary, SplitName, Study
+from swabench.study.stages import Boundary
+from swabench.study.study import Study
 from swabench.system.errors import DivergedError, InputError
 from swabench.system.progress import Advance, SilentProgress
 from swabench.training.learner import Split

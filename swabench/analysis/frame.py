@@ -14,9 +14,10 @@ import pandas as pd
 from pydantic import ValidationError
 
 from swabench.records import Record, RecordStore, agree, has_runs, tuned_study
+from swabench.study.inputs import SplitName
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.seeds import in_spans
-from swabench.study.study import SplitName, Study
+from swabench.study.study import Study
 from swabench.system.errors import InputError
 from swabench.training.measurement import Measurement, Predictor
 

@@ -1,6 +1,7 @@
 """A study in one honest sentence: what it trained, on what, from where."""
 
-from swabench.study.study import Boundary, Study
+from swabench.study.stages import Boundary
+from swabench.study.study import Study
 
 _DATA = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 _OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}

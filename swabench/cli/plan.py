@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swabench.cli.printing import duration
+from swabench.study.inputs import SplitName
 from swabench.study.loading import load_study
 from swabench.study.search_space import trial_study, tuning_of
-from swabench.study.study import SplitName, Study
+from swabench.study.study import Study
 from swabench.study.trajectories import trajectories
 from swabench.system.errors import InputError, SwabenchError
 

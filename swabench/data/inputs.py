@@ -4,8 +4,9 @@ from pathlib import Path
 
 from swabench.data.datasets import folder_digest
 from swabench.study.identity import Identities, NamedFiles
+from swabench.study.inputs import RunOfStudy
 from swabench.study.loading import load_study
-from swabench.study.study import RunOfStudy, Study
+from swabench.study.study import Study
 from swabench.system.errors import InputError
 from swabench.system.files import sha256_of_file
 

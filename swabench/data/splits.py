@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swabench.data.datasets import Dataset
-from swabench.study.study import DataSettings, SplitName
+from swabench.study.inputs import DataSettings, SplitName
 from swabench.system.errors import InputError
 
 Rows = dict[SplitName, NDArray[np.int64]]

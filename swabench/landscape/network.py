@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from swabench.landscape.geometry import Score
-from swabench.study.study import SplitName
+from swabench.study.inputs import SplitName
 from swabench.system.device import exact_float32
 from swabench.training.batchnorm import reestimated_statistics
 from swabench.training.convolution import lay_out, memory_format

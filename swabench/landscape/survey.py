@@ -26,8 +26,9 @@ from swabench.landscape.geometry import (
 )
 from swabench.landscape.network import filter_normalized, network_scores
 from swabench.records import Provenance, Record, RecordStore, agree
+from swabench.study.inputs import SplitName
 from swabench.study.landscape import PARTS, LandscapeSettings, LineSettings, Part
-from swabench.study.study import SplitName, Study
+from swabench.study.study import Study
 from swabench.system.errors import InputError, SwabenchError
 from swabench.training.heads import stacked_logits
 from swabench.training.learner import Split, Splits, accuracy_and_loss, log_probabilities

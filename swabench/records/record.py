@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
+from swabench.study.inputs import SplitName
 from swabench.study.landscape import Part
-from swabench.study.study import SplitName
 from swabench.system.errors import InputError
 from swabench.system.files import sha256
 from swabench.training.measurement import Divergence, Measurement, Predictor

@@ -11,9 +11,11 @@ from swabench.data.datasets import dataset_sizes
 from swabench.runs.learners import in_lockstep
 from swabench.runs.probes import Counts, LearnerCosts, Probes
 from swabench.study.averaging import NEEDS_SELECTION, GreedySoup
+from swabench.study.inputs import DataSettings, SplitName
 from swabench.study.methods import Method
 from swabench.study.published import Sizes
-from swabench.study.study import Boundary, DataSettings, SplitName, Stage, Study
+from swabench.study.stages import Boundary, Stage
+from swabench.study.study import Study
 from swabench.study.trajectories import trajectories
 from swabench.system.device import memory_for
 from swabench.system.errors import InputError

@@ -13,7 +13,9 @@ from swabench.runs.checkpoints import GroupCheckpoints
 from swabench.runs.groups import Group
 from swabench.runs.learners import Start, in_lockstep, make_learner
 from swabench.runs.materials import Materials
-from swabench.study.study import SplitName, Stage, Study
+from swabench.study.inputs import SplitName
+from swabench.study.stages import Stage
+from swabench.study.study import Study
 from swabench.study.trajectories import trajectories
 from swabench.system.device import memory_for
 from swabench.system.environment import environment

@@ -23,8 +23,10 @@ from swabench.runs.learners import Start, complete
 from swabench.runs.materials import Materials
 from swabench.runs.sharing import share
 from swabench.runs.surveying import make_surveyor
+from swabench.study.inputs import SplitName
 from swabench.study.landscape import Part
-from swabench.study.study import SplitName, Stage, Study
+from swabench.study.stages import Stage
+from swabench.study.study import Study
 from swabench.system.device import memory_for
 from swabench.system.errors import DivergedError, InputError, SwabenchError
 from swabench.system.pausing import SAVE_EVERY, Pause

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from swabench.runs.learners import Start
 from swabench.runs.materials import Materials
-from swabench.study.study import Boundary
+from swabench.study.stages import Boundary
 from swabench.system.errors import InputError, not_written
 from swabench.system.files import try_writing, write_file
 from swabench.training.backbone import FEATURES

@@ -29,7 +29,8 @@ from torchvision.models import ResNet
 
 from swabench.records.status import Damage
 from swabench.runs.partial import PartialFeatures
-from swabench.study.study import Boundary, Precision
+from swabench.study.inputs import Precision
+from swabench.study.stages import Boundary
 from swabench.system.device import describe_device, exact_float32, memory_for
 from swabench.system.errors import InputError, SwabenchError, not_written
 from swabench.system.files import (

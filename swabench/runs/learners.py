@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from swabench.runs.materials import Materials
-from swabench.study.study import Boundary, Stage, Study
+from swabench.study.stages import Boundary, Stage
+from swabench.study.study import Study
 from swabench.system.errors import InputError
 from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads

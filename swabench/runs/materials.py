@@ -16,7 +16,9 @@ from swabench.data.datasets import load_dataset
 from swabench.data.splits import choose_rows
 from swabench.records import Provenance
 from swabench.runs.features import batchnorm_statistics, frozen_features
-from swabench.study.study import Boundary, SplitName, Study
+from swabench.study.inputs import SplitName
+from swabench.study.stages import Boundary
+from swabench.study.study import Study
 from swabench.system.device import memory_for
 from swabench.system.files import in_bytes
 from swabench.system.pausing import SAVE_EVERY

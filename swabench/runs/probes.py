@@ -17,8 +17,10 @@ from torchvision.models import ResNet
 
 from swabench.runs.features import batch_size, extract
 from swabench.runs.learners import in_lockstep
+from swabench.study.inputs import BackboneSettings, SplitName
 from swabench.study.published import Sizes
-from swabench.study.study import BackboneSettings, Boundary, SplitName, Stage, Study
+from swabench.study.stages import Boundary, Stage
+from swabench.study.study import Study
 from swabench.system.device import synchronize
 from swabench.system.progress import SilentProgress
 from swabench.training.backbone import (

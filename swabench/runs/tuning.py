@@ -9,8 +9,9 @@ from pathlib import Path
 
 from swabench.records import Record, RecordStore
 from swabench.runs.experiment import Experiment
+from swabench.study.inputs import SplitName
 from swabench.study.search_space import trial_study
-from swabench.study.study import SplitName, Study
+from swabench.study.study import Study
 
 LOOKED_AT: tuple[SplitName, ...] = ("validation",)
 """Trials are measured on these images and on no others: the test images are for the study."""

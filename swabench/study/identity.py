@@ -14,7 +14,8 @@ from typing import Any
 
 from swabench.study.landscape import Part
 from swabench.study.settings import what_results_depend_on
-from swabench.study.study import Stage, Study
+from swabench.study.stages import Stage
+from swabench.study.study import Study
 from swabench.system.files import sha256_of_json
 
 VERSION = 2

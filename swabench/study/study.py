@@ -13,9 +13,6 @@ from swabench.study.averaging import NEEDS_SELECTION
 from swabench.study.inputs import (
     BackboneSettings,
     DataSettings,
-    Precision,
-    RunOfStudy,
-    SplitName,
 )
 from swabench.study.landscape import LandscapeSettings, Part, rows_of_part
 from swabench.study.limits import (
@@ -34,8 +31,6 @@ from swabench.study.settings import (
 )
 from swabench.study.stages import (
     BOUNDARIES,
-    BatchNormMode,
-    Boundary,
     Pretraining,
     Stage,
 )
@@ -43,19 +38,6 @@ from swabench.study.sweep import RateSweep
 from swabench.study.tuning import Tuning
 from swabench.system.errors import InputError
 
-__all__ = [
-    "BOUNDARIES",
-    "BackboneSettings",
-    "BatchNormMode",
-    "Boundary",
-    "DataSettings",
-    "Precision",
-    "Pretraining",
-    "RunOfStudy",
-    "SplitName",
-    "Stage",
-    "Study",
-]
 """A study and its parts, wherever they are written."""
 
 

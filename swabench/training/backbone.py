@@ -19,7 +19,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet, ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 
-from swabench.study.study import BackboneSettings, Boundary, RunOfStudy
+from swabench.study.inputs import BackboneSettings, RunOfStudy
+from swabench.study.stages import Boundary
 from swabench.system.errors import InputError
 from swabench.system.files import is_file
 from swabench.training.convolution import memory_format, narrow_convolutions

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from swabench.study.inputs import SplitName
 from swabench.study.optimizers import Optimizer
-from swabench.study.study import SplitName
 from swabench.system.device import exact_float32
 from swabench.training.learner import Split, Splits
 from swabench.training.optimizers import stacked_optimizer

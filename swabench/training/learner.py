@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from swabench.study.study import SplitName
+from swabench.study.inputs import SplitName
 from swabench.training.state import State
 
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from swabench.study.inputs import SplitName
 from swabench.study.methods import Method, Timeline
-from swabench.study.study import SplitName
 from swabench.study.trajectories import trajectories
 from swabench.training.learner import Learner, Splits
 from swabench.training.observers import Observers, Outcome, RunPlan

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from swabench.study.study import SplitName
+from swabench.study.inputs import SplitName
 
 Predictor = Literal["iterate", "average", "ensemble"]
 Statistics = Literal["re-estimated", "running"]

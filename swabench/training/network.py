@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from swabench.study.inputs import Precision, SplitName
 from swabench.study.optimizers import Optimizer
-from swabench.study.study import Precision, SplitName
 from swabench.system.device import exact_float32, is_out_of_memory
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.convolution import lay_out, memory_format

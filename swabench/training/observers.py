@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from swabench.study.averaging import NEEDS_SELECTION, AveragingPlan, GreedySoup
+from swabench.study.inputs import SplitName
 from swabench.study.methods import Timeline
-from swabench.study.study import SplitName
 from swabench.training.averages import Average, Member, average_of
 from swabench.training.learner import Learner, Splits, accuracy_and_loss, log_probabilities
 from swabench.training.measurement import Divergence, Measurement, Predictor, Statistics

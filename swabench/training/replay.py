@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
+from swabench.study.inputs import SplitName
 from swabench.study.methods import Timeline
-from swabench.study.study import SplitName
 from swabench.training.heads import predict_by_heads
 from swabench.training.learner import Splits
 from swabench.training.state import State

@@ -31,8 +31,9 @@ from torchvision import transforms
 from torchvision.models import ResNet, resnet50
 
 from swabench.study.averaging import EqualMean
+from swabench.study.inputs import BackboneSettings, Precision
 from swabench.study.optimizers import SGD
-from swabench.study.study import BackboneSettings, Boundary, Precision
+from swabench.study.stages import Boundary
 from swabench.system.device import choose_device
 from swabench.system.environment import environment
 from swabench.training.averages import Member, average_of

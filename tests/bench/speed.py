@@ -32,9 +32,10 @@ from torchvision.models import resnet50
 from swabench.data.datasets import load_dataset, user_cache
 from swabench.runs.experiment import Experiment
 from swabench.runs.features import batch_size, extract
+from swabench.study.inputs import BackboneSettings
 from swabench.study.loading import load_study
 from swabench.study.optimizers import SGD
-from swabench.study.study import BackboneSettings, Study
+from swabench.study.study import Study
 from swabench.system.device import choose_device
 from swabench.system.environment import environment
 from swabench.system.progress import SilentProgress

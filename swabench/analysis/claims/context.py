@@ -9,8 +9,9 @@ from swabench.analysis.evidence import Comparer, Quantity, Values
 from swabench.analysis.flatness import Flatness
 from swabench.analysis.frame import Records
 from swabench.analysis.predictions import DIVERGENCE, VARIANCE, PredictionTables
+from swabench.study.inputs import SplitName
 from swabench.study.seeds import listed
-from swabench.study.study import SplitName, Study
+from swabench.study.study import Study
 from swabench.training.measurement import Predictor
 
 SWING = "swing of the "
