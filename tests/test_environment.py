@@ -10,7 +10,7 @@ import torch
 
 import swabench
 from swabench.system import environment
-from swabench.system.device import describe_device
+from swabench.system.device import describe_device, describe_processor
 
 
 @pytest.fixture
@@ -61,6 +61,7 @@ def test_a_record_says_what_it_was_made_with(monkeypatch: pytest.MonkeyPatch) ->
         "platform": platform.platform(),
         "device": "cpu",
         "device_name": describe_device(torch.device("cpu")),
+        "processor": describe_processor(),
         "threads": torch.get_num_threads(),
         **{name: importlib.metadata.version(name) for name in libraries},
     }

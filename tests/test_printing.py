@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from swabench.cli import printing
-from swabench.cli.printing import duration, numbers, print_table, progress, say, say_json
+from swabench.cli.printing import numbers, print_table, progress, say, say_json
 from swabench.system.progress import LineProgress, SilentProgress, TerminalProgress
 
 FRAME = pd.DataFrame(
@@ -101,20 +101,3 @@ def test_a_table_for_a_file_is_wide_and_one_for_a_terminal_as_wide_as_that(
 
 def test_numbers_have_six_decimals() -> None:
     assert numbers([0.1306604762738429, 0.5]) == "0.130660, 0.500000"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "1 s"),
-        (1.4, "1 s"),
-        (89.4, "89 s"),
-        (90, "2 min"),
-        (150.5, "3 min"),
-        (5399, "90 min"),
-        (5400, "1.5 h"),
-        (86_400, "24.0 h"),
-    ],
-)
-def test_a_time_is_told_in_the_unit_that_fits(seconds: float, words: str) -> None:
-    assert duration(seconds) == words

@@ -3,9 +3,10 @@
 import io
 import re
 
+import pytest
 from rich.console import Console
 
-from swabench.system.progress import LineProgress, SilentProgress, TerminalProgress
+from swabench.system.progress import LineProgress, SilentProgress, TerminalProgress, duration
 
 
 class Clock:
@@ -94,3 +95,31 @@ def test_silence_tells_nothing() -> None:
     silent.say("a note")
     with silent.task("work", 2, "parts") as advance:
         advance(2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "1 s"),
+        (1.4, "1 s"),
+        (89.4, "89 s"),
+        (90, "2 min"),
+        (150.5, "3 min"),
+        (5399, "90 min"),
+        (5400, "1.5 h"),
+        (86_400, "24.0 h"),
+    ],
+)
+def test_a_time_is_told_in_the_unit_that_fits(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_an_end_need_not_be_told() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    progress = LineProgress(lines.append, seconds=10, clock=clock, tells_ends=False)
+    with progress.task("work", 2, "parts") as advance:
+        clock.now += 11
+        advance(1)
+        advance(1)
+    assert lines == ["work: 1 of 2 parts, 11 s to go"]

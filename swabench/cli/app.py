@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from swabench import __version__
-from swabench.cli.options import PAUSE
+from swabench.cli.options import AT_END, PAUSE
 from swabench.cli.printing import out, stop
 from swabench.cli.streams import tolerant_streams
 from swabench.study.loading import bundled_studies
@@ -31,7 +31,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
-            with PAUSE.listening():
+            with PAUSE.listening(), AT_END:
                 return super().invoke(ctx)
         except SwabenchError as error:
             stop(f"error: {error}", error.exit_code)

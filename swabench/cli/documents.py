@@ -53,6 +53,17 @@ def publication_of(study: Study, store: "RecordStore", seeds: list[int]) -> "Pub
     return Publication(study, store, seeds)
 
 
+def work_left(study: Study, store: "RecordStore", seeds: list[int]) -> str:
+    """What of a study is not done yet, in words; empty where all is."""
+    from swabench.landscape.parts import missing_parts, unsurveyable
+
+    if runs := store.missing(study.run_names, seeds):
+        return f"{len(runs)} runs"
+    if not unsurveyable(study, store, seeds) and (parts := missing_parts(study, store, seeds)):
+        return f"{len(parts)} parts of the landscape"
+    return ""
+
+
 def show_published(published: "Published", store: "RecordStore", json: bool) -> None:
     """Print what was written, for a person or for a program."""
     if json:

@@ -6,7 +6,9 @@ from swabench.cli.options import (
     Asked,
     ConfigOption,
     DeviceOption,
+    JobsOption,
     JsonOption,
+    OnOption,
     QuietOption,
     ThreadsOption,
     with_options,
@@ -49,16 +51,28 @@ def validate(
     asked: Asked,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    on: OnOption = "local",
+    jobs: JobsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check a study without running it: what it would run, and about how long that takes."""
+    """Check a study without running it: what it would run, and about how long that takes.
+
+    With --on or --jobs also how it is cut into units, and the time on 1, 8 and 64 workers like
+    this machine.
+
+    Example: swabench validate --config layer4 --on ray --threads 1
+    """
+    from swabench.runs.places import kind_of_place
     from swabench.system.device import choose_device, use_threads
 
     written, chosen = asked.as_written()
     target = choose_device(device)
     use_threads(threads)
     tuned = asked.tuned(written)
-    planned = plan.planned(tuned or written, asked.results, chosen, target, tuned is not None)
+    workers = jobs or (None if kind_of_place(on) == "local" else 1)
+    planned = plan.planned(
+        tuned or written, asked.results, chosen, target, tuned is not None, workers
+    )
     if json:
         say_json(planned)
         return

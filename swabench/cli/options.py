@@ -3,8 +3,10 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,7 @@ from swabench.system.pausing import Pause
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none
     from swabench.runs.experiment import Experiment
+    from swabench.runs.places import Place
 
 DEFAULT_RESULTS = Path("results")
 
@@ -26,6 +29,9 @@ _MOST_DIGITS = 20  # of a seed, with spaces: more are no seed, and slow to read
 
 PAUSE = Pause(say_at_once)
 """Heard by whatever command runs; one, as signals are the process's."""
+
+AT_END = ExitStack()
+"""What is to be closed when the command ends."""
 
 
 def _studies(incomplete: str) -> list[str]:
@@ -41,6 +47,10 @@ def _studies(incomplete: str) -> list[str]:
 
 def _devices(incomplete: str) -> list[str]:
     return [name for name in ("auto", "cpu", "cuda", "mps") if name.startswith(incomplete)]
+
+
+def _places(incomplete: str) -> list[str]:
+    return [name for name in ("local", "processes", "ray") if name.startswith(incomplete)]
 
 
 ConfigOption = Annotated[
@@ -97,6 +107,41 @@ StopAfterOption = Annotated[
     typer.Option(
         "--stop-after",
         help="Pause after this time (50m, 3h30m), for queues; the same command goes on.",
+    ),
+]
+OnOption = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        help="Where: local (this process), processes (several on this machine), ray (a cluster, "
+        "found or started here) or ray:ADDRESS.",
+        autocompletion=_places,
+    ),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        help="How many workers share the study's seeds; --jobs 2 alone means --on processes. "
+        "Threads are shared out, unless --threads says how many each has.",
+    ),
+]
+GpusPerUnitOption = Annotated[
+    float,
+    typer.Option(
+        "--gpus-per-unit",
+        min=0,
+        help="With --on ray: GPUs that each worker takes, such as 0.5, where the device is one.",
+    ),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        help="Only a share of the seeds: 2/8 is the second of eight. For queues, a job a share; "
+        "who finds all shares done writes the documents.",
     ),
 ]
 QuietOption = Annotated[
@@ -204,6 +249,54 @@ class AskedWork(Asked):
 
 
 @dataclass(frozen=True)
+class AskedUnits(AskedWork):
+    """The options of every command whose work can be spread over processes and machines."""
+
+    on: OnOption = "local"
+    jobs: JobsOption = None
+    gpus_per_unit: GpusPerUnitOption = 1.0
+
+    def experiment(self, study: Study, results: Path | None = None, **options: Any) -> "Experiment":
+        """What does the work, or has it done where that was asked for."""
+        return super().experiment(study, results, place=self._place, **options)
+
+    @cached_property
+    def _place(self) -> "Place":
+        """Where units are executed, until the command ends."""
+        from swabench.runs.places import Wishes, make_place
+
+        spread = "processes" if self.on == "local" and (self.jobs or 1) > 1 else self.on
+        shown = progress(self.quiet)
+        wishes = Wishes(self.jobs, self.threads, self.device, self.gpus_per_unit, shown, PAUSE)
+        place = make_place(spread, wishes)
+        AT_END.callback(place.close)
+        return place
+
+
+@dataclass(frozen=True)
+class AskedShare(AskedUnits):
+    """The options of a command that may do a share of a study's seeds alone."""
+
+    shard: ShardOption = None
+
+    def share(self, seeds: Sequence[int]) -> list[int]:
+        """Those of some seeds that this command is to do.
+
+        Raises:
+            InputError: The option is wrong, or leaves none.
+        """
+        if self.shard is None:
+            return list(seeds)
+        number, of = parse_shard(self.shard)
+        if not (mine := list(seeds[number - 1 :: of])):
+            raise InputError(
+                f"--shard: {self.shard} is empty, as there are {len(seeds)} seeds; use at most "
+                f"{len(seeds)} shares"
+            )
+        return mine
+
+
+@dataclass(frozen=True)
 class AskedOfAll(AskedWork):
     """Those of a command that computes and chooses its seeds itself."""
 
@@ -211,9 +304,10 @@ class AskedOfAll(AskedWork):
 
 
 @dataclass(frozen=True)
-class AskedTuning(AskedOfAll):
+class AskedTuning(AskedUnits):
     """Those of a tuning."""
 
+    seeds: SeedsOption = field(init=False, default=None)
     config: ConfigOption = "mnist-tuned"
 
 
@@ -254,6 +348,19 @@ def parse_duration(option: str, text: str) -> float:
         raise InputError(f"{option}: {text!r}; give a time such as 90s, 50m or 3h30m")
     hours, minutes, seconds = (float(part or 0) for part in found.groups())
     return 3600 * hours + 60 * minutes + seconds
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Which share of how many, from `2/8`.
+
+    Raises:
+        InputError: It is none.
+    """
+    found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text.strip())
+    number, of = (int(part) for part in found.groups()) if found else (0, 0)
+    if not 1 <= number <= of:
+        raise InputError(f"--shard: {in_short(text)}; give a share such as 1/8, up to 8/8")
+    return number, of
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -4,16 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swabench.cli.printing import duration
-from swabench.study.inputs import SplitName
 from swabench.study.loading import load_study
 from swabench.study.search_space import trial_study, tuning_of
 from swabench.study.study import Study
 from swabench.study.trajectories import trajectories
-from swabench.system.errors import InputError, SwabenchError
+from swabench.system.errors import SwabenchError
+from swabench.system.progress import duration
+
+WORKERS = (1, 8, 64)
+"""For how many the time is told."""
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none
     import torch
+
+    from swabench.runs.estimate import Costs
 
 
 def planned(
@@ -22,6 +26,7 @@ def planned(
     seeds: Sequence[int],
     device: "torch.device",
     tuned: bool = True,
+    jobs: int | None = None,
 ) -> dict[str, Any]:
     """What a study would run, and about how long that takes, for `validate --json`.
 
@@ -31,6 +36,7 @@ def planned(
         seeds: Which seeds.
         device: Where it would run.
         tuned: Whether it needs no tuning any more, if it ever did.
+        jobs: For how many workers the time is told, beside 1, 8 and 64; None for none.
 
     Returns:
         `runs.to_do` lists (method, seed); `time` is None where nothing is left to do, has an
@@ -39,9 +45,11 @@ def planned(
         where the study has none.
     """
     from swabench.records import RecordStore
+    from swabench.runs.estimate import Costs
 
     runs = list(study.run_names)
     missing = RecordStore(results, study).missing(runs, seeds)
+    costs = Costs(study, device) if missing else None
     return {
         "study": study.name,
         "title": study.title,
@@ -58,7 +66,8 @@ def planned(
         "one_source_at_a_time": study.one_source_at_a_time,
         "draws": study.draws_in_words,
         "runs": {"to_do": missing, "done": len(runs) * len(seeds) - len(missing)},
-        "time": _time(study, missing, device) if missing else None,
+        "time": costs and _time(costs, missing),
+        "spread": costs and jobs and _spread(study, missing, costs, jobs),
         "tuning": _tuning(study, results, device, tuned) if study.tuning else None,
         "starts_from": _starting_run(study, results, device),
     }
@@ -68,6 +77,7 @@ def _starting_run(study: Study, results: Path, device: "torch.device") -> dict[s
     """What is left to do of the other study's run that is a study's backbone."""
     from swabench.data.inputs import starting_run
     from swabench.records import RecordStore
+    from swabench.runs.estimate import Costs
 
     if not (found := starting_run(study)):
         return None
@@ -79,13 +89,14 @@ def _starting_run(study: Study, results: Path, device: "torch.device") -> dict[s
         "method": run.method,
         "seed": run.seed,
         "to_do": missing,
-        "time": _time(other, missing, device) if missing else None,
+        "time": _time(Costs(other, device), missing) if missing else None,
     }
 
 
 def _tuning(study: Study, results: Path, device: "torch.device", done: bool) -> dict[str, Any]:
     """What a study's tuning would run; nothing where it is done, even if its records are gone."""
     from swabench.records import RecordStore
+    from swabench.runs.estimate import Costs
     from swabench.runs.tuning import LOOKED_AT
 
     space, trials = tuning_of(study), trial_study(study)
@@ -100,7 +111,7 @@ def _tuning(study: Study, results: Path, device: "torch.device", done: bool) -> 
         "sides": {side: list(families) for side, families in space.sides.items()},
         "seeds": seeds,
         "runs": {"to_do": missing, "done": len(runs) * len(seeds) - len(missing)},
-        "time": _time(trials, missing, device, LOOKED_AT) if missing else None,
+        "time": _time(Costs(trials, device, LOOKED_AT), missing) if missing else None,
     }
 
 
@@ -128,6 +139,8 @@ def in_words(plan: dict[str, Any]) -> list[str]:
         lines.append(f"  time        {_time_in_words(plan['time'])}")
     if plan["starts_from"]:
         lines += _starting_run_in_words(plan["starts_from"])
+    if plan["spread"]:
+        lines += _spread_in_words(plan["spread"])
     return lines + (_tuning_in_words(tuning) if tuning else [])
 
 
@@ -139,6 +152,28 @@ def _starting_run_in_words(found: dict[str, Any]) -> list[str]:
         f"  starts from {run}, which runs first:",
         f"              {_time_in_words(found['time'])}",
     ]
+
+
+def _spread_in_words(found: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{len(wave['seconds'])} of {wave['title']}, {_from_to(wave['seconds'])}"
+        for wave in found["units"]
+    ]
+    times = [
+        f"{duration(seconds)} on {number}"
+        for number, seconds in found["seconds_on_workers"].items()
+    ]
+    lines.append(
+        f"about {', '.join(times)} workers like this machine with its threads; "
+        f"never less than {duration(found['longest_chain_seconds'])}, the longest chain"
+    )
+    return [f"  {'units' if not place else '':<11} {line}" for place, line in enumerate(lines)]
+
+
+def _from_to(seconds: Sequence[float]) -> str:
+    least, most = duration(min(seconds)), duration(max(seconds))
+    each = " each" if len(seconds) > 1 else ""
+    return f"{least} to {most}{each}" if least != most else f"{most}{each}"
 
 
 def _tuning_in_words(trials: dict[str, Any]) -> list[str]:
@@ -187,25 +222,34 @@ def _stage(stage: Any, *names: str) -> dict[str, Any]:
     return {name: getattr(stage, name) for name in names}
 
 
-def _time(
-    study: Study,
-    missing: Sequence[tuple[str, int]],
-    device: "torch.device",
-    measured: Sequence[SplitName] | None = None,
-) -> dict[str, Any]:
-    from swabench.runs.estimate import estimate
-
-    only = {"measured": measured} if measured else {}
+def _time(costs: "Costs", missing: Sequence[tuple[str, int]]) -> dict[str, Any]:
     try:
-        cost = estimate(study, missing, device, **only)
-    except InputError:
-        raise
+        return {
+            "device": costs.device.type,
+            "features_seconds": costs.features_seconds(missing),
+            "training_seconds": costs.training_seconds(missing),
+        }
     except SwabenchError as error:
-        return {"device": device.type, "error": str(error)}
+        return {"device": costs.device.type, "error": str(error)}
+
+
+def _spread(
+    study: Study, missing: Sequence[tuple[str, int]], costs: "Costs", jobs: int
+) -> dict[str, Any] | None:
+    """How a study's runs are cut into units, and the time on several workers.
+
+    None where it cannot be estimated, which `_time` says.
+    """
+    from swabench.runs.planning import spread_of
+
+    try:
+        found = spread_of(study, missing, costs)
+    except SwabenchError:
+        return None
     return {
-        "device": device.type,
-        "features_seconds": cost.features_seconds,
-        "training_seconds": cost.training_seconds,
+        "units": [{"title": wave.title, "seconds": list(wave.seconds)} for wave in found.waves],
+        "longest_chain_seconds": found.longest_chain,
+        "seconds_on_workers": {n: found.on(n) for n in sorted({*WORKERS, jobs})},
     }
 
 

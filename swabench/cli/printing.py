@@ -94,10 +94,3 @@ def print_table(title: str, shown: "pd.DataFrame", console: Console | None = Non
 def numbers(values: Sequence[float]) -> str:
     """Numbers with six decimals."""
     return ", ".join(f"{value:.6f}" for value in values)
-
-
-def duration(seconds: float) -> str:
-    """A time in seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{max(1, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

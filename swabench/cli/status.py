@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swabench.cli.printing import duration
 from swabench.study.search_space import trial_study
 from swabench.study.study import Study
+from swabench.system.progress import duration
 
 if TYPE_CHECKING:  # pandas takes long to import, and `--help` needs none
     import pandas as pd

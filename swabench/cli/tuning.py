@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from swabench.cli.options import AskedWork
+from swabench.cli.options import AskedUnits
 from swabench.cli.printing import err, out, say
 from swabench.study.study import Study
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # torch and pandas take seconds to import, and `--help` needs
 
 
 def carry_out(
-    asked: AskedWork, study: Study, json: bool = False
+    asked: AskedUnits, study: Study, json: bool = False
 ) -> "tuple[Published, RecordStore]":
     """Train the trials that have no record, choose, and write what was chosen.
 

@@ -9,12 +9,12 @@ import typer
 
 from swabench.cli import plan, tuning
 from swabench.cli.app import RUN, app
-from swabench.cli.documents import print_published, publication_of, show_published
+from swabench.cli.documents import print_published, publication_of, show_published, work_left
 from swabench.cli.options import (
     DEFAULT_RESULTS,
     AskedOfAll,
+    AskedShare,
     AskedTuning,
-    AskedWork,
     ConfigOption,
     JsonOption,
     MethodOption,
@@ -24,59 +24,64 @@ from swabench.cli.options import (
 from swabench.cli.printing import err, numbers, say
 from swabench.study.loading import load_study
 from swabench.study.study import Study
-from swabench.system.errors import DivergedError, SwabenchError
+from swabench.system.errors import DivergedError, InputError, SwabenchError
 
 if TYPE_CHECKING:  # pandas takes long to import, and `--help` needs none
     from swabench.records import RecordStore
+    from swabench.runs.experiment import Experiment
 
 
 @app.command(rich_help_panel=RUN)
 @with_options
-def reproduce(asked: AskedWork) -> None:
+def reproduce(asked: AskedShare) -> None:
     """Run everything: data, all runs, landscape, table, figures, claims, report.
 
     Finished runs are skipped, so interrupted studies resume. A study with a section `tuning` is
     tuned first, unless that is done. Runs that diverge are recorded and shown so; the command then
     fails in the end, unless the study says `diverged: record`.
     """
-    from swabench.landscape.parts import unsurveyable
-
     written, chosen = asked.as_written()
+    mine = asked.share(chosen)
     study = asked.tuned(written) or _tuned_now(asked, written)
     experiment = asked.experiment(study)
     if "backbone" not in study.seed_draws:  # else backbone by backbone, with what follows
         with suppress(DivergedError):  # fine-tuning says it, too, and what cannot start
-            experiment.pretrain(chosen)
+            experiment.pretrain(mine)
     problems = [tuning.not_allowed_of_trials(study, experiment.store)]
     try:
-        experiment.finetune(list(study.all_methods), chosen)
+        experiment.finetune(list(study.all_methods), mine)
     except DivergedError as error:
         problems.append(str(error))
     store = experiment.store
     published = publication_of(study, store, chosen)
-    problems.append(print_published(published.table(), store))
-    if reason := unsurveyable(study, store, chosen):
-        say(f"landscape: not measured: {reason}")
+    if mine == chosen:  # shown at once: what follows may take long
+        problems.append(print_published(published.table(), store))
+        problems.append(_surveyed(experiment, chosen, mine))
     else:
-        try:
-            experiment.survey(chosen)
-        except SwabenchError as error:
-            problems.append(str(error))
+        problems.append(_surveyed(experiment, chosen, mine))
+        if left := work_left(study, store, chosen):
+            say(
+                f"documents: not made: {left} of other shares are still to be done; the share "
+                "that ends last makes them, or the same command without --shard"
+            )
+            _end(problems)
+            return
+        problems.append(print_published(published.table(), store))
     problems.append(print_published(published.landscape(), store))
     problems.append(print_published(published.figures(), store))
     problems.append(print_published(published.claims(), store))
     problems.append(print_published(published.report(), store))
-    if found := dict.fromkeys(problem for problem in problems if problem):
-        raise SwabenchError("\n".join(found))
+    _end(problems)
     for line in plan.next_studies(study, asked.device):
         say(line)
 
 
 @app.command(rich_help_panel=RUN)
 @with_options
-def pretrain(asked: AskedWork) -> None:
+def pretrain(asked: AskedShare) -> None:
     """Pretrain the weights that every method starts from (the paper: Adam), once per seed."""
-    study, chosen = asked.study()
+    study, seeds = asked.study()
+    chosen = asked.share(seeds)
     experiment = asked.experiment(study)
     done = experiment.pretrain(chosen)
     say(f"pretraining: {done} seeds trained, {len(chosen) - done} already done")
@@ -85,7 +90,7 @@ def pretrain(asked: AskedWork) -> None:
 
 @app.command(rich_help_panel=RUN)
 @with_options
-def finetune(asked: AskedWork, method: MethodOption) -> None:
+def finetune(asked: AskedShare, method: MethodOption) -> None:
     """Fine-tune by one or several methods; pretraining runs first if it is missing.
 
     Final layers of one seed train together at little more than the cost of one, so all of that
@@ -93,7 +98,8 @@ def finetune(asked: AskedWork, method: MethodOption) -> None:
 
     Example: swabench finetune --method swa --method sgd --seeds 3
     """
-    study, chosen = asked.study()
+    study, seeds = asked.study()
+    chosen = asked.share(seeds)
     methods = study.select_methods(method)
     experiment = asked.experiment(study)
     wanted = len(methods) * len(chosen)
@@ -124,11 +130,11 @@ def tune(asked: AskedTuning, json: JsonOption = False) -> None:
 
 @app.command(rich_help_panel=RUN)
 @with_options
-def landscape(asked: AskedWork) -> None:
+def landscape(asked: AskedShare) -> None:
     """Measure the loss around the final weights: lines, plane, rays, sharpness, Hessian."""
     study, chosen = asked.study()
     experiment = asked.experiment(study)
-    done = experiment.survey(chosen)
+    done = experiment.survey(chosen, asked.share(chosen))
     say(f"landscape: {done} parts measured, the others already done")
     print_published(publication_of(study, experiment.store, chosen).landscape(), experiment.store)
 
@@ -203,8 +209,37 @@ def _say_diverged(store: "RecordStore", names: list[str], seeds: list[int]) -> N
         say(listed(runs), to=err)
 
 
-def _tuned_now(asked: AskedWork, study: Study) -> Study:
-    """Tune a study that is to run, and return it as it then runs."""
+def _surveyed(experiment: "Experiment", seeds: list[int], share: list[int]) -> str:
+    """Measure the landscape, if it can be; returns what is wrong."""
+    from swabench.landscape.parts import unsurveyable
+
+    if reason := unsurveyable(experiment.study, experiment.store, seeds, share):
+        say(f"landscape: not measured: {reason}")
+        return ""
+    try:
+        experiment.survey(seeds, share)
+    except SwabenchError as error:
+        return str(error)
+    return ""
+
+
+def _end(problems: list[str]) -> None:
+    """End in an error where there were problems, each of which is told once."""
+    if found := dict.fromkeys(problem for problem in problems if problem):
+        raise SwabenchError("\n".join(found))
+
+
+def _tuned_now(asked: AskedShare, study: Study) -> Study:
+    """Tune a study that is to run, and return it as it then runs.
+
+    Raises:
+        InputError: A share of it was asked for: shares would each tune it.
+    """
+    if asked.shard:
+        raise InputError(
+            f"--shard: study {study.name!r} is to be tuned first, in one job: run "
+            f"`swabench tune --config {asked.config}`, then the shares"
+        )
     say(f"tuning first: {asked.results / study.name} has no choices of this search space")
     print_published(*tuning.carry_out(asked, study))
     return asked.study()[0]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,27 +53,64 @@ def estimate(
             user's own cannot be read.
         SwabenchError: The device has not enough memory, so that the study would fail too.
     """
-    sizes = dataset_sizes(study.data.dataset, study.data.folder)
-    counts = count_images(study.data, sizes, measured)
-    probes = Probes(study, sizes, counts, device)
-    learners = Counter(_learners(study, missing))
-    extracted = counts.training + counts.scored
-    with memory_for(
-        f"a minibatch of the study on {device.type}; lower batch_size or evaluation_batch_size in "
-        "its stages, or data.image_size"
-    ):
-        return Estimate(
-            sum(
-                times * extracted * probes.frozen(below)
-                for below, times in _frozen(study, missing).items()
-            ),
-            sum(
-                times
-                * _stage_seconds(
-                    stage, methods, counts, probes.learner(stage, _trajectories(methods))
-                )
-                for (stage, methods), times in learners.items()
-            ),
+    costs = Costs(study, device, measured)
+    return Estimate(costs.features_seconds(missing), costs.training_seconds(missing))
+
+
+class Costs:
+    """What runs of a study cost on a device; each kind of work is tried once.
+
+    Args:
+        study: The study.
+        device: Where it would run.
+        measured: On which images its runs are measured.
+
+    Raises:
+        InputError: See `estimate`.
+    """
+
+    def __init__(
+        self, study: Study, device: torch.device, measured: Sequence[SplitName] = MEASURED
+    ) -> None:
+        sizes = dataset_sizes(study.data.dataset, study.data.folder)
+        self._study = study
+        self.device = device
+        self._counts = count_images(study.data, sizes, measured)
+        self._probes = Probes(study, sizes, self._counts, device)
+        self._known: dict[tuple[Stage, Methods], float] = {}  # seconds of a learner
+
+    def features_seconds(self, missing: Sequence[tuple[str, int]]) -> float:
+        """What the frozen layers of some runs cost, where they are computed once.
+
+        Raises:
+            SwabenchError: The device has not enough memory.
+        """
+        extracted = self._counts.training + self._counts.scored
+        with self._memory():
+            return sum(
+                times * extracted * self._probes.frozen(below)
+                for below, times in _frozen(self._study, missing).items()
+            )
+
+    def training_seconds(self, missing: Sequence[tuple[str, int]]) -> float:
+        """What the training of some runs costs.
+
+        Raises:
+            SwabenchError: The device has not enough memory.
+        """
+        with self._memory():
+            return sum(self._seconds(*learner) for learner in _learners(self._study, missing))
+
+    def _seconds(self, stage: Stage, methods: Methods) -> float:
+        if (stage, methods) not in self._known:
+            cost = self._probes.learner(stage, _trajectories(methods))
+            self._known[stage, methods] = _stage_seconds(stage, methods, self._counts, cost)
+        return self._known[stage, methods]
+
+    def _memory(self) -> AbstractContextManager[None]:
+        return memory_for(
+            f"a minibatch of the study on {self.device.type}; lower batch_size or "
+            "evaluation_batch_size in its stages, or data.image_size"
         )
 
 

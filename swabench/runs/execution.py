@@ -11,6 +11,7 @@ from swabench.records import RecordStore
 from swabench.records.unfinished import Unfinished
 from swabench.runs.checkpoints import GroupCheckpoints
 from swabench.runs.groups import Group
+from swabench.runs.hardware import check_hardware
 from swabench.runs.learners import Start, in_lockstep, make_learner
 from swabench.runs.materials import Materials
 from swabench.study.inputs import SplitName
@@ -84,6 +85,7 @@ class Execution:
             place.drop()  # another process was faster
             advance(len(group.names) * stage.epochs, before=True)
             return
+        check_hardware(self.study, self.store, seed, self.environment["device_name"])
         start = start_of()
         materials.splits(stage.trainable)  # loads what provenance is of
         provenance = self._provenance(stage, group, materials)

@@ -21,8 +21,17 @@ from swabench.runs.export import plain_state
 from swabench.runs.groups import Group, groups_of
 from swabench.runs.learners import Start, complete
 from swabench.runs.materials import Materials
+from swabench.runs.places.base import Job, Place
+from swabench.runs.places.local import Local
 from swabench.runs.sharing import share
 from swabench.runs.surveying import make_surveyor
+from swabench.runs.units import (
+    Unit,
+    finetuning_units,
+    landscape_units,
+    pretraining_units,
+    starting_units,
+)
 from swabench.study.inputs import SplitName
 from swabench.study.landscape import Part
 from swabench.study.stages import Stage
@@ -49,6 +58,7 @@ class Experiment:
         other_results: Where the studies lie that this one starts from; `results` by default.
         pause: Says when to pause; never without it.
         save_every: Seconds of work that an interruption may cost, unless an epoch takes longer.
+        place: Where units are executed; here by default.
     """
 
     def __init__(
@@ -62,8 +72,10 @@ class Experiment:
         other_results: Path | None = None,
         pause: Pause | None = None,
         save_every: float = SAVE_EVERY,
+        place: Place | None = None,
     ) -> None:
         self.study = study
+        self._place = place or Local()
         self._other_results = other_results or results
         self.store = RecordStore(results, study)
         self._device = device
@@ -71,6 +83,9 @@ class Experiment:
         self._progress = progress
         self._held: dict[tuple[int, int], Materials] = {}  # by split and backbone; one at most
         self._measured = measured
+        # Absolute: a worker may be at home elsewhere.
+        at, others, kept = (p.absolute() for p in (results, self._other_results, cache))
+        self._job = Job(study, at, others, kept, tuple(measured), save_every)
         self._execution = Execution(
             study, self.store, device, progress, measured, pause or Pause(), save_every
         )
@@ -84,10 +99,11 @@ class Experiment:
         """
         name = self.study.pretrain.name
         self.store.tidy()
-        missing = [seed for _, seed in self.store.missing([name], seeds)]
+        missing = self.store.missing([name], seeds)
         if missing:
             self.store.prepare()
-        for alike, part in self._by_materials(missing):
+        self._hand_out("pretraining", pretraining_units(self.study, missing))
+        for alike, part in self._by_materials([seed for _, seed in self._starts(seeds)]):
             self._pretrain(alike, part)
         if problem := not_allowed(self.study, self.store.diverged([name], seeds)):
             raise DivergedError(problem)
@@ -107,44 +123,59 @@ class Experiment:
         missing = self.store.missing(methods, seeds)
         if missing:
             self.store.prepare()
+        concerned = list(dict.fromkeys(seed for _, seed in missing))
+        before = self._recorded(concerned)
+        self._hand_out("pretraining", starting_units(self.study, self._starts(concerned)))
+        self._hand_out("fine-tuning", finetuning_units(self.study, missing))
+        missing = self.store.missing(methods, concerned)
         wanted = {seed: [name for name, at in missing if at == seed] for _, seed in missing}
-        before = self._recorded(list(wanted))
         # Both stages of some seeds before the next: features of a drawn backbone are not kept.
         for alike, part in self._by_materials(list(wanted)):
             start = self.study.pretrain.name
-            bare = [seed for _, seed in self.store.missing([start], alike)]
-            self._pretrain(bare, part)
+            self._pretrain([seed for _, seed in self._starts(alike)], part)
             lost = [record.seed for record in self.store.diverged([start], alike)]
             started = [seed for seed in alike if seed not in lost]
             self._check_starts(started)
             if started:
                 self._finetune({seed: wanted[seed] for seed in started}, part)
-        done = self._recorded(list(wanted)) - before
+        done = self._recorded(concerned) - before
         starts = self.store.diverged([self.study.pretrain.name], seeds)
         found = without_start(starts), not_allowed(self.study, self.store.diverged(methods, seeds))
         if problems := [problem for problem in found if problem]:
             raise DivergedError("\n".join(problems))
         return done
 
-    def survey(self, seeds: list[int]) -> int:
+    def survey(self, seeds: list[int], share: Sequence[int] | None = None) -> int:
         """Measure the loss landscape where that is not done; returns how many parts were.
+
+        Args:
+            seeds: The study's seeds, of which each part looks at the first few.
+            share: Those of them at which to measure; all by default.
 
         Raises:
             InputError: Runs are missing, or the study is none that has a landscape.
         """
         self.store.tidy()
-        if reason := unsurveyable(self.study, self.store, seeds):
+        if reason := unsurveyable(self.study, self.store, seeds, share):
             raise InputError(f"landscape: {reason}")
-        missing = missing_parts(self.study, self.store, seeds)
-        if not missing:
-            return 0
-        self.store.prepare()
-        materials = self._materials(seeds[0])  # what is surveyed has one split and one backbone
+        missing = missing_parts(self.study, self.store, seeds, share)
+        if missing:
+            self.store.prepare()
+            self._hand_out("landscape", landscape_units(missing))
+            self.measure(missing_parts(self.study, self.store, seeds, share))
+        return len(missing)
+
+    def measure(self, parts: Sequence[tuple[Part, int]]) -> None:
+        """Measure parts of the landscape, as (part, seed), whose runs are there."""
+        if not parts:
+            return
+        _, seed = parts[0]
+        materials = self._materials(seed)  # what is surveyed has one split and one backbone
         memory = memory_for(
             f"the landscape on {self._device.type}; lower landscape.training_images "
             f"({self.study.landscape.training_images})"
         )
-        with memory, self._progress.task("landscape", len(missing), "parts") as advance:
+        with memory, self._progress.task("landscape", len(parts), "parts") as advance:
             surveyor = make_surveyor(self.study, self.store, materials)
 
             def measure(unit: tuple[Part, int]) -> None:
@@ -159,8 +190,13 @@ class Experiment:
                     )
                 advance(1)
 
-            share(missing, lambda unit: self.store.landscape_lock(*unit), measure, self._say_waits)
-        return len(missing)
+            share(parts, lambda unit: self.store.landscape_lock(*unit), measure, self._say_waits)
+
+    def prepare(self, seed: int) -> None:
+        """Compute what a seed's runs are made from, as far as others share it."""
+        materials = self._materials(seed)
+        for stage in (self.study.pretrain, self.study.finetune):
+            materials.prepare(stage.trainable)
 
     def export(self, method: str, seed: int) -> dict[str, Tensor]:
         """A run's result, under the names of a plain torchvision `resnet50`.
@@ -183,6 +219,26 @@ class Experiment:
         # The same whatever seeds draw, so those that are there will do.
         held = next(iter(self._held.values()), None) or self._materials(self.study.seeds[0])
         return held.normalization
+
+    def _hand_out(self, title: str, units: Sequence[Unit]) -> None:
+        """Have units executed where the study runs; what is not done there is done here.
+
+        Raises:
+            InputError: What was recorded there is not seen here.
+        """
+        if not units:
+            return
+        for (name, seed), digest in self._place.carry_out(self._job, title, units).items():
+            found = self.store.find(name, seed)
+            if found is None or found.arrays_sha256 != digest:
+                raise InputError(
+                    f"{self.store.folder}: {name} at seed {seed} was recorded by another machine "
+                    "and is not seen here; give --results a folder that all machines share"
+                )
+
+    def _starts(self, seeds: Sequence[int]) -> list[tuple[str, int]]:
+        """Runs of the pretraining that have no record, as (name, seed)."""
+        return self.store.missing([self.study.pretrain.name], seeds)
 
     def _check_starts(self, seeds: Sequence[int]) -> None:
         """Stop before methods start from weights that are no good; no seed is left out for it.

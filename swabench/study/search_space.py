@@ -48,6 +48,7 @@ def trial_study(study: Study) -> Study:
         reference=study.pretrain.name,
         confidence=study.confidence,
         diverged="record",  # such a trial is not chosen; what else follows is the study's to say
+        mixed_hardware=study.mixed_hardware,
     )
 
 

@@ -68,6 +68,8 @@ class Study(Settings):
             `record`: as if nothing were wrong, for a study that tries such rates on purpose. The
             former is the default, for who meets one unawares has mostly set a rate wrongly, and
             an exit code is all that a script sees.
+        mixed_hardware: Whether runs of one seed, which are compared in pairs, may come from
+            several kinds of processors or GPUs. Those of different seeds may in either case.
     """
 
     name: Name
@@ -90,6 +92,7 @@ class Study(Settings):
     landscape: LandscapeSettings = LandscapeSettings()
     tuning: Tuning | None = None
     diverged: Annotated[Literal["record", "fail"], CHANGES_NO_RESULT] = "fail"
+    mixed_hardware: Annotated[Literal["refuse", "allow"], CHANGES_NO_RESULT] = "refuse"
 
     @field_validator("methods", "controls")
     @classmethod

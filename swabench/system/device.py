@@ -69,7 +69,17 @@ def describe_device(device: torch.device) -> str:
     """The device's model name, for the manifest."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return _processor() + (" (MPS)" if device.type == "mps" else "")
+    return describe_processor() + (" (MPS)" if device.type == "mps" else "")
+
+
+def describe_processor() -> str:
+    """The processor's model name, as far as the machine tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def synchronize(device: torch.device) -> None:
@@ -129,12 +139,3 @@ def memory_for(what: str) -> Iterator[None]:
 
 def _names() -> tuple[str, ...]:
     return get_args(DeviceName)
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from swabench.system.device import describe_device
+from swabench.system.device import describe_device, describe_processor
 from swabench.system.version import __version__
 
 
@@ -21,6 +21,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": device.type,
         "device_name": describe_device(device),
+        "processor": describe_processor(),
         "threads": torch.get_num_threads(),
         **{
             name: version(name)

@@ -83,10 +83,12 @@ class LineProgress:
         write: Callable[[str], None],
         seconds: float = 10,
         clock: Callable[[], float] = time.monotonic,
+        tells_ends: bool = True,
     ) -> None:
         self._write = write
         self._seconds = seconds
         self._clock = clock
+        self._tells_ends = tells_ends
 
     def say(self, line: str) -> None:
         """Write one line."""
@@ -109,4 +111,12 @@ class LineProgress:
                 self._write(f"{name}: {done} of {total} {unit}, {to_go:.0f} s to go")
 
         yield advance
-        self._write(f"{name}: {done} of {total} {unit}, {self._clock() - start:.0f} s")
+        if self._tells_ends:
+            self._write(f"{name}: {done} of {total} {unit}, {self._clock() - start:.0f} s")
+
+
+def duration(seconds: float) -> str:
+    """A time in seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{max(1, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

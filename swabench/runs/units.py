@@ -1,0 +1,121 @@
+"""Units: what of a study is carried out in one go, in one place, and ends in records.
+
+A study is cut as finely as it can be spread: its seeds, of a network its trajectories, and the
+parts of its landscape. Where seeds draw backbones, a unit is all that shares one: its features are
+computed for it alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from swabench.runs.learners import in_lockstep
+from swabench.study.landscape import Part
+from swabench.study.study import Study
+from swabench.study.trajectories import trajectories
+
+if TYPE_CHECKING:  # it makes units, and is what carries them out
+    from swabench.runs.experiment import Experiment
+
+Runs = Sequence[tuple[str, int]]
+"""Runs as (name, seed)."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Runs of a study, or a part of its landscape.
+
+    Attributes:
+        task: What is done: the features that all need, or a stage, or a look at the landscape.
+        seeds: At which seeds.
+        names: Of which runs; of the landscape, which part.
+    """
+
+    task: Literal["features", "pretrain", "finetune", "landscape"]
+    seeds: tuple[int, ...]
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.task == "features":
+            return "what all seeds share"
+        first, *others = self.names
+        if self.task == "landscape":
+            return f"{first} of the landscape at seed {self.seeds[0]}"
+        more = f" and {len(others)} more" if others else ""
+        several = "s" if len(self.seeds) > 1 else ""
+        return f"{first}{more} at seed{several} {', '.join(map(str, self.seeds))}"
+
+    def carry_out(self, experiment: "Experiment") -> None:
+        """Do it, in this process."""
+        if self.task == "features":
+            experiment.prepare(self.seeds[0])
+        elif self.task == "pretrain":
+            experiment.pretrain(list(self.seeds))
+        elif self.task == "finetune":
+            experiment.finetune(list(self.names), list(self.seeds))
+        else:
+            (part,) = self.names
+            experiment.measure([(part, seed) for seed in self.seeds])  # type: ignore[misc]
+
+
+def pretraining_units(study: Study, runs: Runs) -> list[Unit]:
+    """A study's pretraining at some seeds."""
+    if _draws_backbones(study):
+        return [Unit("pretrain", seeds, names) for seeds, names in _by_backbone(study, runs)]
+    return [Unit("pretrain", (seed,), (name,)) for name, seed in runs]
+
+
+def starting_units(study: Study, runs: Runs) -> list[Unit]:
+    """The pretraining that must be done before methods start that train in several units.
+
+    Else the unit that trains a seed's methods pretrains it first.
+    """
+    if _draws_backbones(study) or in_lockstep(study, study.finetune.trainable):
+        return []
+    return pretraining_units(study, runs)
+
+
+def shared_units(study: Study, units: Sequence[Unit]) -> list[Unit]:
+    """What is best done once before several units, by one: the features that all need."""
+    if len(units) < 2 or _draws_backbones(study):
+        return []
+    return [Unit("features", units[0].seeds[:1])]
+
+
+def finetuning_units(study: Study, runs: Runs) -> list[Unit]:
+    """A study's fine-tuning: heads of a seed train together, of networks those on one path."""
+    if _draws_backbones(study):
+        return [Unit("finetune", seeds, names) for seeds, names in _by_backbone(study, runs)]
+    wanted: dict[int, list[str]] = {}
+    for name, seed in runs:
+        wanted.setdefault(seed, []).append(name)
+    paths = [tuple(study.all_methods)]
+    if not in_lockstep(study, study.finetune.trainable):
+        paths = [tuple(names) for names in trajectories(study.all_methods)]
+    cut = [
+        (seed, tuple(name for name in path if name in names))
+        for seed, names in wanted.items()
+        for path in paths
+    ]
+    return [Unit("finetune", (seed,), names) for seed, names in cut if names]
+
+
+def landscape_units(parts: Sequence[tuple[Part, int]]) -> list[Unit]:
+    """Parts of a landscape."""
+    return [Unit("landscape", (seed,), (part,)) for part, seed in parts]
+
+
+def _draws_backbones(study: Study) -> bool:
+    return "backbone" in study.seed_draws
+
+
+def _by_backbone(study: Study, runs: Runs) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:
+    """Seeds that share a split and a backbone, and the names of what is to be run there."""
+    seeds: dict[tuple[int, int], dict[int, None]] = {}
+    names: dict[tuple[int, int], dict[str, None]] = {}
+    for name, seed in runs:
+        draws = study.draws(seed)
+        drawn = (draws.split, draws.backbone)
+        seeds.setdefault(drawn, {})[seed] = None
+        names.setdefault(drawn, {})[name] = None
+    return [(tuple(seeds[drawn]), tuple(names[drawn])) for drawn in seeds]

@@ -1,0 +1,309 @@
+"""Places to run: that no unit is lost, doubled or left behind, whatever becomes of workers.
+
+Workers here are made up; real ones are in test_spreading.py.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from swabench.records import RecordStore
+from swabench.runs.hardware import check_hardware, hardware_of
+from swabench.runs.places import PLACES, Wishes, kind_of_place, make_place
+from swabench.runs.places.base import Job
+from swabench.runs.places.crew import (
+    MOST_TRIES,
+    Crew,
+    Done,
+    Event,
+    Failed,
+    Lost,
+    Paused,
+    Ready,
+    Said,
+    Worker,
+)
+from swabench.runs.places.local import Local
+from swabench.runs.units import Unit
+from swabench.study.study import Study
+from swabench.system.errors import InputError, SwabenchError
+from swabench.system.pausing import Interrupted, Pause
+from swabench.system.progress import SilentProgress
+from tests.made_up import ENVIRONMENT, study_with, write_run
+
+Answer = Callable[["MadeUp", Unit], Sequence[Event]]
+
+
+class Told(SilentProgress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@dataclass(eq=False)
+class MadeUp:
+    """A worker that answers at once, as it is told to."""
+
+    name: str
+    answer: Answer
+    hardware: str = "one kind"
+    waiting: list[Event] = field(default_factory=list)
+    begun: list[Unit] = field(default_factory=list)
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.waiting.append(Ready(self.hardware))
+
+    def begin(self, job: Job, unit: Unit) -> None:
+        self.begun.append(unit)
+        self.waiting += self.answer(self, unit)
+
+    def events(self) -> list[Event]:
+        found, self.waiting = self.waiting, []
+        return found
+
+    def pause(self) -> None:
+        self.waiting.append(Paused())
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def does_it(worker: MadeUp, unit: Unit) -> Sequence[Event]:
+    return [Done(2.0, {(name, seed): "ab" for name in unit.names for seed in unit.seeds})]
+
+
+@dataclass
+class Made:
+    """A crew of made-up workers, and what becomes of it."""
+
+    crew: Crew
+    workers: list[MadeUp]
+    told: Told
+    pause: Pause
+
+    def done(self) -> list[Unit]:
+        return [unit for worker in self.workers for unit in worker.begun]
+
+
+def crew_of(
+    size: int, answer: Answer = does_it, hardware: Callable[[int], str] = lambda n: "one kind"
+) -> Made:
+    workers: list[MadeUp] = []
+    told, pause = Told(), Pause()
+    turns = iter(range(1000))
+
+    def start(number: int) -> Worker:
+        workers.append(MadeUp(f"worker {number}", answer, hardware(number)))
+        return workers[-1]
+
+    def wait(some: Sequence[Worker]) -> None:
+        next(turns)  # a loop without an end fails the test
+
+    return Made(Crew(size, start, wait, told, pause), workers, told, pause)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return job_of(study_with(3), tmp_path)
+
+
+def job_of(study: Study, folder: Path) -> Job:
+    return Job(study, folder, folder, folder, ("validation", "test"), 120.0)
+
+
+def units(*seeds: int) -> list[Unit]:
+    return [Unit("finetune", (seed,), ("sgd", "swa")) for seed in seeds]
+
+
+FEATURES = [Unit("features", (0,))]
+
+
+def test_units_are_shared_out_after_what_all_need(job: Job) -> None:
+    made = crew_of(2)
+    written = made.crew.carry_out(job, "work", units(0, 1, 2))
+    assert written == {(name, seed): "ab" for name in ("sgd", "swa") for seed in (0, 1, 2)}
+    assert made.workers[0].begun[0] == FEATURES[0]
+    assert sorted(made.done()[1:], key=str) == units(0, 1, 2)
+    assert all(len(worker.begun) > 1 for worker in made.workers[:1])
+    assert "worker 1: sgd and 1 more at seed 0, 2 s" in made.told.lines
+
+
+def test_workers_stay_and_are_no_more_than_there_is_to_do(job: Job) -> None:
+    made = crew_of(5)
+    made.crew.carry_out(job, "work", units(0, 1))
+    made.crew.carry_out(job, "more work", units(0, 1, 2))
+    assert len(made.workers) == 3
+    assert made.done().count(FEATURES[0]) == 1  # once a job
+    assert not any(worker.closed for worker in made.workers)
+    made.crew.close()
+    assert all(worker.closed for worker in made.workers)
+
+
+def test_nothing_to_do_starts_nothing(job: Job) -> None:
+    made = crew_of(2)
+    assert made.crew.carry_out(job, "work", []) == {}
+    assert not made.workers
+
+
+def test_a_lost_workers_unit_goes_to_another(job: Job) -> None:
+    def once(worker: MadeUp, unit: Unit) -> Sequence[Event]:
+        lost = unit.seeds == (1,) and worker.name == "worker 1"
+        return [Lost("killed by signal 9")] if lost else does_it(worker, unit)
+
+    made = crew_of(1, once)
+    written = made.crew.carry_out(job, "work", units(1))
+    assert set(written) == {("sgd", 1), ("swa", 1)}
+    assert [worker.begun for worker in made.workers] == [units(1), units(1)]
+    assert made.workers[0].closed
+    assert "worker 1: lost (killed by signal 9); sgd and 1 more at seed 1 goes to another" in (
+        made.told.lines
+    )
+
+
+def test_a_worker_that_was_asked_to_end_by_others_is_replaced(job: Job) -> None:
+    def once(worker: MadeUp, unit: Unit) -> Sequence[Event]:
+        return [Paused()] if worker.name == "worker 1" else does_it(worker, unit)
+
+    made = crew_of(1, once)
+    assert made.crew.carry_out(job, "work", units(1))
+    assert len(made.workers) == 2
+
+
+def test_a_unit_that_costs_every_worker_its_life_is_given_up(job: Job) -> None:
+    made = crew_of(1, lambda worker, unit: [Lost("killed by signal 9")])
+    with pytest.raises(SwabenchError, match=r"seed 1: 3 workers were lost with it.*signal 9"):
+        made.crew.carry_out(job, "work", units(1))
+    assert len(made.workers) == MOST_TRIES
+
+
+def test_a_worker_that_does_not_start_is_told(job: Job) -> None:
+    made = crew_of(1)
+    made.crew._start = lambda number: _never_ready(made, number)
+    with pytest.raises(SwabenchError, match="worker 1: did not start"):
+        made.crew.carry_out(job, "work", units(1))
+
+
+def _never_ready(made: Made, number: int) -> Worker:
+    worker = MadeUp(f"worker {number}", does_it)
+    worker.waiting = [Lost("ended with exit code 1")]
+    return worker
+
+
+def test_a_unit_that_fails_stops_the_others_and_is_not_tried_again(job: Job) -> None:
+    def fails(worker: MadeUp, unit: Unit) -> Sequence[Event]:
+        if unit.task == "features":
+            return does_it(worker, unit)
+        return [Failed(InputError("no such thing"))] if unit.seeds == (1,) else []
+
+    made = crew_of(2, fails)
+    with pytest.raises(InputError, match="no such thing"):
+        made.crew.carry_out(job, "work", units(0, 1, 2))
+    assert made.done().count(units(1)[0]) == 1
+    assert units(2)[0] not in made.done()
+    busy = next(worker for worker in made.workers if units(0)[0] in worker.begun)
+    assert busy.closed  # it was paused, and left
+
+
+def test_lines_of_workers_say_whose_they_are(job: Job) -> None:
+    made = crew_of(1, lambda worker, unit: [Said("half way"), *does_it(worker, unit)])
+    made.crew.carry_out(job, "work", units(0))
+    assert made.told.lines[0] == "worker 1: half way"
+
+
+@pytest.mark.parametrize("left", [(), (1, 2)])
+def test_a_pause_is_passed_on_and_nothing_more_handed_out(job: Job, left: tuple[int, ...]) -> None:
+    def hears(worker: MadeUp, unit: Unit) -> Sequence[Event]:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return []
+
+    made = crew_of(1, hears)
+    with made.pause.listening(), pytest.raises(Interrupted, match="SIGUSR1"):
+        made.crew._execute(job, "work", units(0, *left))
+    assert made.done() == units(0)
+    assert made.workers[0].closed
+
+
+# --- hardware -------------------------------------------------------------------------------
+
+
+def kinds(number: int) -> str:
+    return "one kind" if number % 2 else "another kind"
+
+
+def test_units_of_a_seed_stay_on_one_kind_of_hardware(job: Job) -> None:
+    made = crew_of(2, hardware=kinds)
+    by_path = [Unit("finetune", (seed,), (name,)) for seed in range(4) for name in ("sgd", "swa")]
+    made.crew.carry_out(job, "work", by_path)
+    where = {seed: set[str]() for seed in range(4)}
+    for worker in made.workers:
+        for unit in worker.begun:
+            if unit.names:
+                where[unit.seeds[0]].add(worker.hardware)
+    assert all(len(found) == 1 for found in where.values())
+    assert set.union(*where.values()) == {"one kind", "another kind"}
+
+
+def test_a_seed_that_was_begun_goes_on_where_its_runs_are(tmp_path: Path) -> None:
+    study = study_with(2)
+    environment = {**ENVIRONMENT, "device_name": "another kind"}
+    write_run(RecordStore(tmp_path, study), study, "sgd", 1, environment=environment)
+    made = crew_of(2, hardware=kinds)
+    made.crew.carry_out(job_of(study, tmp_path), "work", units(0, 1))
+    assert units(1)[0] in made.workers[1].begun
+    alone = crew_of(1)
+    with pytest.raises(InputError, match="seed 1 has runs on another kind, and no worker here"):
+        alone.crew.carry_out(job_of(study, tmp_path), "work", units(1))
+    mixed = study.model_copy(update={"mixed_hardware": "allow"})
+    assert crew_of(1).crew.carry_out(job_of(mixed, tmp_path), "work", units(1))
+
+
+def test_runs_of_a_seed_are_not_mixed(tmp_path: Path) -> None:
+    study = study_with(3)
+    store = RecordStore(tmp_path, study)
+    write_run(store, study, "swa", 1, environment={**ENVIRONMENT, "device_name": "another kind"})
+    write_run(store, study, "swa", 2)  # an old one does not say
+    assert hardware_of(study, store, [0, 1, 2]) == {1: "another kind"}
+    check_hardware(study, store, 0, "one kind")
+    check_hardware(study, store, 1, "another kind")
+    check_hardware(study, store, 2, "one kind")
+    with pytest.raises(InputError, match="seed 1 has runs on another kind, and this is one kind"):
+        check_hardware(study, store, 1, "one kind")
+    mixed = study.model_copy(update={"mixed_hardware": "allow"})
+    check_hardware(mixed, store, 1, "one kind")
+
+
+# --- names ----------------------------------------------------------------------------------
+
+WISHES = Wishes(None, 1, "cpu", 1.0, SilentProgress(), Pause())
+
+
+def test_places_are_named() -> None:
+    assert [kind_of_place(name) for name in PLACES] == ["local", "processes", "ray"]
+    assert kind_of_place("ray:10.0.0.1:6379") == "ray"
+    assert isinstance(make_place("local", WISHES), Local)
+
+
+@pytest.mark.parametrize("name", ["moon", "", "ray:", "local:here", "processes:2", "Ray", "\x1b"])
+def test_a_place_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"--on: .*choose from local, processes, ray, or ray:ADD"):
+        make_place(name, WISHES)
+
+
+def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"--on ray: Ray is not installed; `pip install 'swaben"):
+        make_place("ray", WISHES)
+
+
+def test_here_nothing_is_handed_out(job: Job) -> None:
+    place = Local()
+    assert place.carry_out(job, "work", units(0, 1)) == {}
+    place.close()

@@ -1,0 +1,223 @@
+"""A study on several workers, in shares, and on a cluster: the same records, whoever dies.
+
+Real processes, the real ResNet-50, a tiny data set.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from swabench.system.files import is_running
+from tests.test_cli import TINY, Place, contents, ended
+from tests.test_cli import images as images
+from tests.test_interruptions import NETWORK
+
+HEADS = ("finetune", "-m", "all", *TINY, "--seeds", "4", "--threads", "1")
+PATHS = ("finetune", "-m", "swa-cyclical", "-m", "pswa", *TINY, "--seeds", "1")
+SPREAD = ("--jobs", "2", "--threads", "1", "--save-every", "0s")
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Place:
+    """Four seeds of heads, trained by this process."""
+    place = Place(tmp_path_factory.mktemp("heads"), images, tmp_path_factory.mktemp("cache"))
+    done = place.run(*HEADS)
+    assert done.code == 0, done.errors
+    return place
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Place:
+    """Two trajectories of ResNet-50's last stage, trained by this process."""
+    place = Place(tmp_path_factory.mktemp("network"), images, tmp_path_factory.mktemp("cache"))
+    place.study.write_text(NETWORK.format(folder=images))
+    done = place.run(*PATHS, "--threads", "1")
+    assert done.code == 0, done.errors
+    return place
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, heads: Place) -> Place:
+    return Place(tmp_path, heads.images, heads.cache)
+
+
+@pytest.fixture
+def begun(network: Place, tmp_path: Path) -> Place:
+    """The network where only pretraining is done."""
+    place = Place(tmp_path, network.images, network.cache)
+    shutil.copy(network.study, place.study)
+    shutil.copytree(network.documents / "runs" / "adam", place.documents / "runs" / "adam")
+    return place
+
+
+def digests(place: Place) -> dict[str, tuple[str, object]]:
+    """Arrays and measurements of every record, by its folder."""
+    found = {}
+    for path in sorted(place.documents.rglob("record.json")):
+        record = json.loads(path.read_text())
+        name = str(path.parent.relative_to(place.documents))
+        found[name] = (record["arrays_sha256"], record["history"])
+    return found
+
+
+def check_same(place: Place, expected: Place) -> None:
+    """Every record to the last bit, none more, and nothing left behind."""
+    assert digests(place) == digests(expected)
+    assert contents(place.documents, "*.safetensors") == contents(
+        expected.documents, "*.safetensors"
+    )
+    assert not list(place.documents.glob("unfinished/*/"))
+    assert not list(place.results.rglob(".writing-*"))
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """Processes that another one has started, of those that are no helpers of multiprocessing."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    numbers = [int(number) for number in children.read_text().split()]
+    return [n for n in numbers if b"spawn_main" in Path(f"/proc/{n}/cmdline").read_bytes()]
+
+
+def wait_until(what: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not what():
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"it did not come to it: {ended(process).errors}")
+        time.sleep(0.01)
+
+
+def wait_for_states(place: Place, process: subprocess.Popen[str], groups: int = 2) -> None:
+    """Until so many trajectories have kept a state."""
+    wait_until(
+        lambda: (
+            len({p.parent for p in place.documents.glob("unfinished/*/state-*.json")}) >= groups
+        ),
+        process,
+    )
+
+
+# --- processes ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_same_records(fresh: Place, heads: Place) -> None:
+    done = fresh.run(*HEADS, "--jobs", "2")
+    assert done.code == 0, done.errors
+    assert "features: 1 of 1 units" in done.errors
+    assert "fine-tuning: 4 of 4 units" in done.errors
+    assert "process 1: " in done.errors
+    assert "64 runs done" in done.out
+    check_same(fresh, heads)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_and_a_pause_cost_nothing_but_time(begun: Place, network: Place) -> None:
+    lines: list[str] = []
+    process = begun.process(*PATHS, *SPREAD)
+    assert process.stderr is not None
+    wait_for_states(begun, process)
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    while not lines or "goes on after" not in lines[-1]:  # another one, from where it was
+        lines.append(process.stderr.readline())
+        assert lines[-1], lines
+    assert any("lost (killed by signal 9)" in line for line in lines)
+    process.send_signal(signal.SIGINT)
+    done = ended(process)
+    assert done.code == 130, done.errors
+    assert "the same command resumes" in done.errors
+    assert "Traceback" not in done.errors
+    assert list(begun.documents.glob("unfinished/*/state-*.json"))
+    done = begun.run(*PATHS, "--threads", "1")  # here, in one process
+    assert done.code == 0, done.errors
+    assert "goes on after" in done.errors
+    check_same(begun, network)
+
+
+@pytest.mark.slow
+def test_workers_whose_master_is_killed_keep_their_states_and_end(
+    begun: Place, network: Place
+) -> None:
+    process = begun.process(*PATHS, *SPREAD)
+    wait_for_states(begun, process)
+    workers = workers_of(process)
+    process.kill()
+    ended(process)
+    deadline = time.monotonic() + 60
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_running, workers))
+    done = begun.run(*PATHS, *SPREAD)
+    assert done.code == 0, done.errors
+    check_same(begun, network)
+
+
+@pytest.mark.slow
+def test_an_error_of_a_worker_is_the_commands(fresh: Place) -> None:
+    with fresh.study.open("a") as study:
+        study.write("pretrain: {minimum_accuracy: 99.9}\n")
+    done = fresh.run(*HEADS, "--jobs", "2")
+    assert done.code == 1
+    assert "pretrain.minimum_accuracy is 99.9 %" in done.errors
+    assert "Traceback" not in done.errors
+
+
+# --- shares ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_shares_give_the_same_records(fresh: Place, heads: Place) -> None:
+    for share in ("2/4", "4/4", "1/4", "3/4"):
+        done = fresh.run(*HEADS, "--shard", share)
+        assert done.code == 0, done.errors
+        assert "16 runs done" in done.out
+    check_same(fresh, heads)
+
+
+@pytest.mark.slow
+def test_the_share_that_ends_last_writes_the_documents(fresh: Place) -> None:
+    first = fresh.run("reproduce", *TINY, "--shard", "2/2")
+    assert first.code == 0, first.errors
+    assert "documents: not made: 17 runs of other shares are still to be done" in first.out
+    assert not (fresh.documents / "table.csv").exists()
+    assert {path.name[:6] for path in fresh.documents.glob("landscape/*/*.json")} == {"seed-1"}
+    last = fresh.run("reproduce", *TINY, "--shard", "1/2")
+    assert last.code == 0, last.errors
+    assert "documents" not in last.out
+    for name in ("table.csv", "flatness.csv", "report.html"):
+        assert (fresh.documents / name).is_file()
+    assert json.loads((fresh.documents / "manifest.json").read_text())["seeds"] == [0, 1]
+
+
+def test_a_study_that_is_to_be_tuned_is_tuned_before_its_shares(tmp_path: Path) -> None:
+    place = Place(tmp_path, tmp_path, tmp_path)
+    done = place.run("reproduce", "-c", "mnist-tuned", "--shard", "1/2")
+    assert done.code == 2
+    assert "run `swabench tune --config mnist-tuned`, then the shares" in done.errors
+
+
+# --- planning -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_what_spreading_gains_is_told_beforehand(fresh: Place) -> None:
+    asked = ("validate", *TINY, "--seeds", "6", "--threads", "1")
+    plan = json.loads(fresh.run(*asked, "--jobs", "3", "--json").out)["spread"]
+    assert [wave["title"] for wave in plan["units"]] == [
+        "frozen layers",
+        "pretraining",
+        "fine-tuning",
+    ]
+    assert [len(wave["seconds"]) for wave in plan["units"]] == [1, 6, 6]
+    times = plan["seconds_on_workers"]
+    assert list(times) == ["1", "3", "8", "64"]
+    assert times["1"] > times["3"] > times["8"] == times["64"] == plan["longest_chain_seconds"]
+    words = fresh.run(*asked, "--on", "ray").out
+    assert "6 of fine-tuning, " in words
+    assert "the longest chain" in words
+    assert "units" not in fresh.run(*asked).out
