@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -156,7 +157,9 @@ def labelled(ax: Axes) -> dict[str, NDArray[np.float64]]:
 
 def faint(ax: Axes) -> list[NDArray[np.float64]]:
     """The single seeds' or rays' curves behind the means, as y."""
-    return [ys(line) for line in ax.lines if line.get_linewidth() == 0.5]
+    bundles = [each for each in ax.collections if isinstance(each, LineCollection)]
+    paths = [path for bundle in bundles for path in bundle.get_paths()]
+    return [np.asarray(path.vertices)[:, 1] for path in paths]
 
 
 def among(wanted: NDArray[np.float64], found: Sequence[NDArray[np.float64]]) -> bool:
@@ -418,8 +421,7 @@ def test_curves_end_where_the_first_seed_diverged_and_the_legend_says_so(tmp_pat
         mean = ys(lines[f"pswa, {predictor}\n(diverged: 1 of 2)"])
         assert np.isfinite(mean).tolist() == [True, False, False]
     assert np.isfinite(ys(lines["swa-cyclical, average"])).all()
-    faint = [ys(line) for line in ax.lines if line.get_alpha()]
-    assert sorted(int(np.isfinite(of_seed).sum()) for of_seed in faint) == [1, 1, 3, 3, 3, 3]
+    assert sorted(int(np.isfinite(of_seed).sum()) for of_seed in faint(ax)) == [1, 1, 3, 3, 3, 3]
 
 
 def test_where_nothing_was_measured_before_a_run_diverged_there_is_no_mean(

@@ -22,6 +22,7 @@ from swabench.analysis.figures.landscape import flatness
 from swabench.analysis.figures.pieces import padded, spread
 from swabench.analysis.figures.sources import Sources
 from swabench.analysis.frame import collect
+from swabench.analysis.surveys import surveys
 from swabench.records import RecordStore
 from swabench.study.loading import load_study
 from swabench.study.study import Study
@@ -163,7 +164,7 @@ def test_a_spread_is_of_the_mean_and_one_deviation() -> None:
     spread(ax, curves, {"color": "black"}, "all")
     (mean,) = (line for line in ax.lines if line.get_label() == "all")
     np.testing.assert_allclose(ys(mean), [3, 6])
-    edges = np.asarray(ax.collections[0].get_paths()[0].vertices)[:, 1]
+    edges = np.asarray(ax.collections[-1].get_paths()[0].vertices)[:, 1]
     deviation = np.std([1, 2, 6], ddof=1)
     for value in (3 - deviation, 3 + deviation, 5, 7):
         assert np.isclose(edges, value).any()
@@ -347,7 +348,8 @@ def test_rays_of_a_network_are_measured_by_its_filters(
     store: RecordStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = small_study()
-    heads = Sources(study, store, [0, 1], collect(study, store, [0, 1], study.run_names))
+    records = collect(study, store, [0, 1], study.run_names)
+    heads = Sources(study, [0, 1], records, surveys(study, store, [0, 1]))
     parts = {part: heads.landscape(part) for part in ("rays", "segments", "sharpness")}
     monkeypatch.setattr(Sources, "landscape", lambda _, part: parts[part])
     for trainable in ("layer4", "all"):
@@ -367,7 +369,7 @@ def images(
     content["landscape"] |= {"training_images": drawn, "test_images": tested}
     study = Study.model_validate(content)
     none: Any = None
-    return list(Sources(study, none, [], none).splits.values())
+    return list(Sources(study, [], none, []).splits.values())
 
 
 def test_the_landscapes_images_are_as_many_as_there_are(tmp_path: Path) -> None:

@@ -411,7 +411,7 @@ def test_a_survey_is_recorded_part_by_part_and_found_again(tmp_path: Path) -> No
 
 def test_seeds_are_gathered_each_with_its_own(surveyed: tuple[Study, RecordStore]) -> None:
     study, store = surveyed
-    gathered = gather(study, store, "lines", [0, 1])
+    gathered = gather(study, surveys(study, store, [0, 1]), "lines", [0, 1])
     assert gathered is not None
     assert gathered.seeds == [0, 1]
     for seed in (0, 1):

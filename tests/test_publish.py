@@ -132,7 +132,7 @@ def test_tables_of_a_landscape_that_is_gone_are_taken_away(tmp_path: Path) -> No
     publication.landscape()
     assert documents(store).keys() >= LANDSCAPE
     shutil.rmtree(store.folder / "landscape")
-    publication.landscape()
+    Publication(study, store, [0, 1]).landscape()
     assert not LANDSCAPE & documents(store).keys()
 
 

@@ -55,7 +55,7 @@ def test_a_cluster_gives_the_same_records(fresh: Place, heads: Place, cluster: A
 
 def test_no_usage_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, str] = {}
-    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
     monkeypatch.setattr(ray, "init", lambda **_: seen.update(os.environ))
     place_of_ray._join(None)
     assert seen["RAY_USAGE_STATS_ENABLED"] == "0"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swabench.analysis.surveys import gather, tables_over_seeds
+from swabench.analysis.surveys import gather, surveys, tables_over_seeds
 from swabench.landscape import survey
 from swabench.landscape.geometry import hessian_trace, largest_eigenvalue, sharpness
 from swabench.landscape.network import filter_normalized, network_scores
@@ -194,13 +194,13 @@ def test_seeds_that_lack_of_a_part_are_named(tmp_path: Path) -> None:
     study = small_study(lines={"points": 2}, rays={"points": 2, "directions": 1, "seeds": 1})
     store = made_up.write_study(tmp_path, study)
     made_up.survey(study, store, [1], ["lines"])
-    found = gather(study, store, "lines", [0, 1])
+    found = gather(study, surveys(study, store, [0, 1]), "lines", [0, 1])
     assert found is not None
     assert (found.seeds, found.missing) == ([1], [0])
     assert set(found.tables["lines"]["seed"]) == {1}
-    assert gather(study, store, "rays", [0, 1]) is None
+    assert gather(study, surveys(study, store, [0, 1]), "rays", [0, 1]) is None
     made_up.survey(study, store, [0, 1], ["rays"])
-    of_rays = gather(study, store, "rays", [0, 1])
+    of_rays = gather(study, surveys(study, store, [0, 1]), "rays", [0, 1])
     assert of_rays is not None
     assert (of_rays.seeds, of_rays.missing) == ([0], [])  # it looks at no more
 

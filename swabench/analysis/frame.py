@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,6 +57,10 @@ class Records(Mapping[str, Mapping[int, Record]]):
 
     def __len__(self) -> int:
         return len(self._found)
+
+    def find(self, name: str, seed: int) -> Record | None:
+        """A run's record; None where there is none."""
+        return self._found.get(name, {}).get(seed)
 
     def all(self) -> list[Record]:
         """Every record, run by run."""
@@ -305,7 +308,7 @@ def measurements(records: Mapping[str, Mapping[int, Record]]) -> pd.DataFrame:
     return tidy(
         pd.DataFrame(
             [
-                {"method": name, "seed": seed, **asdict(measurement)}
+                {"method": name, "seed": seed, **vars(measurement)}
                 for name, found in records.items()
                 for seed, record in found.items()
                 for measurement in _measured(record)

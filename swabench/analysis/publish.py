@@ -4,6 +4,7 @@
 method writes one kind of document and returns what a command would show of it.
 """
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,13 +15,13 @@ import pandas as pd
 from swabench.analysis import claims_text, table
 from swabench.analysis.claims import Claim, decide_claims, pairs_compared
 from swabench.analysis.figures import FORMATS, Picture, draw
-from swabench.analysis.flatness import flatness_frame, measure_flatness
+from swabench.analysis.flatness import Flatness, flatness_frame, measure_flatness
 from swabench.analysis.frame import Records, collect, incompleteness, missing_runs
 from swabench.analysis.manifest import manifest
 from swabench.analysis.predictions import PredictionTables, tables_of_predictions
 from swabench.analysis.report import render_report
 from swabench.analysis.surveys import surveys, tables_by_seed, tables_over_seeds
-from swabench.records import RecordStore
+from swabench.records import LandscapeRecord, RecordStore
 from swabench.study.study import Study
 
 
@@ -58,7 +59,7 @@ def write_picture(store: RecordStore, picture: Picture) -> list[str]:
 
 
 class Publication:
-    """The documents of one study.
+    """The documents of one study, from what is recorded when it is first asked for.
 
     Args:
         study: The study.
@@ -107,11 +108,10 @@ class Publication:
 
     def landscape(self) -> Published:
         """Write what was measured around the weights (CSV), and the manifest, which lists it."""
-        records = surveys(self._study, self._store, self._seeds)
+        records = self._surveys
         tables = {f"landscape-{n}.csv": t for n, t in tables_over_seeds(records).items()}
         if records:
-            flatness = measure_flatness(tables_by_seed(records))
-            tables["flatness.csv"] = flatness_frame(flatness)
+            tables["flatness.csv"] = flatness_frame(self._flatness)
         self._store.remove_texts("landscape-*.csv")
         self._store.remove_texts("flatness.csv")
         for name, frame in tables.items():
@@ -166,12 +166,24 @@ class Publication:
 
     @cached_property
     def _pictures(self) -> list[Picture]:
-        return draw(self._study, self._store, self._seeds)
+        return draw(self._study, self._store, self._seeds, self._records, self._surveys)
 
     @cached_property
     def _records(self) -> Records:
         """Records of every run, the rate sweep's too."""
-        return collect(self._study, self._store, self._seeds, self._study.run_names)
+        found = collect(self._study, self._store, self._seeds, self._study.run_names)
+        # Holm's correction by statsmodels collects garbage at every call: what lives on anyhow
+        # need not be looked through each time.
+        gc.freeze()
+        return found
+
+    @cached_property
+    def _surveys(self) -> list[LandscapeRecord]:
+        return surveys(self._study, self._store, self._seeds, self._records)
+
+    @cached_property
+    def _flatness(self) -> Flatness:
+        return measure_flatness(tables_by_seed(self._surveys))
 
     @property
     def _rows(self) -> Records:
@@ -179,9 +191,9 @@ class Publication:
 
     @cached_property
     def _claims(self) -> list[Claim]:
-        tables = tables_by_seed(surveys(self._study, self._store, self._seeds))
-        flatness = measure_flatness(tables)
-        return decide_claims(self._study, self._records, self._seeds, flatness, self._predictions)
+        return decide_claims(
+            self._study, self._records, self._seeds, self._flatness, self._predictions
+        )
 
     @cached_property
     def _predictions(self) -> PredictionTables:
@@ -196,8 +208,7 @@ class Publication:
         )
 
     def _manifest(self) -> str:
-        landscape = surveys(self._study, self._store, self._seeds)
-        return manifest(self._study, self._records, landscape, self._seeds)
+        return manifest(self._study, self._records, self._surveys, self._seeds)
 
     def _heading(self, records: Records) -> dict[str, Any]:
         """Of which study, on which seeds, and what is missing."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from swabench.analysis.frame import Records
 from swabench.records import LandscapeRecord, RecordStore
 from swabench.study.landscape import PARTS, Part
 from swabench.study.study import Study
@@ -25,10 +26,12 @@ class Gathered:
     missing: list[int]
 
 
-def gather(study: Study, store: RecordStore, part: Part, seeds: Sequence[int]) -> Gathered | None:
+def gather(
+    study: Study, found: Sequence[LandscapeRecord], part: Part, seeds: Sequence[int]
+) -> Gathered | None:
     """One part of the landscape over those of `seeds` that it looks at; None if none is there."""
     wanted = study.landscape_seeds(part, seeds)
-    records = [record for seed in wanted if (record := store.find_landscape(part, seed))]
+    records = [record for record in found if record.part == part]
     if not records:
         return None
     tables = {
@@ -41,10 +44,20 @@ def gather(study: Study, store: RecordStore, part: Part, seeds: Sequence[int]) -
     return Gathered(tables, there, [seed for seed in wanted if seed not in there])
 
 
-def surveys(study: Study, store: RecordStore, seeds: Sequence[int]) -> list[LandscapeRecord]:
-    """All records of the landscape that are there, part by part."""
+def surveys(
+    study: Study, store: RecordStore, seeds: Sequence[int], records: Records | None = None
+) -> list[LandscapeRecord]:
+    """All records of the landscape that are there, part by part.
+
+    Args:
+        study: The study.
+        store: Its records.
+        seeds: At which seeds.
+        records: Those of all its runs, where they were read before.
+    """
+    find = records.find if records else store.find
     found = (
-        store.find_landscape(part, seed)
+        store.find_landscape(part, seed, find)
         for part in PARTS
         for seed in study.landscape_seeds(part, seeds)
     )

@@ -67,6 +67,7 @@ def reproduce(asked: AskedShare) -> None:
             _end(problems)
             return
         problems.append(print_published(published.table(), store))
+    published = publication_of(study, store, chosen)  # with the landscape
     problems.append(print_published(published.landscape(), store))
     problems.append(print_published(published.figures(), store))
     problems.append(print_published(published.claims(), store))

@@ -18,8 +18,9 @@ landscape of other weights than those that are there is not found.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,9 @@ if TYPE_CHECKING:  # tables are made from records in moments, and torch takes se
     from swabench.training.observers import Outcome
 
 
+Find = Callable[[str, int], Record | None]
+"""Finds a run's record by name and seed."""
+
 _RECORD = "record.json"
 _RUNS, _LANDSCAPE, _FIGURES, _UNFINISHED = "runs", "landscape", "figures", "unfinished"
 _FILES = f"{_RUNS}/files.json"
@@ -75,6 +79,7 @@ class RecordStore:
         self._study = study
         self._files = named_files(study) if files is None else files
         self._identities = Identities(study, self._files)
+        self._identity = cache(self._identities.run)  # asked for thousands of times
 
     @classmethod
     def to_read(cls, results: Path, study: Study) -> "RecordStore":
@@ -92,7 +97,7 @@ class RecordStore:
 
     def identity(self, method: str, seed: int) -> str:
         """A digest of everything that a run depends on."""
-        return self._identities.run(method, seed)
+        return self._identity(method, seed)
 
     def find(self, method: str, seed: int) -> Record | None:
         """The record of a run of this study, as it is now; None where there is none.
@@ -239,13 +244,20 @@ class RecordStore:
         """Write what tuning chose; returns the file's name."""
         return self.write_text(_CHOICES, choices_text(choices))
 
-    def find_landscape(self, part: Part, seed: int) -> LandscapeRecord | None:
+    def find_landscape(
+        self, part: Part, seed: int, find: Find | None = None
+    ) -> LandscapeRecord | None:
         """What was measured around the weights of a seed's runs; None where nothing was.
+
+        Args:
+            part: Which part.
+            seed: The seed.
+            find: What finds the runs, where they were read before; `find` by default.
 
         Raises:
             InputError: It cannot be read, or is not as it was written.
         """
-        weights = self._weights(part, seed)
+        weights = self._weights(part, seed, find or self.find)
         if weights is None:
             return None
         path = self._landscape_path(part, seed, weights)
@@ -270,7 +282,7 @@ class RecordStore:
         Raises:
             SwabenchError: The results folder cannot be written, or runs that it looked at are gone.
         """
-        weights = self._weights(part, seed)
+        weights = self._weights(part, seed, self.find)
         if weights is None:
             raise InputError(f"{self.folder}: runs of seed {seed} went away while looked at")
         content = {
@@ -332,10 +344,10 @@ class RecordStore:
         with self._told_if_unwritable():
             write_file(path, content)
 
-    def _weights(self, part: Part, seed: int) -> dict[str, str] | None:
+    def _weights(self, part: Part, seed: int, find: Find) -> dict[str, str] | None:
         """Digests of the weights that a part looks at, by name; None where some are missing."""
         rows = self._study.landscape_rows(part)
-        records = {name: self.find(name, seed) for name in rows}
+        records = {name: find(name, seed) for name in rows}
         weights = {n: r.arrays_sha256 for n, r in records.items() if r and not r.diverged}
         return weights if rows and len(weights) == len(rows) else None
 

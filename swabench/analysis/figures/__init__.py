@@ -17,21 +17,37 @@ from swabench.analysis.figures.rates import rates
 from swabench.analysis.figures.sources import Sources
 from swabench.analysis.figures.style import DPI, HEIGHT, WIDTH, plain_style, render
 from swabench.analysis.figures.variance import variance
-from swabench.analysis.frame import collect
-from swabench.records import RecordStore
+from swabench.analysis.frame import Records, collect
+from swabench.analysis.surveys import surveys
+from swabench.records import LandscapeRecord, RecordStore
 from swabench.study.study import Study
 
 __all__ = ["DPI", "FORMATS", "HEIGHT", "WIDTH", "Picture", "draw", "render"]
 
 
-def draw(study: Study, store: RecordStore, seeds: Sequence[int]) -> list[Picture]:
+def draw(
+    study: Study,
+    store: RecordStore,
+    seeds: Sequence[int],
+    records: Records | None = None,
+    landscape: Sequence[LandscapeRecord] | None = None,
+) -> list[Picture]:
     """Draw every figure of a study.
+
+    Args:
+        study: The study.
+        store: Its records.
+        seeds: Which seeds.
+        records: Those of all its runs, where they were read before.
+        landscape: What was measured around their weights, likewise.
 
     Raises:
         InputError: There are no records at all, or some cannot be read.
     """
-    everything = collect(study, store, seeds, study.run_names)
-    sources = Sources(study, store, seeds, everything)
+    everything = records or collect(study, store, seeds, study.run_names)
+    if landscape is None:
+        landscape = surveys(study, store, seeds, everything)
+    sources = Sources(study, seeds, everything, landscape)
     drawers: dict[str, Callable[[Sources], Drawn]] = {
         "figure1-average": average,
         "figure2-line": line,

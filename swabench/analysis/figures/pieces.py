@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
@@ -33,7 +34,11 @@ def spread(
     Mean and band end where the first column does: beyond they would be of the lucky alone.
     """
     x, mean = curves.index, curves.mean(axis=1, skipna=False)
-    ax.plot(x, curves, color=style["color"], linewidth=0.5, alpha=0.22, zorder=1)
+    # As one collection: a thousand seeds as lines of their own take minutes.
+    each = [np.column_stack([x, curves[column]]) for column in curves]
+    ax.add_collection(
+        LineCollection(each, colors=style["color"], linewidths=0.5, alpha=0.22, zorder=1)
+    )
     if band and curves.shape[1] > 1:
         deviation = curves.std(axis=1, skipna=False)
         ax.fill_between(

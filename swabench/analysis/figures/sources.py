@@ -11,7 +11,7 @@ from swabench.analysis.figures.picture import CannotDrawError
 from swabench.analysis.figures.style import COLORS, LINES, MARKERS
 from swabench.analysis.frame import Records, incompleteness, missing_runs
 from swabench.analysis.surveys import Gathered, gather
-from swabench.records import RecordStore
+from swabench.records import LandscapeRecord
 from swabench.study.landscape import Part
 from swabench.study.published import PUBLISHED_SIZES
 from swabench.study.schedules import Constant
@@ -25,15 +25,15 @@ class Sources:
 
     Attributes:
         study: The study.
-        store: Its records, for the landscape.
         seeds: Which seeds.
         everything: Records of all runs; `records` are those of the table's rows.
+        surveys: What was measured around their weights.
     """
 
     study: Study
-    store: RecordStore
     seeds: Sequence[int]
     everything: Records
+    surveys: Sequence[LandscapeRecord]
 
     @cached_property
     def records(self) -> Records:
@@ -79,7 +79,7 @@ class Sources:
 
     def landscape(self, part: Part) -> Gathered:
         """A part of the landscape."""
-        found = gather(self.study, self.store, part, self.seeds)
+        found = gather(self.study, self.surveys, part, self.seeds)
         if found is None:
             raise CannotDrawError(
                 f"no {part} of the landscape was measured; run `swabench landscape`"
