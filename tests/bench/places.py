@@ -25,7 +25,7 @@ from swabench.study.loading import load_study
 from swabench.system.device import choose_device
 from swabench.system.environment import environment
 
-FEW, MANY = 20, 120
+FEW, MANY = 5, 25
 SEEDS = 10
 ONE_WORKER = {
     "local": (),
