@@ -1,6 +1,7 @@
 """One process, few threads, no deadlines: tests run on machines that are busy elsewhere."""
 
 import gc
+import os
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from hypothesis import settings
 settings.register_profile("swabench", deadline=None, max_examples=40)
 settings.load_profile("swabench")
 torch.set_num_threads(1)
+# Tests lose no power, and write thousands of records. Commands in processes of their own do sync.
+os.fsync = lambda fd: None
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -64,6 +64,31 @@ def test_a_failed_write_keeps_the_old_file_and_names_the_place(
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    rename = os.replace
+
+    def replace(before: Path, after: Path) -> None:
+        rename(before, after)
+        events.append(f"named {after.name}")
+
+    def sync(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        events.append("synced " + ("temporary" if name.startswith(".writing-") else name))
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(os, "fsync", sync)
+    write_file(tmp_path / "a" / "file", b"text")
+    assert events == ["synced temporary", "named file", "synced a"]
+    events.clear()
+    with new_folder(tmp_path / "a" / "run") as folder:
+        (folder / "one").write_text("1")
+        (folder / "two").write_text("2")
+    assert events == ["synced one", "synced two", "synced temporary", "named run", "synced a"]
+
+
 def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
     with new_folder(tmp_path / "run") as folder:
         (folder / "part").write_text("one")

@@ -9,26 +9,27 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from swabench.records import RecordStore
 from swabench.runs.hardware import check_hardware, hardware_of
-from swabench.runs.places import PLACES, Wishes, kind_of_place, make_place
+from swabench.runs.places import PLACES, Options, kind_of_place, place_when_needed
 from swabench.runs.places.base import Job
-from swabench.runs.places.crew import (
+from swabench.runs.places.local import Local
+from swabench.runs.places.pool import (
     MOST_TRIES,
-    Crew,
     Done,
     Event,
     Failed,
     Lost,
+    Note,
     Paused,
+    Pool,
     Ready,
-    Said,
     Worker,
 )
-from swabench.runs.places.local import Local
 from swabench.runs.units import Unit
 from swabench.study.study import Study
 from swabench.system.errors import InputError, SwabenchError
@@ -42,6 +43,7 @@ Answer = Callable[["MadeUp", Unit], Sequence[Event]]
 class Told(SilentProgress):
     def __init__(self) -> None:
         self.lines: list[str] = []
+        super().__init__(self.lines.append)
 
     def say(self, line: str) -> None:
         self.lines.append(line)
@@ -75,6 +77,9 @@ class MadeUp:
     def close(self) -> None:
         self.closed = True
 
+    def join(self) -> None:
+        assert self.closed
+
 
 def does_it(worker: MadeUp, unit: Unit) -> Sequence[Event]:
     return [Done(2.0, {(name, seed): "ab" for name in unit.names for seed in unit.seeds})]
@@ -82,9 +87,9 @@ def does_it(worker: MadeUp, unit: Unit) -> Sequence[Event]:
 
 @dataclass
 class Made:
-    """A crew of made-up workers, and what becomes of it."""
+    """A pool of made-up workers, and what becomes of it."""
 
-    crew: Crew
+    pool: Pool
     workers: list[MadeUp]
     told: Told
     pause: Pause
@@ -93,7 +98,7 @@ class Made:
         return [unit for worker in self.workers for unit in worker.begun]
 
 
-def crew_of(
+def pool_of(
     size: int, answer: Answer = does_it, hardware: Callable[[int], str] = lambda n: "one kind"
 ) -> Made:
     workers: list[MadeUp] = []
@@ -107,7 +112,7 @@ def crew_of(
     def wait(some: Sequence[Worker]) -> None:
         next(turns)  # a loop without an end fails the test
 
-    return Made(Crew(size, start, wait, told, pause), workers, told, pause)
+    return Made(Pool(size, start, wait, told, pause), workers, told, pause)
 
 
 @pytest.fixture
@@ -127,8 +132,8 @@ FEATURES = [Unit("features", (0,))]
 
 
 def test_units_are_shared_out_after_what_all_need(job: Job) -> None:
-    made = crew_of(2)
-    written = made.crew.carry_out(job, "work", units(0, 1, 2))
+    made = pool_of(2)
+    written = made.pool.carry_out(job, "work", units(0, 1, 2))
     assert written == {(name, seed): "ab" for name in ("sgd", "swa") for seed in (0, 1, 2)}
     assert made.workers[0].begun[0] == FEATURES[0]
     assert sorted(made.done()[1:], key=str) == units(0, 1, 2)
@@ -137,29 +142,29 @@ def test_units_are_shared_out_after_what_all_need(job: Job) -> None:
 
 
 def test_workers_stay_and_are_no_more_than_there_is_to_do(job: Job) -> None:
-    made = crew_of(5)
-    made.crew.carry_out(job, "work", units(0, 1))
-    made.crew.carry_out(job, "more work", units(0, 1, 2))
+    made = pool_of(5)
+    made.pool.carry_out(job, "work", units(0, 1))
+    made.pool.carry_out(job, "more work", units(0, 1, 2))
     assert len(made.workers) == 3
     assert made.done().count(FEATURES[0]) == 1  # once a job
     assert not any(worker.closed for worker in made.workers)
-    made.crew.close()
+    made.pool.close()
     assert all(worker.closed for worker in made.workers)
 
 
 def test_nothing_to_do_starts_nothing(job: Job) -> None:
-    made = crew_of(2)
-    assert made.crew.carry_out(job, "work", []) == {}
+    made = pool_of(2)
+    assert made.pool.carry_out(job, "work", []) == {}
     assert not made.workers
 
 
 def test_a_lost_workers_unit_goes_to_another(job: Job) -> None:
     def once(worker: MadeUp, unit: Unit) -> Sequence[Event]:
-        lost = unit.seeds == (1,) and worker.name == "worker 1"
+        lost = unit.seeds == (1,) and worker is made.workers[0]
         return [Lost("killed by signal 9")] if lost else does_it(worker, unit)
 
-    made = crew_of(1, once)
-    written = made.crew.carry_out(job, "work", units(1))
+    made = pool_of(1, once)
+    written = made.pool.carry_out(job, "work", units(1))
     assert set(written) == {("sgd", 1), ("swa", 1)}
     assert [worker.begun for worker in made.workers] == [units(1), units(1)]
     assert made.workers[0].closed
@@ -170,31 +175,61 @@ def test_a_lost_workers_unit_goes_to_another(job: Job) -> None:
 
 def test_a_worker_that_was_asked_to_end_by_others_is_replaced(job: Job) -> None:
     def once(worker: MadeUp, unit: Unit) -> Sequence[Event]:
-        return [Paused()] if worker.name == "worker 1" else does_it(worker, unit)
+        return [Paused()] if worker is made.workers[0] else does_it(worker, unit)
 
-    made = crew_of(1, once)
-    assert made.crew.carry_out(job, "work", units(1))
+    made = pool_of(1, once)
+    assert made.pool.carry_out(job, "work", units(1))
     assert len(made.workers) == 2
 
 
 def test_a_unit_that_costs_every_worker_its_life_is_given_up(job: Job) -> None:
-    made = crew_of(1, lambda worker, unit: [Lost("killed by signal 9")])
+    made = pool_of(1, lambda worker, unit: [Lost("killed by signal 9")])
     with pytest.raises(SwabenchError, match=r"seed 1: 3 workers were lost with it.*signal 9"):
-        made.crew.carry_out(job, "work", units(1))
+        made.pool.carry_out(job, "work", units(1))
     assert len(made.workers) == MOST_TRIES
 
 
-def test_a_worker_that_does_not_start_is_told(job: Job) -> None:
-    made = crew_of(1)
-    made.crew._start = lambda number: _never_ready(made, number)
-    with pytest.raises(SwabenchError, match="worker 1: did not start"):
-        made.crew.carry_out(job, "work", units(1))
-
-
-def _never_ready(made: Made, number: int) -> Worker:
+def never_ready(number: int) -> MadeUp:
     worker = MadeUp(f"worker {number}", does_it)
     worker.waiting = [Lost("ended with exit code 1")]
     return worker
+
+
+def test_workers_that_do_not_start_are_told(job: Job) -> None:
+    made = pool_of(1)
+    made.pool._start = never_ready
+    with pytest.raises(SwabenchError, match=r"worker 1: did not start .ended with exit code 1"):
+        made.pool.carry_out(job, "work", units(1))
+    assert made.told.lines == [
+        "worker 1: did not start (ended with exit code 1); another is started"
+    ] * (MOST_TRIES - 1)
+
+
+def test_a_worker_that_does_not_start_is_replaced(job: Job) -> None:
+    made = pool_of(1)
+    start = made.pool._start
+    first = iter([never_ready])
+    made.pool._start = lambda number: next(first, start)(number)
+    assert made.pool.carry_out(job, "work", units(1))
+
+
+def test_a_free_number_is_given_again(job: Job) -> None:
+    """A GPU has the number: a worker that comes for another takes over its GPU."""
+
+    def once(worker: MadeUp, unit: Unit) -> Sequence[Event]:
+        return [Lost("killed by signal 9")] if worker is made.workers[0] else []
+
+    made = pool_of(3, once)
+
+    def answers(some: Sequence[Worker]) -> None:
+        if len(some) == 3 and made.workers[-1].name == "worker 1":
+            for worker in made.workers[1:]:
+                worker.waiting += [e for unit in worker.begun for e in does_it(worker, unit)]
+                worker.begun.clear()
+
+    made.pool._wait = answers
+    made.pool._execute(job, "work", units(0, 1, 2))
+    assert [worker.name for worker in made.workers] == [f"worker {n}" for n in (1, 2, 3, 1)]
 
 
 def test_a_unit_that_fails_stops_the_others_and_is_not_tried_again(job: Job) -> None:
@@ -203,9 +238,9 @@ def test_a_unit_that_fails_stops_the_others_and_is_not_tried_again(job: Job) -> 
             return does_it(worker, unit)
         return [Failed(InputError("no such thing"))] if unit.seeds == (1,) else []
 
-    made = crew_of(2, fails)
+    made = pool_of(2, fails)
     with pytest.raises(InputError, match="no such thing"):
-        made.crew.carry_out(job, "work", units(0, 1, 2))
+        made.pool.carry_out(job, "work", units(0, 1, 2))
     assert made.done().count(units(1)[0]) == 1
     assert units(2)[0] not in made.done()
     busy = next(worker for worker in made.workers if units(0)[0] in worker.begun)
@@ -213,8 +248,8 @@ def test_a_unit_that_fails_stops_the_others_and_is_not_tried_again(job: Job) -> 
 
 
 def test_lines_of_workers_say_whose_they_are(job: Job) -> None:
-    made = crew_of(1, lambda worker, unit: [Said("half way"), *does_it(worker, unit)])
-    made.crew.carry_out(job, "work", units(0))
+    made = pool_of(1, lambda worker, unit: [Note("half way"), *does_it(worker, unit)])
+    made.pool.carry_out(job, "work", units(0))
     assert made.told.lines[0] == "worker 1: half way"
 
 
@@ -224,9 +259,9 @@ def test_a_pause_is_passed_on_and_nothing_more_handed_out(job: Job, left: tuple[
         os.kill(os.getpid(), signal.SIGUSR1)
         return []
 
-    made = crew_of(1, hears)
+    made = pool_of(1, hears)
     with made.pause.listening(), pytest.raises(Interrupted, match="SIGUSR1"):
-        made.crew._execute(job, "work", units(0, *left))
+        made.pool._execute(job, "work", units(0, *left))
     assert made.done() == units(0)
     assert made.workers[0].closed
 
@@ -239,9 +274,9 @@ def kinds(number: int) -> str:
 
 
 def test_units_of_a_seed_stay_on_one_kind_of_hardware(job: Job) -> None:
-    made = crew_of(2, hardware=kinds)
+    made = pool_of(2, hardware=kinds)
     by_path = [Unit("finetune", (seed,), (name,)) for seed in range(4) for name in ("sgd", "swa")]
-    made.crew.carry_out(job, "work", by_path)
+    made.pool.carry_out(job, "work", by_path)
     where = {seed: set[str]() for seed in range(4)}
     for worker in made.workers:
         for unit in worker.begun:
@@ -251,18 +286,64 @@ def test_units_of_a_seed_stay_on_one_kind_of_hardware(job: Job) -> None:
     assert set.union(*where.values()) == {"one kind", "another kind"}
 
 
-def test_a_seed_that_was_begun_goes_on_where_its_runs_are(tmp_path: Path) -> None:
+def bound(folder: Path, seed: int) -> Study:
+    """A study one of whose seeds has a run already, on another kind of device."""
     study = study_with(2)
     environment = {**ENVIRONMENT, "device_name": "another kind"}
-    write_run(RecordStore(tmp_path, study), study, "sgd", 1, environment=environment)
-    made = crew_of(2, hardware=kinds)
-    made.crew.carry_out(job_of(study, tmp_path), "work", units(0, 1))
+    write_run(RecordStore(folder, study), study, "sgd", seed, environment=environment)
+    return study
+
+
+def test_a_seed_that_was_begun_goes_on_where_its_runs_are(tmp_path: Path) -> None:
+    study = bound(tmp_path, 1)
+    made = pool_of(2, hardware=kinds)
+    made.pool.carry_out(job_of(study, tmp_path), "work", units(0, 1))
     assert units(1)[0] in made.workers[1].begun
-    alone = crew_of(1)
-    with pytest.raises(InputError, match="seed 1 has runs on another kind, and no worker here"):
-        alone.crew.carry_out(job_of(study, tmp_path), "work", units(1))
+
+
+def test_workers_are_started_until_one_fits(tmp_path: Path) -> None:
+    """One unit is left, and the first worker is not such as it wants."""
+    study = bound(tmp_path, 1)
+    made = pool_of(4, hardware=kinds)
+    assert made.pool.carry_out(job_of(study, tmp_path), "work", units(1))
+    assert [worker.begun for worker in made.workers] == [[], units(1)]
+
+
+def test_a_seed_that_fits_nowhere_is_told(tmp_path: Path) -> None:
+    study = bound(tmp_path, 1)
+    alone = pool_of(1)
+    told = "sgd and 1 more at seed 1: there are runs of it on another kind, and the workers have on"
+    with pytest.raises(InputError, match=told):
+        alone.pool.carry_out(job_of(study, tmp_path), "work", units(1))
+    # What trains nothing is not bound; nor is anything where a study mixes.
+    rays = [Unit("landscape", (1,), ("rays",))]
+    assert pool_of(1).pool.carry_out(job_of(study, tmp_path), "work", rays)
     mixed = study.model_copy(update={"mixed_hardware": "allow"})
-    assert crew_of(1).crew.carry_out(job_of(mixed, tmp_path), "work", units(1))
+    assert pool_of(1).pool.carry_out(job_of(mixed, tmp_path), "work", units(1))
+
+
+@pytest.mark.parametrize("mixed", ["refuse", "allow"])
+def test_a_seed_whose_only_worker_is_lost_is_free_again(
+    mixed: Literal["refuse", "allow"], tmp_path: Path
+) -> None:
+    """Nothing of it is recorded, and a worker of its kind does not come again."""
+    study = study_with(2).model_copy(update={"mixed_hardware": mixed})
+
+    def lost(worker: MadeUp, unit: Unit) -> Sequence[Event]:
+        return [Lost("killed")] if worker.hardware == "one kind" else does_it(worker, unit)
+
+    made = pool_of(2, lost, hardware=kinds)
+    start = made.pool._start
+
+    def later_pending(number: int) -> Worker:
+        worker = start(number)
+        if len(made.workers) > 2:
+            made.workers[-1].waiting.clear()  # there is no room for it
+        return worker
+
+    made.pool._start = later_pending
+    written = made.pool._execute(job_of(study, tmp_path), "work", units(0, 1))
+    assert {seed for _, seed in written} == {0, 1}
 
 
 def test_runs_of_a_seed_are_not_mixed(tmp_path: Path) -> None:
@@ -282,25 +363,27 @@ def test_runs_of_a_seed_are_not_mixed(tmp_path: Path) -> None:
 
 # --- names ----------------------------------------------------------------------------------
 
-WISHES = Wishes(None, 1, "cpu", 1.0, SilentProgress(), Pause())
+OPTIONS = Options(None, 1, "cpu", 1.0, SilentProgress(), Pause())
 
 
 def test_places_are_named() -> None:
     assert [kind_of_place(name) for name in PLACES] == ["local", "processes", "ray"]
     assert kind_of_place("ray:10.0.0.1:6379") == "ray"
-    assert isinstance(make_place("local", WISHES), Local)
+    assert isinstance(place_when_needed("local", OPTIONS), Local)
 
 
 @pytest.mark.parametrize("name", ["moon", "", "ray:", "local:here", "processes:2", "Ray", "\x1b"])
 def test_a_place_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"--on: .*choose from local, processes, ray, or ray:ADD"):
-        make_place(name, WISHES)
+        place_when_needed(name, OPTIONS)
 
 
-def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_it_is_said_what_to_install(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
+    place = place_when_needed("ray", OPTIONS)  # documents alone need none
     with pytest.raises(InputError, match=r"--on ray: Ray is not installed; `pip install 'swaben"):
-        make_place("ray", WISHES)
+        place.carry_out(job, "work", units(1))
+    place.close()
 
 
 def test_here_nothing_is_handed_out(job: Job) -> None:

@@ -114,6 +114,30 @@ def test_a_time_is_told_in_the_unit_that_fits(seconds: float, words: str) -> Non
     assert duration(seconds) == words
 
 
+def test_a_bars_time_to_go_is_from_what_was_done_now() -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=100, color_system=None)
+    clock = iter(float(second) for second in range(10_000))
+    console.get_time = lambda: next(clock)
+    with TerminalProgress(console).task("work", 1000, "parts") as advance:
+        advance(900, before=True)
+        advance(1)
+    hours, minutes, seconds = re.findall(r"to go (\d+):(\d+):(\d+)", text.getvalue())[-1]
+    # One part in some seconds, and 99 of them are left; with those of before it would be none.
+    assert int(hours) * 3600 + int(minutes) * 60 + int(seconds) >= 99
+
+
+def test_a_warning_is_told_to_who_wants_no_progress() -> None:
+    lines: list[str] = []
+    quiet = SilentProgress(lines.append)
+    quiet.say("a note")
+    quiet.warn("a warning")
+    assert lines == ["a warning"]
+    LineProgress(lines.append).warn("another")
+    assert lines == ["a warning", "another"]
+    SilentProgress().warn("to nobody")
+
+
 def test_an_end_need_not_be_told() -> None:
     lines: list[str] = []
     clock = Clock()

@@ -4,6 +4,7 @@ Where Ray is not installed nothing of it is tried: `pip install 'swabench[ray]'`
 """
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from swabench.runs.places import Options
 from swabench.runs.places import ray as place_of_ray
+from swabench.system.pausing import Pause
+from swabench.system.progress import SilentProgress
 from tests.test_cli import TINY, Place
 from tests.test_cli import images as images
 from tests.test_spreading import HEADS, begun, check_same, digests, heads, network
@@ -56,15 +60,18 @@ def test_a_cluster_gives_the_same_records(fresh: Place, heads: Place, cluster: A
 def test_no_usage_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, str] = {}
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "1")
     monkeypatch.setattr(ray, "init", lambda **_: seen.update(os.environ))
-    place_of_ray._join(None)
+    monkeypatch.setattr(place_of_ray, "_room", lambda *_: (0.0, 1, 1))
+    place_of_ray.make_ray(Options(None, None, "cpu", 1.0, SilentProgress(), Pause()))
     assert seen["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert seen["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"
 
 
 def test_without_a_shared_folder_records_travel(
     fresh: Place, heads: Place, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place_of_ray.RayWorker, "_sees", lambda worker, results: False)
+    monkeypatch.setattr(place_of_ray.RayWorker, "_sees", lambda worker, folder: False)
     done = fresh.run("pretrain", *TINY, "--seeds", "4", "--threads", "1", *on(cluster))
     assert done.code == 0, done.errors
     assert len(digests(fresh)) == 4
@@ -107,6 +114,30 @@ def test_a_cluster_that_is_not_there_is_told(address: str, fresh: Place) -> None
     done = fresh.run(*HEADS, "--on", f"ray:{address}")
     assert done.code == 2
     assert f"--on ray: no cluster at {address} (" in done.errors
+
+
+@pytest.mark.parametrize("share", ["0", "1.5", "nan", "1e-9", "-1"])
+def test_a_share_of_a_gpu_that_is_none_is_refused(share: str, fresh: Place) -> None:
+    done = fresh.run(*HEADS, "--on", "ray", "--gpus-per-unit", share)
+    assert done.code == 2
+    assert "--gpus-per-unit" in done.errors
+
+
+def test_documents_alone_need_no_cluster(fresh: Place, heads: Place) -> None:
+    shutil.copytree(heads.results, fresh.results)
+    done = fresh.run(*HEADS, "--on", "ray:nowhere.invalid:1")
+    assert done.code == 0, done.errors
+
+
+def test_an_error_on_a_node_is_told_with_its_name(
+    fresh: Place, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place_of_ray.RayWorker, "_sees", lambda worker, folder: False)
+    monkeypatch.setattr(place_of_ray, "pack", lambda *_, **__: {"../evil": b"evil"})
+    done = fresh.run(*HEADS, *on(cluster))
+    assert done.code == 2
+    assert "error: worker 1 on " in done.errors
+    assert "no record's path; nothing is written" in done.errors
 
 
 def test_more_than_any_node_has_is_refused(fresh: Place, cluster: Any) -> None:

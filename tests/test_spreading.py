@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -183,7 +184,7 @@ def test_shares_give_the_same_records(fresh: Place, heads: Place) -> None:
 def test_the_share_that_ends_last_writes_the_documents(fresh: Place) -> None:
     first = fresh.run("reproduce", *TINY, "--shard", "2/2")
     assert first.code == 0, first.errors
-    assert "documents: not made: 17 runs of other shares are still to be done" in first.out
+    assert "documents: not made: 17 runs are still to be done" in first.out
     assert not (fresh.documents / "table.csv").exists()
     assert {path.name[:6] for path in fresh.documents.glob("landscape/*/*.json")} == {"seed-1"}
     last = fresh.run("reproduce", *TINY, "--shard", "1/2")
@@ -192,6 +193,38 @@ def test_the_share_that_ends_last_writes_the_documents(fresh: Place) -> None:
     for name in ("table.csv", "flatness.csv", "report.html"):
         assert (fresh.documents / name).is_file()
     assert json.loads((fresh.documents / "manifest.json").read_text())["seeds"] == [0, 1]
+
+
+@pytest.mark.slow
+def test_the_last_share_writes_documents_where_a_start_diverged(fresh: Place) -> None:
+    wild = "{schedule: constant, learning_rate: 1.0e+38}"
+    with fresh.study.open("a") as study:
+        study.write(f"pretrain: {{rate: {wild}}}\ndiverged: record\n")
+    for share in ("1/2", "2/2"):
+        done = fresh.run("finetune", "-m", "all", *TINY, "--shard", share)
+        assert done.code == 1
+        assert "No method can start there" in done.errors
+    done = fresh.run("reproduce", *TINY, "--shard", "2/2")
+    assert "not made" not in done.out
+    assert (fresh.documents / "table.md").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_while_workers_start_is_a_pause(fresh: Place, number: int) -> None:
+    """As a terminal and a queue send it: to the command and to its workers."""
+    command = [sys.executable, "-m", "swabench", *HEADS, "--jobs", "2"]
+    process = subprocess.Popen(
+        command, cwd=fresh.folder, env={**os.environ, **fresh.environment}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    wait_until(lambda: workers_of(process), process)
+    time.sleep(0.3)
+    os.killpg(process.pid, number)
+    done = ended(process)
+    assert done.code == {signal.SIGINT: 130, signal.SIGTERM: 143}[signal.Signals(number)]
+    assert "Traceback" not in done.errors
+    assert "did not start" not in done.errors
 
 
 def test_a_study_that_is_to_be_tuned_is_tuned_before_its_shares(tmp_path: Path) -> None:

@@ -20,14 +20,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from swabench.cli.printing import say_at_once
-from swabench.records import unfinished
+from swabench.records import RecordStore, unfinished
 from swabench.records.unfinished import Unfinished, Worker
 from swabench.runs import checkpoints as checkpoints_room
 from swabench.runs.checkpoints import GroupCheckpoints
 from swabench.runs.sharing import share
 from swabench.system.errors import InputError
+from swabench.system.files import host
 from swabench.system.pausing import Interrupted, Pause
+from swabench.system.progress import LineProgress
 from swabench.training.state import as_arrays, as_tensors
+from tests.made_up import study_with
 
 ENVIRONMENT = {
     "device": "cpu", "device_name": "a chip", "threads": 2, "torch": "2.12", "swabench": "0.1",
@@ -220,7 +223,7 @@ def checkpoints_of(
         changes.pop("seed", 4),
         9,
         pause=pause or Pause(),
-        say=say,
+        progress=LineProgress(say),
         clock=clock or Clock(),
         **{**options, **changes},
     )
@@ -278,6 +281,27 @@ def test_a_worker_that_ended_does_not_live() -> None:
     worker = Worker(RUNS, 4, 9, 0, None, socket.gethostname(), int(done.stdout), 0.0)
     assert not worker.may_live
     assert replace(worker, host="another machine").may_live
+
+
+def test_a_group_is_under_way_while_its_lock_is_held(tmp_path: Path) -> None:
+    """A number of a process that is gone may be another's by now."""
+    study = study_with(1)
+    store = RecordStore(tmp_path, study)
+    place = store.unfinished(["swa"], 0)
+    place.write_worker(Worker({"swa": "a"}, 0, 9, 3, None, host(), os.getpid(), 0.0))
+    works = "from swabench.records.status import begun_groups as b; from pathlib import Path;"
+    works += "from swabench.records import RecordStore as R; from tests.made_up import study_with;"
+    works += f"print([g.works for g in b(R(Path({str(tmp_path)!r}), study_with(1)))])"
+
+    def seen_by_another() -> str:
+        command = [sys.executable, "-c", works]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert seen_by_another() == "[False]"
+    with place.lock():
+        assert seen_by_another() == "[True]"
+    assert seen_by_another() == "[False]"
 
 
 def test_a_wish_to_pause_keeps_the_state_and_says_so(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swabench.cli.options import AskedShare, parse_shard
+from swabench.cli.options import AskedShard, parse_shard
 from swabench.runs.planning import Spread, Wave
 from swabench.runs.units import (
     Unit,
@@ -72,10 +72,16 @@ def test_seeds_that_share_a_drawn_backbone_are_one_unit() -> None:
     study = load_study("mnist-sources")
     units = finetuning_units(study, runs_of(study, study.seeds))
     assert taken(units) == Counter(runs_of(study, study.seeds))
-    drawn = [{(d.split, d.backbone) for d in map(study.draws, unit.seeds)} for unit in units]
+    own = [u for u in units if study.draws(u.seeds[0]).backbone != study.backbone.seed]
+    drawn = [{(d.split, d.backbone) for d in map(study.draws, unit.seeds)} for unit in own]
     assert all(len(each) == 1 for each in drawn)
-    assert len(set.union(*drawn)) == len(units)  # and no backbone is in two
-    assert shared_units(study, units) == []
+    assert len(set.union(*drawn)) == len(own)  # and no backbone is in two
+    # The others use the study's own, which is computed once, and are cut seed by seed.
+    others = [unit for unit in units if unit not in own]
+    assert all(len(unit.seeds) == 1 for unit in others)
+    assert len(others) > 10
+    assert shared_units(study, units) == [Unit("features", others[0].seeds)]
+    assert shared_units(study, own) == []
     assert [
         unit.seeds for unit in pretraining_units(study, [("adam", s) for s in study.seeds])
     ] == [unit.seeds for unit in units]
@@ -142,16 +148,21 @@ def _each_way(seconds: Sequence[float], workers: int) -> list[float]:
 @given(st.integers(1, 40), st.integers(1, 12))
 def test_shares_are_all_seeds_once_and_alike(seeds: int, of: int) -> None:
     chosen = list(range(100, 100 + seeds))
-    shares = [AskedShare(shard=f"{n}/{of}").share(chosen) for n in range(1, min(of, seeds) + 1)]
-    assert sorted(seed for share in shares for seed in share) == chosen
+    shares = []
+    for number in range(1, of + 1):
+        asked = AskedShard(shard=f"{number}/{of}")
+        if seeds * number // of > seeds * (number - 1) // of:
+            shares.append(asked.own(chosen))
+        else:
+            with pytest.raises(InputError, match=f"has no seed, as there are {seeds}; use at most"):
+                asked.own(chosen)
+    assert [seed for share in shares for seed in share] == chosen
+    assert len(shares) == min(seeds, of)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    if of > seeds:
-        with pytest.raises(InputError, match=f"{of}/{of} is empty, as there are {seeds} seeds"):
-            AskedShare(shard=f"{of}/{of}").share(chosen)
 
 
 def test_without_a_share_all_seeds_are_meant() -> None:
-    assert AskedShare().share([4, 2]) == [4, 2]
+    assert AskedShard().own([4, 2]) == [4, 2]
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/", "/2", "1/0", "a/b", "-1/2", "1/2/3", ""])

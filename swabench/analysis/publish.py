@@ -174,6 +174,7 @@ class Publication:
         found = collect(self._study, self._store, self._seeds, self._study.run_names)
         # Holm's correction by statsmodels collects garbage at every call: what lives on anyhow
         # need not be looked through each time.
+        gc.collect()
         gc.freeze()
         return found
 

@@ -57,7 +57,10 @@ def work_left(study: Study, store: "RecordStore", seeds: list[int]) -> str:
     """What of a study is not done yet, in words; empty where all is."""
     from swabench.landscape.parts import missing_parts, unsurveyable
 
-    if runs := store.missing(study.run_names, seeds):
+    start = study.pretrain.name
+    lost = {record.seed for record in store.diverged([start], seeds)}  # nothing starts there
+    missing = store.missing(study.run_names, seeds)
+    if runs := [run for run in missing if run[0] == start or run[1] not in lost]:
         return f"{len(runs)} runs"
     if not unsurveyable(study, store, seeds) and (parts := missing_parts(study, store, seeds)):
         return f"{len(parts)} parts of the landscape"

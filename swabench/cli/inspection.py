@@ -51,7 +51,7 @@ def validate(
     asked: Asked,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
-    on: OnOption = "local",
+    on: OnOption = None,
     jobs: JobsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -69,7 +69,7 @@ def validate(
     target = choose_device(device)
     use_threads(threads)
     tuned = asked.tuned(written)
-    workers = jobs or (None if kind_of_place(on) == "local" else 1)
+    workers = jobs or (1 if on and kind_of_place(on) != "local" else None)
     planned = plan.planned(
         tuned or written, asked.results, chosen, target, tuned is not None, workers
     )

@@ -110,11 +110,11 @@ StopAfterOption = Annotated[
     ),
 ]
 OnOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--on",
-        help="Where: local (this process), processes (several on this machine), ray (a cluster, "
-        "found or started here) or ray:ADDRESS.",
+        help="Where: local (this process, the default), processes (several on this machine), ray "
+        "(a cluster, found or started here) or ray:ADDRESS.",
         autocompletion=_places,
     ),
 ]
@@ -239,7 +239,7 @@ class AskedWork(Asked):
         return Experiment(
             study,
             results or self.results,
-            choose_device(self.device),
+            choose_device(self._device_here),
             user_cache(),
             progress(self.quiet),
             pause=PAUSE,
@@ -248,11 +248,17 @@ class AskedWork(Asked):
         )
 
 
+    @property
+    def _device_here(self) -> str:
+        """What `--device` means for this process."""
+        return self.device
+
+
 @dataclass(frozen=True)
 class AskedUnits(AskedWork):
     """The options of every command whose work can be spread over processes and machines."""
 
-    on: OnOption = "local"
+    on: OnOption = None
     jobs: JobsOption = None
     gpus_per_unit: GpusPerUnitOption = 1.0
 
@@ -260,27 +266,34 @@ class AskedUnits(AskedWork):
         """What does the work, or has it done where that was asked for."""
         return super().experiment(study, results, place=self._place, **options)
 
+    @property
+    def _device_here(self) -> str:
+        """Workers of a cluster have theirs; who drives them may have no such device."""
+        return "auto" if (self.on or "").startswith("ray") else self.device
+
     @cached_property
     def _place(self) -> "Place":
         """Where units are executed, until the command ends."""
-        from swabench.runs.places import Wishes, make_place
+        from swabench.runs.places import Options, place_when_needed
 
-        spread = "processes" if self.on == "local" and (self.jobs or 1) > 1 else self.on
+        name = self.on or ("processes" if (self.jobs or 1) > 1 else "local")
+        if name == "local" and (self.jobs or 1) > 1:
+            raise InputError(f"--jobs: {self.jobs} with --on local, which is one process; leave it")
         shown = progress(self.quiet)
-        wishes = Wishes(self.jobs, self.threads, self.device, self.gpus_per_unit, shown, PAUSE)
-        place = make_place(spread, wishes)
+        options = Options(self.jobs, self.threads, self.device, self.gpus_per_unit, shown, PAUSE)
+        place = place_when_needed(name, options)
         AT_END.callback(place.close)
         return place
 
 
 @dataclass(frozen=True)
-class AskedShare(AskedUnits):
+class AskedShard(AskedUnits):
     """The options of a command that may do a share of a study's seeds alone."""
 
     shard: ShardOption = None
 
-    def share(self, seeds: Sequence[int]) -> list[int]:
-        """Those of some seeds that this command is to do.
+    def own(self, seeds: Sequence[int]) -> list[int]:
+        """Those of some seeds that this command is to do: neighbours, in shares of like size.
 
         Raises:
             InputError: The option is wrong, or leaves none.
@@ -288,9 +301,10 @@ class AskedShare(AskedUnits):
         if self.shard is None:
             return list(seeds)
         number, of = parse_shard(self.shard)
-        if not (mine := list(seeds[number - 1 :: of])):
+        first, end = (len(seeds) * place // of for place in (number - 1, number))
+        if not (mine := list(seeds[first:end])):
             raise InputError(
-                f"--shard: {self.shard} is empty, as there are {len(seeds)} seeds; use at most "
+                f"--shard: {self.shard} has no seed, as there are {len(seeds)}; use at most "
                 f"{len(seeds)} shares"
             )
         return mine

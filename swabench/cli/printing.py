@@ -64,7 +64,7 @@ def _plain(value: Any) -> Any:
 def progress(quiet: bool = False) -> Progress:
     """A bar on a terminal, lines elsewhere, nothing where it was asked to be quiet."""
     if quiet:
-        return SilentProgress()
+        return SilentProgress(lambda line: say(line, to=err))
     if err.is_terminal:
         return TerminalProgress(err)
     return LineProgress(lambda line: print(printable(line), file=sys.stderr, flush=True))  # noqa: T201

@@ -13,7 +13,7 @@ from swabench.cli.documents import print_published, publication_of, show_publish
 from swabench.cli.options import (
     DEFAULT_RESULTS,
     AskedOfAll,
-    AskedShare,
+    AskedShard,
     AskedTuning,
     ConfigOption,
     JsonOption,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # pandas takes long to import, and `--help` needs none
 
 @app.command(rich_help_panel=RUN)
 @with_options
-def reproduce(asked: AskedShare) -> None:
+def reproduce(asked: AskedShard) -> None:
     """Run everything: data, all runs, landscape, table, figures, claims, report.
 
     Finished runs are skipped, so interrupted studies resume. A study with a section `tuning` is
@@ -41,7 +41,7 @@ def reproduce(asked: AskedShare) -> None:
     fails in the end, unless the study says `diverged: record`.
     """
     written, chosen = asked.as_written()
-    mine = asked.share(chosen)
+    mine = asked.own(chosen)
     study = asked.tuned(written) or _tuned_now(asked, written)
     experiment = asked.experiment(study)
     if "backbone" not in study.seed_draws:  # else backbone by backbone, with what follows
@@ -61,8 +61,8 @@ def reproduce(asked: AskedShare) -> None:
         problems.append(_surveyed(experiment, chosen, mine))
         if left := work_left(study, store, chosen):
             say(
-                f"documents: not made: {left} of other shares are still to be done; the share "
-                "that ends last makes them, or the same command without --shard"
+                f"documents: not made: {left} are still to be done; the share that ends last "
+                "makes them, or the same command without --shard"
             )
             _end(problems)
             return
@@ -79,10 +79,10 @@ def reproduce(asked: AskedShare) -> None:
 
 @app.command(rich_help_panel=RUN)
 @with_options
-def pretrain(asked: AskedShare) -> None:
+def pretrain(asked: AskedShard) -> None:
     """Pretrain the weights that every method starts from (the paper: Adam), once per seed."""
     study, seeds = asked.study()
-    chosen = asked.share(seeds)
+    chosen = asked.own(seeds)
     experiment = asked.experiment(study)
     done = experiment.pretrain(chosen)
     say(f"pretraining: {done} seeds trained, {len(chosen) - done} already done")
@@ -91,7 +91,7 @@ def pretrain(asked: AskedShare) -> None:
 
 @app.command(rich_help_panel=RUN)
 @with_options
-def finetune(asked: AskedShare, method: MethodOption) -> None:
+def finetune(asked: AskedShard, method: MethodOption) -> None:
     """Fine-tune by one or several methods; pretraining runs first if it is missing.
 
     Final layers of one seed train together at little more than the cost of one, so all of that
@@ -100,7 +100,7 @@ def finetune(asked: AskedShare, method: MethodOption) -> None:
     Example: swabench finetune --method swa --method sgd --seeds 3
     """
     study, seeds = asked.study()
-    chosen = asked.share(seeds)
+    chosen = asked.own(seeds)
     methods = study.select_methods(method)
     experiment = asked.experiment(study)
     wanted = len(methods) * len(chosen)
@@ -131,12 +131,12 @@ def tune(asked: AskedTuning, json: JsonOption = False) -> None:
 
 @app.command(rich_help_panel=RUN)
 @with_options
-def landscape(asked: AskedShare) -> None:
+def landscape(asked: AskedShard) -> None:
     """Measure the loss around the final weights: lines, plane, rays, sharpness, Hessian."""
     study, chosen = asked.study()
     experiment = asked.experiment(study)
-    done = experiment.survey(chosen, asked.share(chosen))
-    say(f"landscape: {done} parts measured, the others already done")
+    done = experiment.survey(chosen, asked.own(chosen))
+    say(f"landscape: {done} parts measured")
     print_published(publication_of(study, experiment.store, chosen).landscape(), experiment.store)
 
 
@@ -210,15 +210,15 @@ def _say_diverged(store: "RecordStore", names: list[str], seeds: list[int]) -> N
         say(listed(runs), to=err)
 
 
-def _surveyed(experiment: "Experiment", seeds: list[int], share: list[int]) -> str:
+def _surveyed(experiment: "Experiment", seeds: list[int], own: list[int]) -> str:
     """Measure the landscape, if it can be; returns what is wrong."""
     from swabench.landscape.parts import unsurveyable
 
-    if reason := unsurveyable(experiment.study, experiment.store, seeds, share):
+    if reason := unsurveyable(experiment.study, experiment.store, seeds, own):
         say(f"landscape: not measured: {reason}")
         return ""
     try:
-        experiment.survey(seeds, share)
+        experiment.survey(seeds, own)
     except SwabenchError as error:
         return str(error)
     return ""
@@ -230,7 +230,7 @@ def _end(problems: list[str]) -> None:
         raise SwabenchError("\n".join(found))
 
 
-def _tuned_now(asked: AskedShare, study: Study) -> Study:
+def _tuned_now(asked: AskedShard, study: Study) -> Study:
     """Tune a study that is to run, and return it as it then runs.
 
     Raises:

@@ -8,33 +8,33 @@ from swabench.study.study import Study
 
 
 def wanted_parts(
-    study: Study, seeds: Sequence[int], share: Sequence[int] | None = None
+    study: Study, seeds: Sequence[int], own: Sequence[int] | None = None
 ) -> list[tuple[Part, int]]:
     """The parts of a study's landscape, as (part, seed), seed by seed.
 
     Args:
         study: The study.
         seeds: Its seeds, of which a part looks at the first few.
-        share: Those of them that are meant; all by default.
+        own: Those of them that are meant; all by default.
     """
     return [
         (part, seed)
-        for seed in (seeds if share is None else share)
+        for seed in (seeds if own is None else own)
         for part in PARTS
         if study.landscape_rows(part) and seed in study.landscape_seeds(part, seeds)
     ]
 
 
 def missing_parts(
-    study: Study, store: RecordStore, seeds: Sequence[int], share: Sequence[int] | None = None
+    study: Study, store: RecordStore, seeds: Sequence[int], own: Sequence[int] | None = None
 ) -> list[tuple[Part, int]]:
     """Those that have no record."""
-    wanted = wanted_parts(study, seeds, share)
+    wanted = wanted_parts(study, seeds, own)
     return [(part, seed) for part, seed in wanted if store.find_landscape(part, seed) is None]
 
 
 def unsurveyable(
-    study: Study, store: RecordStore, seeds: Sequence[int], share: Sequence[int] | None = None
+    study: Study, store: RecordStore, seeds: Sequence[int], own: Sequence[int] | None = None
 ) -> str:
     """Why the landscape cannot be measured, before anything is loaded; empty where it can."""
     if study.one_source_at_a_time or {"split", "backbone"} & set(study.seed_draws):
@@ -53,7 +53,7 @@ def unsurveyable(
         return f"study {study.name!r} has no averaging method to look at"
     if not network and not study.backbone.cache_features:
         return f"study {study.name!r} caches no features, which the landscape is measured on"
-    parts = missing_parts(study, store, seeds, share)
+    parts = missing_parts(study, store, seeds, own)
     runs = {(name, seed) for part, seed in parts for name in study.landscape_rows(part)}
     found = sorted((record for name, seed in runs if (record := store.find(name, seed))), key=str)
     if lost := [record for record in found if record.diverged]:

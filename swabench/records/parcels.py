@@ -1,49 +1,76 @@
 """Records as bytes, for a worker that shares no folder with the results."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from swabench.system.errors import InputError
+from swabench.records.record import ARRAYS
+from swabench.records.store import RecordStore
+from swabench.study.study import Study
+from swabench.system.errors import InputError, in_short
 from swabench.system.files import new_folder, write_file
 
 Parcel = Mapping[str, bytes]
 """Files of a study's results folder, by their paths in it."""
 
-_KINDS = ("runs/*/seed-{}-*/*", "landscape/*/seed-{}-*.json")
+_FILE = re.compile(
+    r"runs/[^\W_][\w.-]*/seed-\d+-[0-9a-f]+/[a-z]+\.[a-z]+"
+    r"|landscape/[a-z]+/seed-\d+-[0-9a-f]+\.json"
+    r"|runs/files\.json"
+)
 
 
-def pack(folder: Path, seeds: Sequence[int], without: Collection[str] = ()) -> Parcel:
-    """The records of some seeds.
+def pack(
+    study: Study,
+    results: Path,
+    seeds: Sequence[int],
+    *,
+    arrays_of: Collection[str] | None = None,
+    without: Collection[str] = (),
+) -> Parcel:
+    """The records of a study at some seeds.
 
     Args:
-        folder: The study's results folder.
+        study: The study as it is now; records of other settings stay.
+        results: The results folder.
         seeds: Which seeds.
+        arrays_of: Names of the runs whose weights and predictions are wanted; None for all.
         without: Paths of files that are left out.
     """
-    found = [
-        path for seed in seeds for kind in _KINDS for path in sorted(folder.glob(kind.format(seed)))
-    ]
-    named = {path.relative_to(folder).as_posix(): path for path in found}
+    store = RecordStore(results, study)
+    wanted = list(store.folder.glob("runs/files.json"))
+    for seed in seeds:
+        wanted += store.folder.glob(f"landscape/*/seed-{seed}-*.json")
+        for name in study.run_names:
+            run = store.folder / "runs" / name / f"seed-{seed}-{store.identity(name, seed)}"
+            bare = arrays_of is not None and name not in arrays_of
+            wanted += [path for path in run.glob("*") if not (bare and path.name == ARRAYS)]
+    named = {path.relative_to(store.folder).as_posix(): path for path in wanted}
     return {name: path.read_bytes() for name, path in named.items() if name not in without}
 
 
 def unpack(parcel: Parcel, folder: Path) -> None:
     """Write records atomically; those that are there already stay.
 
+    Args:
+        parcel: The records.
+        folder: The study's results folder.
+
     Raises:
-        InputError: A path leaves the folder.
+        InputError: A path is none that a record has; nothing is written then.
     """
-    runs: dict[PurePosixPath, dict[str, bytes]] = {}
+    for name in parcel:
+        if not _FILE.fullmatch(name):
+            raise InputError(f"{in_short(name)}: no record's path; nothing is written")
+    runs: dict[Path, dict[str, bytes]] = {}
     for name, content in parcel.items():
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts:
-            raise InputError(f"{name!r}: a path that leaves the results folder; nothing is written")
-        if path.parts[0] == "runs":
+        path = folder / name
+        if "/seed-" in name and name.startswith("runs/"):
             runs.setdefault(path.parent, {})[path.name] = content
-        elif not (folder / path).exists():
-            write_file(folder / path, content)
+        elif not path.exists():
+            write_file(path, content)
     for place, files in runs.items():
-        if not (folder / place).is_dir():
-            with new_folder(folder / place) as new:
+        if not place.is_dir():
+            with new_folder(place) as new:
                 for name, content in files.items():
                     (new / name).write_bytes(content)

@@ -14,7 +14,7 @@ from swabench.records.store import RecordStore
 from swabench.records.unfinished import WORKER, Unfinished, Worker
 from swabench.study.landscape import Part
 from swabench.system.errors import InputError
-from swabench.system.files import leftovers, sha256_of_file
+from swabench.system.files import host, leftovers, sha256_of_file
 
 RunState = Literal["done", "diverged", "under way", "interrupted", "missing", "damaged"]
 STATES: Sequence[RunState] = get_args(RunState)
@@ -57,8 +57,21 @@ def begun_groups(store: RecordStore) -> list[Begun]:
         except InputError:
             continue  # `damages` names it
         if worker:
-            found.append(Begun(worker, worker.may_live, place.folder))
+            found.append(Begun(worker, _works(place, worker), place.folder))
     return found
+
+
+def _works(place: Unfinished, worker: Worker) -> bool:
+    """Whether a process has a group in hand; that of another machine is taken for living."""
+    if worker.host != host() or not worker.may_live:
+        return worker.may_live
+    if not place.lock_file.exists():
+        return False
+    try:
+        with place.lock().acquire(timeout=0):
+            return False  # another process has that number now
+    except (Timeout, OSError):
+        return True
 
 
 def states(

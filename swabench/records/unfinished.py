@@ -84,7 +84,12 @@ class Unfinished:
         Where a shared disk does not honour it, two machines may do the same work, and no harm.
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder.with_suffix(".lock"))
+        return FileLock(self.lock_file)
+
+    @property
+    def lock_file(self) -> Path:
+        """Where the lock is; there while somebody works on the group."""
+        return self.folder.with_suffix(".lock")
 
     def worker(self) -> Worker | None:
         """Who trains the group, or did last; None where nobody has begun."""

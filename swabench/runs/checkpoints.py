@@ -11,6 +11,7 @@ from swabench.records.unfinished import Unfinished, Worker
 from swabench.system.errors import InputError
 from swabench.system.files import host
 from swabench.system.pausing import SAVE_EVERY, Interrupted, Pause
+from swabench.system.progress import Progress
 from swabench.training.state import State, as_arrays, as_tensors
 
 VERSION = 1
@@ -32,7 +33,7 @@ class GroupCheckpoints:
         environment: What they are made with.
         pause: Says when to pause.
         save_every: Seconds from one kept state to the next, at least.
-        say: Takes lines for the user.
+        progress: Takes lines for the user.
         tell_done: Called with the number of epochs that were done before.
         clock: Tells seconds that never go back.
     """
@@ -48,7 +49,7 @@ class GroupCheckpoints:
         environment: Mapping[str, Any],
         pause: Pause,
         save_every: float = SAVE_EVERY,
-        say: Callable[[str], None],
+        progress: Progress,
         tell_done: Callable[[int], None] = lambda epochs: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,7 +63,7 @@ class GroupCheckpoints:
         }
         self._pause = pause
         self._save_every = save_every
-        self._say = say
+        self._progress = progress
         self._tell_done = tell_done
         self._clock = clock
         self._began = self._kept_at = self._told_at = clock()
@@ -89,13 +90,13 @@ class GroupCheckpoints:
         Raises:
             InputError: There is one, made from or with something else than what is at hand.
         """
-        found = self._place.load(self._say)
+        found = self._place.load(self._progress.warn)
         if found:
             state, facts = found
             self._check(facts)
             self._seconds_before = facts["seconds"]
             self._worker = replace(self._worker, epoch=state["epoch"], kept=state["epoch"])
-            self._say(f"{self._what} goes on after {self._epochs(state['epoch'])}")
+            self._progress.say(f"{self._what} goes on after {self._epochs(state['epoch'])}")
             self._tell_done(state["epoch"])
         self._tell()
         return as_tensors(found[0]) if found else None
@@ -140,7 +141,7 @@ class GroupCheckpoints:
             self._place.keep(as_arrays(state), {**self._facts, "seconds": round(self.seconds, 3)})
             self._worker = replace(self._worker, kept=self._worker.epoch)
         except OSError as error:
-            self._say(f"{error.filename}: the state is not kept ({error.strerror})")
+            self._progress.warn(f"{error.filename}: the state is not kept ({error.strerror})")
             return False
         finally:
             self._kept_at = self._clock()
@@ -179,7 +180,7 @@ class GroupCheckpoints:
             if then.get(key) != now.get(key)
         ]
         if others:
-            self._say(
+            self._progress.warn(
                 f"{self._what} was begun with {', '.join(others)}: its last digits may not be "
                 "those of a run without interruption"
             )

@@ -98,7 +98,7 @@ class Execution:
             environment=self.environment,
             pause=self.pause,
             save_every=self.save_every,
-            say=self.progress.say,
+            progress=self.progress,
             tell_done=lambda epochs: advance(len(group.names) * epochs, before=True),
         )
         with self.pause.at_safe_points():

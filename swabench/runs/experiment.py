@@ -44,6 +44,9 @@ from swabench.training.backbone import FEATURES, Normalization
 from swabench.training.heads import initial_head
 from swabench.training.loop import MEASURED
 
+SEEN_WITHIN = 60.0
+"""Seconds after which a record that another machine wrote is seen on a shared disk."""
+
 
 class Experiment:
     """One study on one device.
@@ -145,24 +148,24 @@ class Experiment:
             raise DivergedError("\n".join(problems))
         return done
 
-    def survey(self, seeds: list[int], share: Sequence[int] | None = None) -> int:
+    def survey(self, seeds: list[int], own: Sequence[int] | None = None) -> int:
         """Measure the loss landscape where that is not done; returns how many parts were.
 
         Args:
             seeds: The study's seeds, of which each part looks at the first few.
-            share: Those of them at which to measure; all by default.
+            own: Those of them at which to measure; all by default.
 
         Raises:
             InputError: Runs are missing, or the study is none that has a landscape.
         """
         self.store.tidy()
-        if reason := unsurveyable(self.study, self.store, seeds, share):
+        if reason := unsurveyable(self.study, self.store, seeds, own):
             raise InputError(f"landscape: {reason}")
-        missing = missing_parts(self.study, self.store, seeds, share)
+        missing = missing_parts(self.study, self.store, seeds, own)
         if missing:
             self.store.prepare()
             self._hand_out("landscape", landscape_units(missing))
-            self.measure(missing_parts(self.study, self.store, seeds, share))
+            self.measure(missing_parts(self.study, self.store, seeds, own))
         return len(missing)
 
     def measure(self, parts: Sequence[tuple[Part, int]]) -> None:
@@ -229,7 +232,9 @@ class Experiment:
         if not units:
             return
         for (name, seed), digest in self._place.carry_out(self._job, title, units).items():
-            found = self.store.find(name, seed)
+            deadline = time.monotonic() + SEEN_WITHIN
+            while not (found := self.store.find(name, seed)) and time.monotonic() < deadline:
+                time.sleep(1)
             if found is None or found.arrays_sha256 != digest:
                 raise InputError(
                     f"{self.store.folder}: {name} at seed {seed} was recorded by another machine "

@@ -13,14 +13,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -215,7 +215,7 @@ def _cached(
     try:
         home.mkdir(parents=True, exist_ok=True)
         remove_leftovers(home)
-        with FileLock(folder.with_suffix(".lock")):
+        with _held(FileLock(folder.with_suffix(".lock")), say):
             if folder.exists():
                 found = read_entry(folder, key)
                 say(f"read from {folder}")
@@ -239,6 +239,20 @@ def _cached(
                     say(f"read from {folder}")
                     return found
         raise not_written(error, home, elsewhere) from None
+
+
+@contextmanager
+def _held(lock: FileLock, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a lock; where another process has it, say so and wait."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say("waiting for another process, which computes them")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def batch_size(device: torch.device, image_size: int) -> int:

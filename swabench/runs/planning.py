@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swabench.runs.estimate import Costs
-from swabench.runs.units import Unit, finetuning_units, pretraining_units, starting_units
+from swabench.runs.units import Unit, finetuning_units, pretraining_units
 from swabench.study.study import Study
 
 
@@ -61,7 +61,7 @@ def spread_of(study: Study, missing: Sequence[tuple[str, int]], costs: Costs) ->
 
     # As `reproduce` does it: a stage of all seeds, then the next; of drawn backbones both at once.
     stages = [
-        ("pretraining", starting_units(study, starts) or pretraining_units(study, starts)),
+        ("pretraining", pretraining_units(study, starts)),
         ("fine-tuning", finetuning_units(study, others)),
     ]
     if own_features:

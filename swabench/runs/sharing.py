@@ -7,16 +7,16 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-Unit = TypeVar("Unit")
+Item = TypeVar("Item")
 WAIT = 0.2
 """Seconds between looks at what others have in hand."""
 
 
 def share(
-    units: Sequence[Unit],
-    lock_of: Callable[[Unit], FileLock],
-    work: Callable[[Unit], None],
-    say_waits: Callable[[Unit], None],
+    units: Sequence[Item],
+    lock_of: Callable[[Item], FileLock],
+    work: Callable[[Item], None],
+    say_waits: Callable[[Item], None],
 ) -> None:
     """Work on every unit under its lock; on those that another process has in hand, afterwards.
 
@@ -38,7 +38,7 @@ def share(
         left = busy
 
 
-def _worked_on(unit: Unit, lock: FileLock, work: Callable[[Unit], None]) -> bool:
+def _worked_on(unit: Item, lock: FileLock, work: Callable[[Item], None]) -> bool:
     """Work on a unit, if nobody else does now; whether that was so."""
     try:
         lock.acquire(timeout=0)

@@ -1,8 +1,8 @@
 """Units: what of a study is carried out in one go, in one place, and ends in records.
 
 A study is cut as finely as it can be spread: its seeds, of a network its trajectories, and the
-parts of its landscape. Where seeds draw backbones, a unit is all that shares one: its features are
-computed for it alone.
+parts of its landscape. Seeds that draw another backbone than the study's are a unit together where
+they share it: its features are computed for them alone, and are not kept.
 """
 
 from collections.abc import Sequence
@@ -60,9 +60,7 @@ class Unit:
 
 def pretraining_units(study: Study, runs: Runs) -> list[Unit]:
     """A study's pretraining at some seeds."""
-    if _draws_backbones(study):
-        return [Unit("pretrain", seeds, names) for seeds, names in _by_backbone(study, runs)]
-    return [Unit("pretrain", (seed,), (name,)) for name, seed in runs]
+    return [Unit("pretrain", seeds, names) for seeds, names in _by_features(study, runs)]
 
 
 def starting_units(study: Study, runs: Runs) -> list[Unit]:
@@ -70,34 +68,33 @@ def starting_units(study: Study, runs: Runs) -> list[Unit]:
 
     Else the unit that trains a seed's methods pretrains it first.
     """
-    if _draws_backbones(study) or in_lockstep(study, study.finetune.trainable):
+    if in_lockstep(study, study.finetune.trainable) or "backbone" in study.seed_draws:
         return []
     return pretraining_units(study, runs)
 
 
 def shared_units(study: Study, units: Sequence[Unit]) -> list[Unit]:
     """What is best done once before several units, by one: the features that all need."""
-    if len(units) < 2 or _draws_backbones(study):
-        return []
-    return [Unit("features", units[0].seeds[:1])]
+    sharing = [unit for unit in units if not _has_own_features(study, unit.seeds[0])]
+    return [Unit("features", sharing[0].seeds[:1])] if len(sharing) > 1 else []
 
 
 def finetuning_units(study: Study, runs: Runs) -> list[Unit]:
-    """A study's fine-tuning: heads of a seed train together, of networks those on one path."""
-    if _draws_backbones(study):
-        return [Unit("finetune", seeds, names) for seeds, names in _by_backbone(study, runs)]
-    wanted: dict[int, list[str]] = {}
-    for name, seed in runs:
-        wanted.setdefault(seed, []).append(name)
+    """A study's fine-tuning: heads of a seed train together, of networks those on one path.
+
+    Where seeds draw backbones, all methods of a seed do: its features may be its own.
+    """
     paths = [tuple(study.all_methods)]
-    if not in_lockstep(study, study.finetune.trainable):
+    if "backbone" in study.seed_draws:
+        paths = [study.run_names]
+    elif not in_lockstep(study, study.finetune.trainable):
         paths = [tuple(names) for names in trajectories(study.all_methods)]
     cut = [
-        (seed, tuple(name for name in path if name in names))
-        for seed, names in wanted.items()
+        (seeds, tuple(name for name in path if name in names))
+        for seeds, names in _by_features(study, runs)
         for path in paths
     ]
-    return [Unit("finetune", (seed,), names) for seed, names in cut if names]
+    return [Unit("finetune", seeds, names) for seeds, names in cut if names]
 
 
 def landscape_units(parts: Sequence[tuple[Part, int]]) -> list[Unit]:
@@ -105,17 +102,19 @@ def landscape_units(parts: Sequence[tuple[Part, int]]) -> list[Unit]:
     return [Unit("landscape", (seed,), (part,)) for part, seed in parts]
 
 
-def _draws_backbones(study: Study) -> bool:
-    return "backbone" in study.seed_draws
+def _has_own_features(study: Study, seed: int) -> bool:
+    """Whether a seed draws a backbone that is not the study's: its features are not kept."""
+    return study.draws(seed).backbone != study.backbone.seed
 
 
-def _by_backbone(study: Study, runs: Runs) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:
-    """Seeds that share a split and a backbone, and the names of what is to be run there."""
-    seeds: dict[tuple[int, int], dict[int, None]] = {}
-    names: dict[tuple[int, int], dict[str, None]] = {}
+def _by_features(study: Study, runs: Runs) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:
+    """Seeds, together where they share features of their own, and the names to be run there."""
+    seeds: dict[object, dict[int, None]] = {}
+    names: dict[object, dict[str, None]] = {}
     for name, seed in runs:
         draws = study.draws(seed)
-        drawn = (draws.split, draws.backbone)
-        seeds.setdefault(drawn, {})[seed] = None
-        names.setdefault(drawn, {})[name] = None
-    return [(tuple(seeds[drawn]), tuple(names[drawn])) for drawn in seeds]
+        own = _has_own_features(study, seed)
+        key = (draws.split, draws.backbone) if own else seed
+        seeds.setdefault(key, {})[seed] = None
+        names.setdefault(key, {})[name] = None
+    return [(tuple(seeds[key]), tuple(names[key])) for key in seeds]

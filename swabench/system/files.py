@@ -1,8 +1,8 @@
 """Files: written atomically, digested, and cleared of what killed writers left behind.
 
-What is written appears under its name complete or not at all: it is written beside its place,
-under a temporary name of its own, and renamed. The temporary name says which process of which
-machine writes it, so that another can tell whether that writer still lives.
+What is written appears under its name complete or not at all, even where power fails: it is
+written beside its place, under a temporary name of its own, and renamed. The temporary name says
+which process of which machine writes it, so that another can tell whether that writer still lives.
 """
 
 import hashlib
@@ -92,7 +92,7 @@ def write_file(path: Path, content: bytes) -> None:
     temporary = _temporary(path.parent)
     try:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
+        _into_place(temporary, path)
     except OSError as error:  # the temporary name means nothing to anybody
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
@@ -111,7 +111,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         try:
-            os.replace(temporary, path)
+            _into_place(temporary, path)
         except OSError:
             if not path.is_dir():
                 raise
@@ -154,6 +154,23 @@ def is_running(process: int) -> bool:
     except OSError:  # it runs, and is another user's
         return True
     return True
+
+
+def _into_place(temporary: Path, path: Path) -> None:
+    """Give a file or folder its name, when all of it is on the disk: power may fail, too."""
+    within = sorted(temporary.iterdir()) if temporary.is_dir() else []
+    for each in (*within, temporary):
+        _sync(each)
+    os.replace(temporary, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _temporary(folder: Path) -> Path:

@@ -6,17 +6,20 @@ Code that works long takes a `Progress` and opens tasks on it; `cli/printing.py`
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 
 class Advance(Protocol):
@@ -32,15 +35,29 @@ class Progress(Protocol):
     def say(self, line: str) -> None:
         """Tell one line."""
 
+    def warn(self, line: str) -> None:
+        """Tell one line that matters even to who wants no progress."""
+
     def task(self, name: str, total: int, unit: str) -> AbstractContextManager[Advance]:
         """Open a task of `total` units; the value is called as they are done."""
 
 
 class SilentProgress:
-    """Tells nothing; for tests and for use as a library."""
+    """Tells nothing but warnings, and without somebody to take these nothing at all.
+
+    Args:
+        warn: Takes warnings.
+    """
+
+    def __init__(self, warn: Callable[[str], None] = lambda line: None) -> None:
+        self._warn = warn
 
     def say(self, line: str) -> None:
         """Tell nothing."""
+
+    def warn(self, line: str) -> None:
+        """Pass one line on."""
+        self._warn(line)
 
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
@@ -58,6 +75,10 @@ class TerminalProgress:
         """Print one line above the bar."""
         self._console.print(line, markup=False, highlight=False)
 
+    def warn(self, line: str) -> None:
+        """Print one line above the bar."""
+        self.say(line)
+
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
         """A task with a bar."""
@@ -68,11 +89,28 @@ class TerminalProgress:
             TextColumn(unit),
             TimeElapsedColumn(),
             TextColumn("to go"),
-            TimeRemainingColumn(),
+            _TimeToGo(),
         )
         with RichProgress(*columns, console=self._console) as bar:
-            task = bar.add_task(name, total=total)
-            yield lambda units, before=False: bar.advance(task, units)
+            task = bar.add_task(name, total=total, before=0)
+
+            def advance(units: int, before: bool = False) -> None:
+                earlier = bar.tasks[0].fields["before"]
+                bar.update(task, advance=units, before=earlier + units * before)
+
+            yield advance
+
+
+class _TimeToGo(ProgressColumn):
+    """From what was done now: what was done before took no time of this task's."""
+
+    def render(self, task: Task) -> Text:
+        """The time, as rich writes times."""
+        now = task.completed - task.fields["before"]
+        if not now or task.elapsed is None or task.total is None:
+            return Text("-:--:--")
+        to_go = task.elapsed * (task.total - task.completed) / now
+        return Text(str(timedelta(seconds=round(to_go))))
 
 
 class LineProgress:
@@ -91,6 +129,10 @@ class LineProgress:
         self._tells_ends = tells_ends
 
     def say(self, line: str) -> None:
+        """Write one line."""
+        self._write(line)
+
+    def warn(self, line: str) -> None:
         """Write one line."""
         self._write(line)
 

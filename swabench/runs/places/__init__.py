@@ -4,18 +4,19 @@ A place decides only where units are executed (`runs/units.py`); the unit, its i
 record are the same everywhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from swabench.runs.places.base import Place, Wishes
+from swabench.runs.places.base import Job, Options, Place, Written
 from swabench.runs.places.local import Local
 from swabench.runs.places.processes import make_processes
 from swabench.runs.places.ray import make_ray
+from swabench.runs.units import Unit
 from swabench.system.errors import InputError, in_short
 
-__all__ = ["PLACES", "Place", "Wishes", "kind_of_place", "make_place"]
+__all__ = ["PLACES", "Options", "Place", "kind_of_place", "place_when_needed"]
 
-PLACES: dict[str, Callable[[Wishes], Place]] = {
-    "local": lambda wishes: Local(),
+PLACES: dict[str, Callable[[Options], Place]] = {
+    "local": lambda options: Local(),
     "processes": make_processes,
     "ray": make_ray,
 }
@@ -37,11 +38,34 @@ def kind_of_place(name: str) -> str:
     return kind
 
 
-def make_place(name: str, wishes: Wishes) -> Place:
-    """The place that `--on` names.
+def place_when_needed(name: str, options: Options) -> Place:
+    """The place that `--on` names, which is made when there is something to do.
 
     Raises:
-        InputError: There is no such place, or what it needs is lacking.
+        InputError: There is no such place.
     """
-    _, _, address = name.partition(":")
-    return PLACES[kind_of_place(name)](wishes.at(address or None))
+    kind, _, address = name.partition(":")
+    make = PLACES[kind_of_place(name)]
+    return WhenNeeded(lambda: make(options.at(address or None))) if kind != "local" else Local()
+
+
+class WhenNeeded:
+    """A place that is made at the first unit: documents alone need no cluster.
+
+    Args:
+        make: Makes it.
+    """
+
+    def __init__(self, make: Callable[[], Place]) -> None:
+        self._make = make
+        self._place: Place | None = None
+
+    def carry_out(self, job: Job, title: str, units: Sequence[Unit]) -> Written:
+        """Execute units, see `Place`."""
+        self._place = self._place or self._make()
+        return self._place.carry_out(job, title, units)
+
+    def close(self) -> None:
+        """Let its workers go, if it was made."""
+        if self._place:
+            self._place.close()

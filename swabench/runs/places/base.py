@@ -37,7 +37,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Options:
     """How a study is to be spread, as the user asked for it.
 
     Attributes:
@@ -58,7 +58,7 @@ class Wishes:
     pause: Pause
     address: str | None = None
 
-    def at(self, address: str | None) -> "Wishes":
+    def at(self, address: str | None) -> "Options":
         """The same at a cluster of that address."""
         return replace(self, address=address)
 

@@ -2,14 +2,17 @@
 
 import multiprocessing
 import os
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 
 import torch
 
-from swabench.runs.places.base import Job, Place, Wishes
-from swabench.runs.places.crew import Crew, Event, Lost, Paused, Worker
-from swabench.runs.places.worker import PAUSE, Setup, serve
+from swabench.runs.places.base import Job, Options, Place
+from swabench.runs.places.pool import Event, Lost, Paused, Pool, Worker
+from swabench.runs.places.worker import PAUSE_ORDER, Setup, serve
 from swabench.runs.units import Unit
 from swabench.system.device import choose_device
 
@@ -26,22 +29,22 @@ class ProcessWorker:
     Args:
         name: Its name.
         setup: What it is.
+        environment: Variables that its process has beside this one's.
     """
 
-    def __init__(self, name: str, setup: Setup) -> None:
+    def __init__(
+        self, name: str, setup: Setup, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         # Not a fork: CUDA and threads do not survive one.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, setup), daemon=True)
-        self._process.start()
+        own = {"OMP_NUM_THREADS": str(setup.threads), **(environment or {})}
+        with _environment(own), _terminal_ignored():
+            self._process.start()
         theirs.close()  # so that its end is seen here
         self._gone = False
-
-    @property
-    def pid(self) -> int | None:
-        """The process's number."""
-        return self._process.pid
 
     def begin(self, job: Job, unit: Unit) -> None:
         """Hand over a unit."""
@@ -61,12 +64,15 @@ class ProcessWorker:
 
     def pause(self) -> None:
         """Ask to keep what is done, and to go."""
-        self._send(PAUSE)
+        self._send(PAUSE_ORDER)
 
     def close(self) -> None:
-        """Close the connection, at which it goes; after a while by force."""
+        """Close the connection, at which it goes."""
         self.connection.close()
         self._gone = True
+
+    def join(self) -> None:
+        """Wait until it is gone; after a while it is killed."""
         self._process.join(_SECONDS_TO_GO)
         if self._process.is_alive():
             self._process.kill()
@@ -86,23 +92,55 @@ class ProcessWorker:
         return f"ended with exit code {code}"
 
 
-def make_processes(wishes: Wishes) -> Place:
+def make_processes(options: Options) -> Place:
     """So many processes as jobs were asked for, by default one a core or GPU."""
-    gpus = _gpus() if choose_device(wishes.device).type == "cuda" else []
+    gpus = _gpus() if choose_device(options.device).type == "cuda" else []
     cores = _cores()
-    jobs = wishes.jobs or len(gpus) or cores
-    threads = wishes.threads or max(1, cores // jobs)
+    jobs = options.jobs or len(gpus) or cores
+    setup = Setup(options.device, options.threads or max(1, cores // jobs))
 
     def start(number: int) -> Worker:
-        gpu = gpus[(number - 1) % len(gpus)] if gpus else None
-        return ProcessWorker(f"process {number}", Setup(wishes.device, threads, gpu))
+        gpu = {"CUDA_VISIBLE_DEVICES": gpus[(number - 1) % len(gpus)]} if gpus else {}
+        return ProcessWorker(f"process {number}", setup, gpu)
 
-    return Crew(jobs, start, wait_for, wishes.progress, wishes.pause)
+    return Pool(jobs, start, wait_for, options.progress, options.pause)
 
 
 def wait_for(workers: Sequence[Worker]) -> None:
     """Wait until a process says something or ends, but not for long."""
     wait([w.connection for w in workers if isinstance(w, ProcessWorker)], _TURN)
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Within it, the environment has some variables: a process that starts keeps them."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _terminal_ignored() -> Iterator[None]:
+    """Within it, what a terminal sends is ignored, by a process that starts for good.
+
+    The process that started it hears that, and tells it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's; the worker ignores them as soon as it can
+        return
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _gpus() -> list[str]:

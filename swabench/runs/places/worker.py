@@ -1,6 +1,5 @@
 """A worker's process: carries out the units that come through a connection, until it closes."""
 
-import os
 import queue
 import signal
 import threading
@@ -13,16 +12,16 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from swabench.runs.places.base import Job
-from swabench.runs.places.crew import Done, Event, Failed, Paused, Ready, Said
+from swabench.runs.places.pool import Done, Event, Failed, Note, Paused, Ready
 from swabench.runs.units import Unit
 from swabench.system.errors import DivergedError, SwabenchError
 from swabench.system.pausing import Interrupted, Pause
-from swabench.system.progress import LineProgress
+from swabench.system.progress import LineProgress, Progress
 
 if TYPE_CHECKING:
     from swabench.runs.experiment import Experiment
 
-PAUSE = "pause"
+PAUSE_ORDER = "pause"
 """What comes through the connection beside units."""
 
 _TOLD_EVERY = 60.0
@@ -36,12 +35,10 @@ class Setup:
     Attributes:
         device: Name of its device: `auto`, `cpu`, `cuda` or `mps`.
         threads: Processor threads that it computes with.
-        gpu: Which GPU it is to see; None for those that it sees anyhow.
     """
 
     device: str
     threads: int
-    gpu: str | None = None
 
 
 def serve(connection: Connection, setup: Setup) -> None:
@@ -49,10 +46,6 @@ def serve(connection: Connection, setup: Setup) -> None:
 
     A worker whose master is gone keeps what it has done and ends, too.
     """
-    # Before anything asks for them, and for what is not torch.
-    os.environ["OMP_NUM_THREADS"] = str(setup.threads)
-    if setup.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = setup.gpu
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's, which the master hears as well
         signal.signal(number, signal.SIG_IGN)
     orders: queue.SimpleQueue[tuple[Job, Unit] | None] = queue.SimpleQueue()
@@ -64,38 +57,53 @@ def serve(connection: Connection, setup: Setup) -> None:
 
     try:
         with pause.listening():
-            threading.Thread(target=_listen, args=(connection, orders), daemon=True).start()
-            desk = Desk(setup, pause, lambda line: tell(Said(line)))
-            tell(Ready(desk.hardware))
+            listener = (connection, orders, pause)
+            threading.Thread(target=_listen, args=listener, daemon=True).start()
+            runner = UnitRunner(setup, pause, _Passed(tell))
+            tell(Ready(runner.hardware))
             while order := orders.get():
-                tell(desk.carry_out(*order))
+                tell(runner.carry_out(*order))
     except Interrupted:
         tell(Paused())
     except SwabenchError as error:  # no such device
         tell(Failed(error))
 
 
-def _listen(connection: Connection, orders: "queue.SimpleQueue[tuple[Job, Unit] | None]") -> None:
+def _listen(
+    connection: Connection, orders: "queue.SimpleQueue[tuple[Job, Unit] | None]", pause: Pause
+) -> None:
     """Pass on the units that come; a wish to pause, and the end, wherever the work is."""
     with suppress(EOFError, OSError):
-        while (order := connection.recv()) != PAUSE:
+        while (order := connection.recv()) != PAUSE_ORDER:
             orders.put(order)
     orders.put(None)
     main = threading.main_thread().ident
-    if main is not None:
+    if main is not None and not pause.wished:  # a second signal would stop the step at once
         signal.pthread_kill(main, signal.SIGUSR1)
 
 
-class Desk:
-    """Where one worker does its units, with what it holds from one to the next.
+class _Passed(LineProgress):
+    """Progress as events: lines now and then, no ends, for the master tells those."""
+
+    def __init__(self, tell: Callable[[Event], None]) -> None:
+        super().__init__(lambda line: tell(Note(line)), _TOLD_EVERY, tells_ends=False)
+        self._tell = tell
+
+    def warn(self, line: str) -> None:
+        """Pass one line on as a warning."""
+        self._tell(Note(line, warns=True))
+
+
+class UnitRunner:
+    """Carries out the units of one worker, and holds what they share.
 
     Args:
         setup: What the worker is.
         pause: Says when to pause.
-        say: Takes lines for the user.
+        progress: Takes lines for the user.
     """
 
-    def __init__(self, setup: Setup, pause: Pause, say: Callable[[str], None]) -> None:
+    def __init__(self, setup: Setup, pause: Pause, progress: Progress) -> None:
         from swabench.system.device import (
             choose_device,
             describe_device,
@@ -107,7 +115,7 @@ class Desk:
         use_repeatable_kernels()
         self._device = choose_device(setup.device)
         self._pause = pause
-        self._progress = LineProgress(say, _TOLD_EVERY, tells_ends=False)
+        self._progress = progress
         self._held: tuple[Job, Experiment] | None = None
         self.hardware = describe_device(self._device)
 
