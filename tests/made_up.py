@@ -11,12 +11,13 @@ predictions and weights of its own, so that what is read from the wrong place is
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
@@ -25,6 +26,7 @@ from torch import Tensor
 from swabench.landscape.parts import missing_parts
 from swabench.landscape.survey import Surveyor, surveyor_of_heads
 from swabench.records import Record, RecordStore
+from swabench.runs.estimate import Estimate
 from swabench.study.inputs import SplitName
 from swabench.study.landscape import PARTS, Part
 from swabench.study.loading import load_study
@@ -343,3 +345,25 @@ def survey(
         store.write_landscape(
             part, seed, tables, provenance=PROVENANCE, environment=ENVIRONMENT, seconds=0.5
         )
+
+
+# --- times ---------------------------------------------------------------------------------
+
+
+def set_costs(monkeypatch: pytest.MonkeyPatch, estimate: Callable[..., Estimate]) -> None:
+    """Let a function say what runs cost, given what `estimate` of `runs/estimate.py` is."""
+
+    class Made:
+        def __init__(self, study: Study, device: torch.device, *measured: Any) -> None:
+            self.device = device
+            self._given = study, device, measured
+
+        def features_seconds(self, missing: Sequence[tuple[str, int]]) -> float:
+            study, device, measured = self._given
+            self._found = estimate(study, missing, device, *measured)
+            return self._found.features_seconds
+
+        def training_seconds(self, missing: Sequence[tuple[str, int]]) -> float:
+            return self._found.training_seconds
+
+    monkeypatch.setattr("swabench.runs.estimate.Costs", Made)

@@ -26,7 +26,7 @@ from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import LineProgress, SilentProgress
-from tests.made_up import small_study, write_study
+from tests.made_up import set_costs, small_study, write_study
 from tests.test_front_door import as_yaml
 from tests.test_wiring import put_stand_in, study_on, write_images
 
@@ -268,7 +268,7 @@ def test_validate_says_in_words_what_would_run(
         asked.append(given)
         return Estimate(200, 7200)
 
-    monkeypatch.setattr("swabench.runs.estimate.estimate", estimate)
+    set_costs(monkeypatch, estimate)
     done = invoke("validate", "-c", "smoke.yaml", "-d", "cpu", "-t", "3", "-s", "0-2")
     assert done.exit_code == 0, done.output
     runs = len(study.run_names)
@@ -292,7 +292,7 @@ def test_validate_says_in_words_what_would_run(
     assert of == study
     assert device == torch.device("cpu")
     assert missing == RecordStore(Path("results"), study).missing(study.run_names, [0, 1, 2])
-    monkeypatch.setattr("swabench.runs.estimate.estimate", lambda *_: Estimate(0, 60))
+    set_costs(monkeypatch, lambda *_: Estimate(0, 60))
     done = invoke("validate", "-c", "smoke.yaml", "-d", "cpu")
     assert "  time        about 60 s of training on cpu" in done.stdout
     assert f"  runs        3 to do, {2 * runs - 3} done" in done.stdout
@@ -310,7 +310,7 @@ def test_validate_says_in_words_what_would_run(
 def test_what_is_planned_for_programs_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("swabench.runs.estimate.estimate", lambda *_: Estimate(1, 2))
+    set_costs(monkeypatch, lambda *_: Estimate(1, 2))
     study = load_study("mnist-sources")
     found = plan.planned(study, tmp_path, [3, 5], torch.device("cpu"))
     start, after = study.pretrain, study.finetune
@@ -336,19 +336,19 @@ def test_what_is_planned_for_programs_is_whole(
 def test_a_tunings_time_is_of_its_trials_on_the_images_they_look_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[tuple[int, ...], int, dict[str, Any]]] = []
+    asked: list[tuple[tuple[int, ...], int, tuple[Any, ...]]] = []
 
-    def estimate(study: Study, missing: list[Any], _: object, **options: Any) -> Estimate:
-        asked.append((study.seeds, len(missing), options))
-        return Estimate(0, 3600 * (1 + bool(options)))
+    def estimate(study: Study, missing: list[Any], _: object, *measured: Any) -> Estimate:
+        asked.append((study.seeds, len(missing), measured))
+        return Estimate(0, 3600 * (1 + bool(measured)))
 
-    monkeypatch.setattr("swabench.runs.estimate.estimate", estimate)
+    set_costs(monkeypatch, estimate)
     study = load_study("mnist-tuned")
     found = plan.planned(study, tmp_path, study.seeds, torch.device("cpu"), tuned=False)
     runs, trials = found["runs"]["to_do"], found["tuning"]["runs"]["to_do"]
     assert [count for _, count, _ in asked] == [len(runs), len(trials)]
     assert [list(seeds) for seeds, *_ in asked] == [list(study.seeds), found["tuning"]["seeds"]]
-    assert [options for *_, options in asked] == [{}, {"measured": LOOKED_AT}]
+    assert [measured for *_, measured in asked] == [(), (LOOKED_AT,)]
     lines = plan.in_words(found)
     assert lines[-1].startswith(f"{'':14}about 2.0 h of training on cpu")
     assert lines[-2] == f"{'':14}{len(trials)} runs to do, 0 done"

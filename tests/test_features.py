@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
@@ -386,11 +387,30 @@ class TestCache:
             shutil.copytree(faster, tmp_path / "shared" / "features" / faster.name)
             return extract(*given) + 1  # told apart from the other's
 
-        monkeypatch.setattr(features, "FileLock", lambda path: contextlib.nullcontext())
+        monkeypatch.setattr(features, "_held", lambda lock, say: contextlib.nullcontext())
         monkeypatch.setattr(features, "extract", overtaken)
         found = frozen(tmp_path / "shared", arguments())
         assert torch.equal(found, load_file(faster / "features.safetensors")["features"])
         assert len(entries(tmp_path / "shared")) == 1
+
+    def test_waiting_for_another_process_is_said(self, tmp_path: Path) -> None:
+        told: list[str] = []
+        events: list[str] = []
+
+        class Lock(FileLock):
+            def acquire(self, timeout: float | None = None, **_: Any) -> Any:
+                events.append("tried" if timeout == 0 else "waited")
+                if timeout == 0 and busy:
+                    raise Timeout(str(tmp_path))
+
+            def release(self, force: bool = False) -> None:
+                events.append("released")
+
+        for busy in (True, False):
+            with features._held(Lock(tmp_path / "lock"), told.append):
+                events.append("works")
+        assert events == ["tried", "waited", "works", "released", "tried", "works", "released"]
+        assert told == ["waiting for another process, which computes them"]
 
     @pytest.mark.parametrize("change", CHANGES)
     def test_whatever_determines_features_is_part_of_their_key(

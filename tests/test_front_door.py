@@ -27,7 +27,7 @@ from swabench.runs.estimate import Estimate
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError
-from tests.made_up import outcome, small_study, write_run, write_study
+from tests.made_up import outcome, set_costs, small_study, write_run, write_study
 
 ROOT = Path(__file__).parents[1]
 
@@ -278,7 +278,7 @@ def test_validate_as_json_says_what_would_run(
     tmp_path: Path, study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = write_study(tmp_path, study, without=[("pswa", 1), ("swa", 0)])
-    monkeypatch.setattr("swabench.runs.estimate.estimate", lambda *_: Estimate(1.5, 20.0))
+    set_costs(monkeypatch, lambda *_: Estimate(1.5, 20.0))
     done = invoke(store, study, "validate", "--json", "--device", "cpu")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)

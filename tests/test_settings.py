@@ -229,6 +229,7 @@ DEFAULTS: dict[type[Settings], dict[str, Any]] = {
         "landscape": LANDSCAPE,
         "tuning": None,
         "diverged": "fail",
+        "mixed_hardware": "refuse",
     },
 }
 

@@ -26,6 +26,7 @@ from swabench.system.errors import InputError
 from swabench.system.progress import SilentProgress
 from swabench.training.backbone import Preprocess, load_backbone
 from swabench.training.flat import flatten
+from tests.made_up import set_costs
 from tests.test_network import own_images, study_of
 
 __all__ = ["own_images"]  # a fixture
@@ -189,7 +190,7 @@ def test_validate_times_both_stages_of_the_run_that_comes_first(
     def estimate(study: Study, runs: list[tuple[str, int]], *_: object) -> Estimate:
         return Estimate(0, {"source": 7200, "other": 120}[study.name] * len(runs))
 
-    monkeypatch.setattr("swabench.runs.estimate.estimate", estimate)
+    set_costs(monkeypatch, estimate)
     study = load_study(str(studies[1]))
     found = plan.planned(study, tmp_path, [0], CPU)["starts_from"]
     assert {key: found[key] for key in ("study", "method", "seed", "to_do")} == {

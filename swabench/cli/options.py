@@ -247,7 +247,6 @@ class AskedWork(Asked):
             **options,
         )
 
-
     @property
     def _device_here(self) -> str:
         """What `--device` means for this process."""
