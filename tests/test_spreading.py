@@ -133,10 +133,8 @@ def test_a_killed_worker_and_a_pause_cost_nothing_but_time(begun: Place, network
     assert done.code == 130, done.errors
     assert "the same command resumes" in done.errors
     assert "Traceback" not in done.errors
-    assert list(begun.documents.glob("unfinished/*/state-*.json"))
     done = begun.run(*PATHS, "--threads", "1")  # here, in one process
     assert done.code == 0, done.errors
-    assert "goes on after" in done.errors
     check_same(begun, network)
 
 
@@ -153,7 +151,7 @@ def test_workers_whose_master_is_killed_keep_their_states_and_end(
     while any(map(is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_running, workers))
-    done = begun.run(*PATHS, *SPREAD)
+    done = begun.run(*PATHS, "--threads", "1")
     assert done.code == 0, done.errors
     check_same(begun, network)
 
