@@ -391,3 +391,17 @@ def test_splits_are_made_once() -> None:
     first = found.splits("head")
     again = found.splits("head")
     assert all(first[name].inputs is again[name].inputs for name in SPLITS)
+
+
+@pytest.mark.parametrize("trainable", ["head", "layer4"])
+@pytest.mark.parametrize("cached", [True, False])
+def test_what_a_run_is_made_from_does_not_depend_on_what_is_trained_first(
+    trainable: Boundary, cached: bool
+) -> None:
+    """A state that one process kept is taken up by another, which may have trained nothing yet."""
+    found = materials(standardize_features=True, cache_features=cached)
+    found.prepare(trainable)
+    before = found.provenance(trainable)
+    assert before["features"]
+    _ = found.standardization  # what training asks for
+    assert found.provenance(trainable) == before

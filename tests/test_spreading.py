@@ -18,8 +18,16 @@ import pytest
 from swabench.system.files import is_running
 from tests.test_cli import TINY, Place, contents, ended
 from tests.test_cli import images as images
-from tests.test_interruptions import NETWORK
 
+# A final layer without cached features: its trajectories are units, as a network's, and its
+# states are small.
+NETWORK = """
+extends: smoke
+title: A tiny study whose trajectories train apart
+data: {{dataset: folder, folder: {folder}, validation_images: 20, selection_images: 10, training_images: null, test_images: null}}
+backbone: {{cache_features: false}}
+finetune: {{batch_size: 20, epochs: 18, score_every_epochs: 18}}
+"""  # noqa: E501
 HEADS = ("finetune", "-m", "all", *TINY, "--seeds", "4", "--threads", "1")
 PATHS = ("finetune", "-m", "swa-cyclical", "-m", "pswa", *TINY, "--seeds", "1")
 SPREAD = ("--jobs", "2", "--threads", "1", "--save-every", "0s")
@@ -36,7 +44,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Place:
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Place:
-    """Two trajectories of ResNet-50's last stage, trained by this process."""
+    """Two trajectories that train apart, trained by this process."""
     place = Place(tmp_path_factory.mktemp("network"), images, tmp_path_factory.mktemp("cache"))
     place.study.write_text(NETWORK.format(folder=images))
     done = place.run(*PATHS, "--threads", "1")

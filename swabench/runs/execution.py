@@ -87,7 +87,7 @@ class Execution:
             return
         check_hardware(self.study, self.store, seed, self.environment["device_name"])
         start = start_of()
-        materials.splits(stage.trainable)  # loads what provenance is of
+        materials.prepare(stage.trainable)  # loads what provenance is of
         provenance = self._provenance(stage, group, materials)
         checkpoints = GroupCheckpoints(
             place,

@@ -130,10 +130,11 @@ class Materials:
     def prepare(self, boundary: Boundary) -> None:
         """Load or compute now what training above a boundary will ask for.
 
-        So that features show a progress of their own, before that of the training begins.
+        So that features show a progress of their own, before that of the training begins, and
+        `provenance` is the same whatever is trained first.
         """
         self.splits(boundary)
-        if boundary != "head":
+        if boundary != "head" or self._runs_whole(boundary):
             _ = self.standardization
 
     def frozen_layers(self, boundary: Boundary) -> nn.Module | None:
