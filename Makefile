@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 JOBS   ?= 2
 SHARE  ?= 1
 
-.PHONY: reproduce test lint bench bench-network torture clean
+.PHONY: reproduce test lint bench bench-network bench-places torture clean
 
 reproduce: $(VENV)/installed            ## environment, data, training, table, figures, claims, report
 	$(BIN)/swabench reproduce --config $(CONFIG)
@@ -27,6 +27,9 @@ bench: $(VENV)/installed-test           ## ratios against the usual way, in one 
 
 bench-network: $(VENV)/installed-test   ## the same for training the network itself
 	$(BIN)/python -m tests.bench.network
+
+bench-places: $(VENV)/installed-test    ## what processes and Ray cost, beside one process
+	$(BIN)/python -m tests.bench.places
 
 torture: $(VENV)/installed-test         ## kills, failing writes, damaged files; SHARE=0.05 for a part
 	$(BIN)/python -m tests.torture --share $(SHARE) --output results/faults/faults.json

@@ -1,4 +1,4 @@
-"""What each place to run costs, in one run: `python -m tests.bench.places`.
+"""What each place to run costs, in one run: `make bench-places`.
 
 A unit's cost beyond its training: units of a small study are carried out by one worker of each
 place, few and many of them; what more of them take is the cost of a unit, the rest is what it
