@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from hypothesis import settings
 settings.register_profile("swabench", deadline=None, max_examples=40)
 settings.load_profile("swabench")
 torch.set_num_threads(1)
+# A shell's `&` and `nohup` ignore these on purpose, and what is tested is what hears them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # Tests lose no power, and write thousands of records. Commands in processes of their own do sync.
 os.fsync = lambda fd: None
 
