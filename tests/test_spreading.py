@@ -126,7 +126,9 @@ def test_several_processes_give_the_same_records(fresh: Place, heads: Place) -> 
 
 
 @pytest.mark.slow
-def test_a_killed_worker_and_a_pause_cost_nothing_but_time(begun: Place, network: Place) -> None:
+def test_killed_workers_and_a_killed_master_cost_nothing_but_time(
+    begun: Place, network: Place
+) -> None:
     lines: list[str] = []
     process = begun.process(*PATHS, *SPREAD)
     assert process.stderr is not None
@@ -136,30 +138,14 @@ def test_a_killed_worker_and_a_pause_cost_nothing_but_time(begun: Place, network
         lines.append(process.stderr.readline())
         assert lines[-1], lines
     assert any("lost (killed by signal 9)" in line for line in lines)
-    process.send_signal(signal.SIGINT)
-    done = ended(process)
-    assert done.code == 130, done.errors
-    assert "the same command resumes" in done.errors
-    assert "Traceback" not in done.errors
-    done = begun.run(*PATHS, "--threads", "1")  # here, in one process
-    assert done.code == 0, done.errors
-    check_same(begun, network)
-
-
-@pytest.mark.slow
-def test_workers_whose_master_is_killed_keep_their_states_and_end(
-    begun: Place, network: Place
-) -> None:
-    process = begun.process(*PATHS, *SPREAD)
-    wait_for_states(begun, process)
     workers = workers_of(process)
     process.kill()
     ended(process)
     deadline = time.monotonic() + 60
     while any(map(is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(map(is_running, workers))
-    done = begun.run(*PATHS, "--threads", "1")
+    assert not any(map(is_running, workers))  # they keep their states, and end
+    done = begun.run(*PATHS, "--threads", "1")  # here, in one process
     assert done.code == 0, done.errors
     check_same(begun, network)
 
@@ -168,7 +154,7 @@ def test_workers_whose_master_is_killed_keep_their_states_and_end(
 def test_an_error_of_a_worker_is_the_commands(fresh: Place) -> None:
     with fresh.study.open("a") as study:
         study.write("pretrain: {minimum_accuracy: 99.9}\n")
-    done = fresh.run(*HEADS, "--jobs", "2")
+    done = fresh.run(*HEADS, "--on", "processes", "--jobs", "1")
     assert done.code == 1
     assert "pretrain.minimum_accuracy is 99.9 %" in done.errors
     assert "Traceback" not in done.errors
@@ -216,19 +202,18 @@ def test_the_last_share_writes_documents_where_a_start_diverged(fresh: Place) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_all_while_workers_start_is_a_pause(fresh: Place, number: int) -> None:
-    """As a terminal and a queue send it: to the command and to its workers."""
-    command = [sys.executable, "-m", "swabench", *HEADS, "--jobs", "2"]
+def test_a_signal_to_all_while_workers_start_is_a_pause(fresh: Place) -> None:
+    """As a queue sends it: to the command and to its workers."""
+    command = [sys.executable, "-m", "swabench", *HEADS, "--on", "processes", "--jobs", "1"]
     process = subprocess.Popen(
         command, cwd=fresh.folder, env={**os.environ, **fresh.environment}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     wait_until(lambda: workers_of(process), process)
     time.sleep(0.3)
-    os.killpg(process.pid, number)
+    os.killpg(process.pid, signal.SIGTERM)
     done = ended(process)
-    assert done.code == {signal.SIGINT: 130, signal.SIGTERM: 143}[signal.Signals(number)]
+    assert done.code == 143
     assert "Traceback" not in done.errors
     assert "did not start" not in done.errors
 

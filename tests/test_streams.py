@@ -29,9 +29,17 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-@pytest.mark.parametrize("command", ["--help", "methods --config smoke", "tune --config smoke"])
-def test_what_an_encoding_lacks_is_printed_all_the_same(encoding: str, command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "encoding"),
+    [
+        ("--help", "ascii"),
+        ("--help", "latin-1"),
+        ("methods --config smoke", "ascii"),
+        ("methods --config smoke", "latin-1"),
+        ("tune --config smoke", "ascii"),
+    ],
+)
+def test_what_an_encoding_lacks_is_printed_all_the_same(command: str, encoding: str) -> None:
     done = shell(f"swabench {command}", PYTHONIOENCODING=encoding)
     assert done.returncode == (2 if "tune" in command else 0)
     assert "Traceback" not in done.stderr
