@@ -277,7 +277,9 @@ class AskedUnits(AskedWork):
 
         name = self.on or ("processes" if (self.jobs or 1) > 1 else "local")
         if name == "local" and (self.jobs or 1) > 1:
-            raise InputError(f"--jobs: {self.jobs} with --on local, which is one process; leave one out")
+            raise InputError(
+                f"--jobs: {self.jobs} with --on local, which is one process; leave one out"
+            )
         shown = progress(self.quiet)
         options = Options(self.jobs, self.threads, self.device, self.gpus_per_unit, shown, PAUSE)
         place = place_when_needed(name, options)

@@ -76,10 +76,10 @@ def _listen(
     with suppress(EOFError, OSError):
         while (order := connection.recv()) != PAUSE_ORDER:
             orders.put(order)
-    orders.put(None)
     main = threading.main_thread().ident
     if main is not None and not pause.wished:  # a second signal would stop the step at once
         signal.pthread_kill(main, signal.SIGUSR1)
+    orders.put(None)  # after that, for who leaves hears no signal any more
 
 
 class _Passed(LineProgress):
