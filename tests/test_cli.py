@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,15 @@ class Place:
 def ended(process: subprocess.Popen[str]) -> Done:
     out, errors = process.communicate(timeout=300)
     return Done(process.returncode, out, errors)
+
+
+def wait_until(what: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Until something is so while a process runs; that it ends before fails the test."""
+    deadline = time.monotonic() + 120
+    while not what():
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"it did not come to it: {ended(process).errors}")
+        time.sleep(0.01)
 
 
 def contents(folder: Path, pattern: str = "*") -> dict[str, bytes]:
@@ -279,9 +289,7 @@ def test_a_partial_table_says_so_and_fails(fresh: Place) -> None:
 def test_interrupted_work_goes_on_where_it_stopped(fresh: Place) -> None:
     fresh.study.write_text(fresh.study.read_text() + "seeds: 60\n")
     process = fresh.process("reproduce", *TINY)
-    deadline = time.monotonic() + 120
-    while not list(fresh.results.glob("tiny/runs/swa/seed-1-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: list(fresh.results.glob("tiny/runs/swa/seed-1-*")), process)
     process.send_signal(signal.SIGINT)
     done = ended(process)
     assert done.code == 130, done.errors

@@ -4,14 +4,13 @@ import json
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from swabench.records.unfinished import Unfinished
 from swabench.system.files import host
-from tests.test_cli import Place, contents, ended
+from tests.test_cli import Place, contents, ended, wait_until
 from tests.test_cli import images as images
 
 NETWORK = """
@@ -39,7 +38,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Place:
 @pytest.fixture
 def begun(whole: Place, tmp_path: Path) -> Place:
     """The same where only pretraining is done."""
-    place = Place(tmp_path, whole.images, whole.cache)
+    return pretrained(whole, tmp_path)
+
+
+def pretrained(whole: Place, folder: Path) -> Place:
+    """A place with the study and the pretraining of another, and nothing else."""
+    place = Place(folder, whole.images, whole.cache)
     shutil.copy(whole.study, place.study)
     shutil.copytree(whole.documents / "runs" / "adam", place.documents / "runs" / "adam")
     return place
@@ -50,14 +54,13 @@ def groups(place: Place) -> list[Unfinished]:
     return [Unfinished(path) for path in found if path.is_dir()]
 
 
-def wait_for_a_state(place: Place, process: subprocess.Popen[str]) -> None:
-    """Until the end of an epoch of fine-tuning was kept."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if list(place.documents.glob("unfinished/*/state-*.json")):
-            return
-        time.sleep(0.01)
-    pytest.fail(f"no state was kept: {ended(process).errors}")
+def wait_for_states(place: Place, process: subprocess.Popen[str], groups: int = 1) -> None:
+    """Until so many groups of runs have kept the end of an epoch."""
+
+    def kept() -> bool:
+        return len({p.parent for p in place.documents.glob("unfinished/*/state-*.json")}) >= groups
+
+    wait_until(kept, process)
 
 
 def check_same(place: Place, whole: Place) -> None:
@@ -77,7 +80,7 @@ def check_same(place: Place, whole: Place) -> None:
 @pytest.mark.slow
 def test_a_signal_pauses_a_network_within_an_epoch(begun: Place, whole: Place) -> None:
     process = begun.process(*RUN, "--save-every", "0s")
-    wait_for_a_state(begun, process)
+    wait_for_states(begun, process)
     process.send_signal(signal.SIGTERM)
     done = ended(process)
     assert done.code == 143, done.errors
@@ -100,7 +103,7 @@ def test_a_signal_pauses_a_network_within_an_epoch(begun: Place, whole: Place) -
 @pytest.mark.slow
 def test_a_killed_network_goes_on_from_its_last_state(begun: Place, whole: Place) -> None:
     process = begun.process(*RUN, "--save-every", "0s")
-    wait_for_a_state(begun, process)
+    wait_for_states(begun, process)
     process.kill()
     ended(process)
     done = begun.run(*RUN)

@@ -137,7 +137,7 @@ def test_units_are_shared_out_after_what_all_need(job: Job) -> None:
     assert written == {(name, seed): "ab" for name in ("sgd", "swa") for seed in (0, 1, 2)}
     assert made.workers[0].begun[0] == FEATURES[0]
     assert sorted(made.done()[1:], key=str) == units(0, 1, 2)
-    assert all(len(worker.begun) > 1 for worker in made.workers[:1])
+    assert [len(worker.begun) for worker in made.workers] == [3, 1]
     assert "worker 1: sgd and 1 more at seed 0, 2 s" in made.told.lines
 
 

@@ -19,7 +19,8 @@ from swabench.system.pausing import Pause
 from swabench.system.progress import SilentProgress
 from tests.test_cli import TINY, Place
 from tests.test_cli import images as images
-from tests.test_spreading import HEADS, begun, check_same, digests, heads, network
+from tests.test_interruptions import check_same
+from tests.test_spreading import HEADS, begun, heads, network
 
 __all__ = ["begun", "heads", "network"]
 
@@ -74,7 +75,7 @@ def test_without_a_shared_folder_records_travel(
     monkeypatch.setattr(place_of_ray.RayWorker, "_sees", lambda worker, folder: False)
     done = fresh.run("pretrain", *TINY, "--seeds", "4", "--threads", "1", *on(cluster))
     assert done.code == 0, done.errors
-    assert len(digests(fresh)) == 4
+    assert len(fresh.records()) == 4
     done = fresh.run(*HEADS, *on(cluster))
     assert done.code == 0, done.errors
     check_same(fresh, heads)

@@ -5,19 +5,18 @@ Real processes, the real ResNet-50, a tiny data set.
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from swabench.system.files import is_running
-from tests.test_cli import TINY, Place, contents, ended
+from tests.test_cli import TINY, Place, ended, wait_until
 from tests.test_cli import images as images
+from tests.test_interruptions import check_same, pretrained, wait_for_states
 
 # A final layer without cached features: its trajectories are units, as a network's, and its
 # states are small.
@@ -59,31 +58,8 @@ def fresh(tmp_path: Path, heads: Place) -> Place:
 
 @pytest.fixture
 def begun(network: Place, tmp_path: Path) -> Place:
-    """The network where only pretraining is done."""
-    place = Place(tmp_path, network.images, network.cache)
-    shutil.copy(network.study, place.study)
-    shutil.copytree(network.documents / "runs" / "adam", place.documents / "runs" / "adam")
-    return place
-
-
-def digests(place: Place) -> dict[str, tuple[str, object]]:
-    """Arrays and measurements of every record, by its folder."""
-    found = {}
-    for path in sorted(place.documents.rglob("record.json")):
-        record = json.loads(path.read_text())
-        name = str(path.parent.relative_to(place.documents))
-        found[name] = (record["arrays_sha256"], record["history"])
-    return found
-
-
-def check_same(place: Place, expected: Place) -> None:
-    """Every record to the last bit, none more, and nothing left behind."""
-    assert digests(place) == digests(expected)
-    assert contents(place.documents, "*.safetensors") == contents(
-        expected.documents, "*.safetensors"
-    )
-    assert not list(place.documents.glob("unfinished/*/"))
-    assert not list(place.results.rglob(".writing-*"))
+    """The same where only pretraining is done."""
+    return pretrained(network, tmp_path)
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
@@ -91,24 +67,6 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     numbers = [int(number) for number in children.read_text().split()]
     return [n for n in numbers if b"spawn_main" in Path(f"/proc/{n}/cmdline").read_bytes()]
-
-
-def wait_until(what: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not what():
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"it did not come to it: {ended(process).errors}")
-        time.sleep(0.01)
-
-
-def wait_for_states(place: Place, process: subprocess.Popen[str], groups: int = 2) -> None:
-    """Until so many trajectories have kept a state."""
-    wait_until(
-        lambda: (
-            len({p.parent for p in place.documents.glob("unfinished/*/state-*.json")}) >= groups
-        ),
-        process,
-    )
 
 
 # --- processes ------------------------------------------------------------------------------
@@ -132,7 +90,7 @@ def test_killed_workers_and_a_killed_master_cost_nothing_but_time(
     lines: list[str] = []
     process = begun.process(*PATHS, *SPREAD)
     assert process.stderr is not None
-    wait_for_states(begun, process)
+    wait_for_states(begun, process, groups=2)
     os.kill(workers_of(process)[0], signal.SIGKILL)
     while not lines or "goes on after" not in lines[-1]:  # another one, from where it was
         lines.append(process.stderr.readline())

@@ -3,13 +3,14 @@
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swabench.cli.options import AskedShard, parse_shard
-from swabench.runs.planning import Spread, Wave
+from swabench.runs.planning import Spread, Wave, spread_of
 from swabench.runs.units import (
     Unit,
     finetuning_units,
@@ -140,6 +141,30 @@ def _each_way(seconds: Sequence[float], workers: int) -> list[float]:
         max(sum(s for s, by in zip(seconds, way, strict=True) if by == w) for w in set(way))
         for way in ways
     ]
+
+
+class MadeUpCosts:
+    """Features take 100 seconds a backbone, a run one."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    def features_seconds(self, missing: Sequence[tuple[str, int]]) -> float:
+        return 100.0 * len({self._study.draws(seed).backbone for _, seed in missing})
+
+    def training_seconds(self, missing: Sequence[tuple[str, int]]) -> float:
+        return float(len(missing))
+
+
+@pytest.mark.parametrize("name", ["mnist", "layer4", "mnist-sources"])
+def test_one_worker_takes_what_a_study_costs(name: str) -> None:
+    """Features that seeds share are computed once, those of a drawn backbone by its unit."""
+    study = load_study(name)
+    runs = [(run, seed) for seed in study.seeds for run in study.run_names]
+    costs: Any = MadeUpCosts(study)
+    spread = spread_of(study, runs, costs)
+    assert spread.on(1) == costs.features_seconds(runs) + len(runs)
+    assert spread.on(1000) == spread.longest_chain < spread.on(1) / 2
 
 
 # --- shares ---------------------------------------------------------------------------------

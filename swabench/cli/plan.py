@@ -40,9 +40,10 @@ def planned(
 
     Returns:
         `runs.to_do` lists (method, seed); `time` is None where nothing is left to do, has an
-        `error` where it cannot be estimated, and is in seconds otherwise. `tuning` is the same of
-        the trials, and `starts_from` of the other study's run that is its backbone; None each
-        where the study has none.
+        `error` where it cannot be estimated, and is in seconds otherwise. `spread` has the units
+        of each wave and the time by the number of workers, where that was asked for. `tuning` is
+        the same of the trials, and `starts_from` of the other study's run that is its backbone;
+        None each where the study has none.
     """
     from swabench.records import RecordStore
     from swabench.runs.estimate import Costs

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swabench.runs.estimate import Costs
-from swabench.runs.units import Unit, finetuning_units, pretraining_units
+from swabench.runs.units import Unit, finetuning_units, has_own_features, pretraining_units
 from swabench.study.study import Study
 
 
@@ -52,22 +52,22 @@ def spread_of(study: Study, missing: Sequence[tuple[str, int]], costs: Costs) ->
     start = study.pretrain.name
     starts = [run for run in missing if run[0] == start]
     others = [run for run in missing if run[0] != start]
-    own_features = "backbone" in study.seed_draws  # each unit's, then
+    shared = costs.features_seconds([r for r in missing if not has_own_features(study, r[1])])
 
     def seconds(unit: Unit) -> float:
         runs = [(name, seed) for seed in unit.seeds for name in unit.names]
-        features = costs.features_seconds(runs) if own_features else 0.0
-        return features + costs.training_seconds(runs)
+        own = has_own_features(study, unit.seeds[0])
+        return costs.training_seconds(runs) + (costs.features_seconds(runs) if own else 0.0)
 
     # As `reproduce` does it: a stage of all seeds, then the next; of drawn backbones both at once.
     stages = [
         ("pretraining", pretraining_units(study, starts)),
         ("fine-tuning", finetuning_units(study, others)),
     ]
-    if own_features:
+    if "backbone" in study.seed_draws:
         stages = [("pretraining and fine-tuning", finetuning_units(study, missing))]
     waves = [Wave(title, [seconds(unit) for unit in units]) for title, units in stages if units]
-    if not own_features and missing and (shared := costs.features_seconds(missing)):
+    if shared:
         waves = [Wave("frozen layers", [shared]), *waves]
     return Spread(waves)
 

@@ -75,7 +75,7 @@ def starting_units(study: Study, runs: Runs) -> list[Unit]:
 
 def shared_units(study: Study, units: Sequence[Unit]) -> list[Unit]:
     """What is best done once before several units, by one: the features that all need."""
-    sharing = [unit for unit in units if not _has_own_features(study, unit.seeds[0])]
+    sharing = [unit for unit in units if not has_own_features(study, unit.seeds[0])]
     return [Unit("features", sharing[0].seeds[:1])] if len(sharing) > 1 else []
 
 
@@ -102,7 +102,7 @@ def landscape_units(parts: Sequence[tuple[Part, int]]) -> list[Unit]:
     return [Unit("landscape", (seed,), (part,)) for part, seed in parts]
 
 
-def _has_own_features(study: Study, seed: int) -> bool:
+def has_own_features(study: Study, seed: int) -> bool:
     """Whether a seed draws a backbone that is not the study's: its features are not kept."""
     return study.draws(seed).backbone != study.backbone.seed
 
@@ -113,7 +113,7 @@ def _by_features(study: Study, runs: Runs) -> list[tuple[tuple[int, ...], tuple[
     names: dict[object, dict[str, None]] = {}
     for name, seed in runs:
         draws = study.draws(seed)
-        own = _has_own_features(study, seed)
+        own = has_own_features(study, seed)
         key = (draws.split, draws.backbone) if own else seed
         seeds.setdefault(key, {})[seed] = None
         names.setdefault(key, {})[name] = None

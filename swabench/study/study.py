@@ -23,22 +23,11 @@ from swabench.study.methods import Method
 from swabench.study.optimizers import ScheduleFreeSGD
 from swabench.study.rules import ClaimRules
 from swabench.study.seeds import Draws, SeedDraws, Seeds, check_draws, draws_of, in_words
-from swabench.study.settings import (
-    CHANGES_NO_RESULT,
-    Name,
-    Settings,
-    Title,
-)
-from swabench.study.stages import (
-    BOUNDARIES,
-    Pretraining,
-    Stage,
-)
+from swabench.study.settings import CHANGES_NO_RESULT, Name, Settings, Title
+from swabench.study.stages import BOUNDARIES, Pretraining, Stage
 from swabench.study.sweep import RateSweep
 from swabench.study.tuning import Tuning
 from swabench.system.errors import InputError
-
-"""A study and its parts, wherever they are written."""
 
 
 def _none_is_empty(value: object) -> object:

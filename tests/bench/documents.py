@@ -1,7 +1,7 @@
 """How long documents of 1,000 seeds take, and the memory: `python -m tests.bench.documents`.
 
 The records are made up (`tests/made_up.py`): every run of the default study but its controls, with
-few images each, and a small landscape. Writing them takes two minutes, before anything is timed.
+few images each, and a small landscape. Writing them takes minutes, before anything is timed.
 
 Writes `results/bench/documents.json` with a manifest.
 """
