@@ -43,6 +43,9 @@ class _Moments:
         self._count = 0
         self._mean = torch.zeros_like(self._running_mean, dtype=exact)
         self._squares = torch.zeros_like(self._mean)
+        # What is not finite would stay so.
+        self._running_mean.zero_()
+        self._running_variance.fill_(1)
 
     def take(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """A forward hook: the layer, its momentum at 1, has just noted this batch's own."""
@@ -77,7 +80,6 @@ def reestimated_statistics(network: nn.Module) -> Iterator[None]:
         for layer, moment in zip(layers, moments, strict=True)
     ]
     for layer in layers:
-        layer.reset_running_stats()  # what is not finite would stay so
         layer.momentum = 1.0
         layer.train()
     try:

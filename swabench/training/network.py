@@ -166,12 +166,13 @@ class NetworkLearner:
         for name, view in parameter_views(self._weights, self._network):
             parameters[name].data = view
             parameters[name].requires_grad_(True)
-        for name, view in parameter_views(self._gradient, self._network):
-            parameters[name].grad = view
+        self._parameters = list(parameters.values())
+        self._gradients = [view for _, view in parameter_views(self._gradient, self._network)]
         layers = batchnorm_layers(self._network)
         for name, view in statistics_views(self._statistics, self._network):
             layer, _, kind = name.rpartition(".")
             setattr(layers[layer], kind, view)
+            layers[layer].num_batches_tracked = None  # counts for nothing, and takes its time
         self._weights.grad = self._gradient
 
     def _batchnorm_trains(self) -> bool:
@@ -191,10 +192,11 @@ class NetworkLearner:
     def _backward(self, rows: Tensor) -> None:
         """The gradient of the minibatch's mean cross-entropy, into the gradients' vector."""
         train = self._splits["train"]
-        self._gradient.zero_()
         scores = self._forward(train.inputs.index_select(0, rows), self._precision)
         loss = F.cross_entropy(scores, train.labels.index_select(0, rows))
-        loss.backward()
+        # Not `backward`, which would add to a vector of zeros.
+        found = torch.autograd.grad(loss, self._parameters)
+        torch._foreach_copy_(self._gradients, found)
 
     def _replay_backward(self, rows: Tensor, trains: bool) -> None:
         """The same through a CUDA graph; a smaller minibatch, the epoch's last, is run as it is."""
