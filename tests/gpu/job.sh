@@ -4,14 +4,17 @@
 # virtual environment, nothing installed: it runs from the checkout.
 #
 #   OUT=folder bash tests/gpu/job.sh                     what the time allows of all parts
-#   OUT=folder MINUTES=9 bash tests/gpu/job.sh study     one part: agreement, test, bench or study
+#   OUT=folder MINUTES=9 bash tests/gpu/job.sh study     one part, or several in quotes
 #
-# Every part but the study runs once; the study goes on seed by seed, and no seed is begun that the
-# time left would not finish. SWABENCH_CACHE must hold the data set where it cannot be fetched.
+# The parts: `test` (tests/test_gpu.py), `agreement` (a small study on the CPU and on the GPU),
+# `kernels` and `bench` (where a step's time goes, and how fast it is beside others), `heads`
+# (the study `mnist`) and `study` (the whole network). All but the last run once; that one goes on
+# seed by seed, and no seed is begun that the time left would not finish. SWABENCH_CACHE must hold the data set where it cannot be fetched.
 # RESULTS (results/gpu, which git ignores) keeps the records between calls. Into $OUT goes one
 # archive: tables, metrics, manifests, the benchmark's numbers and the logs.
 #
-# A rehearsal without a GPU, in a minute:  DEVICE=cpu STUDY=smoke SEEDS=2 OUT=... bash tests/gpu/job.sh
+# A rehearsal without a GPU:
+#   DEVICE=cpu STUDY=smoke HEADS=smoke SEEDS=2 OUT=... bash tests/gpu/job.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 : "${OUT:?name a folder for what the job brings back}"
@@ -19,9 +22,10 @@ PYTHON=${PYTHON:-python3}
 RESULTS=${RESULTS:-results/gpu/runs}
 DEVICE=${DEVICE:-cuda}
 STUDY=${STUDY:-tests/gpu/network.yaml}
+HEADS=${HEADS:-mnist}
 SEEDS=${SEEDS:-5}
 MINUTES=${MINUTES:-9}
-parts=${1:-"agreement test bench study"}
+parts=${1:-"test agreement kernels bench heads study"}
 
 kept=$RESULTS/kept # what goes into the archive
 mkdir -p "$OUT" "$kept"
@@ -33,9 +37,8 @@ left() { echo $((MINUTES * 60 - (SECONDS - began))); }
 
 keep() { # study, its results folder, name in the archive
     mkdir -p "$kept/$3"
-    for file in table.csv table.md metrics.csv trajectories.csv claims.csv claims.md manifest.json; do
-        if [ -f "$2/$1/$file" ]; then cp "$2/$1/$file" "$kept/$3/"; fi
-    done
+    find "$2/$1" -maxdepth 1 -type f -exec cp {} "$kept/$3/" \;
+    if [ -d "$2/$1/figures" ]; then cp -r "$2/$1/figures" "$kept/$3/"; fi
 }
 
 archive() { tar -czf "$OUT/gpu.tar.gz" -C "$kept" .; }
@@ -48,8 +51,10 @@ once() { # name, seconds it may take, command: done is done
         return
     fi
     echo "$1"
+    local start=$SECONDS
     if "${@:3}" >"$kept/$1.log" 2>&1; then
         touch "$kept/$1.done"
+        echo "$1: done in $((SECONDS - start)) s"
     else
         echo "$1: failed, see $1.log"
         tail -n 20 "$kept/$1.log"
@@ -68,11 +73,29 @@ agreement() {
     done
 }
 
-suite() { "$PYTHON" -m pytest tests/test_network.py tests/test_device.py -q -rs -p no:cacheprovider; }
+suite() { "$PYTHON" -m pytest tests/test_gpu.py -q -rsP --durations=10 -p no:cacheprovider; }
+
+kernels() {
+    mkdir -p "$kept/bench"
+    "$PYTHON" -m tests.gpu.kernels --device "$DEVICE" --output "$kept/bench/kernels.json"
+}
 
 bench() {
     mkdir -p "$kept/bench"
     "$PYTHON" -m tests.bench.network --device "$DEVICE" --output "$kept/bench/network-$DEVICE.json"
+}
+
+heads() {
+    swabench finetune --config "$HEADS" --method all --results "$RESULTS" --device "$DEVICE"
+    documents "$HEADS"
+}
+
+documents() { # study: those of the seeds that are there; that some lack is no failure of the job
+    local document
+    for document in table figures claims report; do
+        swabench "$document" --config "$1" --results "$RESULTS" || true
+    done
+    keep "$(basename "$1" .yaml)" "$RESULTS" "$(basename "$1" .yaml)-$DEVICE"
 }
 
 study() {
@@ -90,22 +113,19 @@ study() {
         if [ "$took" -gt "$longest" ]; then longest=$took; fi
         echo "study: seed $seed took $took s"
     done
-    # Tables of the seeds that are there; that some lack is no failure of the job.
-    swabench table --config "$STUDY" --results "$RESULTS" >>"$kept/study.log" 2>&1 || true
-    swabench claims --config "$STUDY" --results "$RESULTS" >>"$kept/study.log" 2>&1 || true
-    local name
-    name=$(basename "$STUDY" .yaml)
-    keep "$name" "$RESULTS" "$name"
+    documents "$STUDY" >>"$kept/study.log" 2>&1
 }
 
 for part in $parts; do
     case $part in
-    agreement) once agreement 120 agreement ;;
-    test) once test 120 suite ;;
+    test) once test 60 suite ;;
+    agreement) once agreement 45 agreement ;;
+    kernels) once kernels 45 kernels ;;
     bench) once bench 90 bench ;;
+    heads) once heads 60 heads ;;
     study) study ;;
     *)
-        echo "no part is called $part; there are agreement, test, bench, study" >&2
+        echo "no part is called $part; there are test, agreement, kernels, bench, heads, study" >&2
         exit 2
         ;;
     esac

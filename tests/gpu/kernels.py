@@ -1,0 +1,214 @@
+"""Where a training step's time goes on a GPU: what kernels, and how it might go faster.
+
+ResNet-50 from bytes, minibatches of 128, as the study `network` has it. Prints and writes a file.
+
+    python -m tests.gpu.kernels [--device cuda] [--output FILE] [--steps 100]
+"""
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from swabench.study.inputs import BackboneSettings, Precision
+from swabench.study.optimizers import SGD
+from swabench.system.device import choose_device, synchronize, use_repeatable_kernels
+from swabench.system.environment import environment
+from swabench.training.backbone import (
+    FEATURES,
+    Preprocess,
+    Standardize,
+    load_backbone,
+    trained_part,
+)
+from swabench.training.flat import batchnorm_layers, flatten, parameter_views, statistics_views
+from swabench.training.learner import Split
+from swabench.training.network import NetworkLearner
+
+BATCH, CLASSES, IMAGES = 128, 10, 12_800
+NORMALIZATION = ((0.1307,), (0.3081,))
+
+
+class TwinLearner(NetworkLearner):
+    """Tried out: one bfloat16 copy of all weights a step, where autocast makes one a layer."""
+
+    def _twin(self) -> nn.Module:
+        if not hasattr(self, "_kept_twin"):
+            twin = copy.deepcopy(self._network).train()
+            self._half = self._weights.bfloat16()
+            parameters = dict(twin.named_parameters())
+            layers = batchnorm_layers(self._network)
+            own = dict(parameter_views(self._weights, self._network))
+            for name, view in parameter_views(self._half, self._network):
+                parameters[name].data = view if view.dim() == 4 else own[name]
+            twins = {name: module for name, module in twin.named_modules() if name in layers}
+            for name, view in statistics_views(self._statistics, self._network):
+                layer, _, kind = name.rpartition(".")
+                setattr(twins[layer], kind, view)
+            self._kept_twin = twin
+        return self._kept_twin
+
+    def _backward(self, rows: Tensor) -> None:
+        train, twin = self._splits["train"], self._twin()
+        self._half.copy_(self._weights)
+        network, self._network = self._network, twin
+        try:
+            scores = self._forward(train.inputs.index_select(0, rows), self._precision)
+        finally:
+            self._network = network
+        loss = F.cross_entropy(scores, train.labels.index_select(0, rows))
+        found = torch.autograd.grad(loss, list(twin.parameters()))
+        torch._foreach_copy_(self._gradients, found)
+
+
+def make(
+    device: torch.device,
+    precision: Precision,
+    images: int,
+    kind: type[NetworkLearner] = NetworkLearner,
+) -> NetworkLearner:
+    """A learner at its start; the same for all kinds."""
+    torch.manual_seed(0)
+    standardize = Standardize(torch.zeros(FEATURES), torch.ones(FEATURES))
+    part = trained_part(load_backbone(BackboneSettings()), "all", standardize, CLASSES)
+    pixels = torch.randint(256, (images, 1, 28, 28), dtype=torch.uint8)
+    split = Split(pixels.to(device), torch.randint(CLASSES, (images,)).to(device))
+    return kind(
+        part,
+        {"train": split, "test": split},
+        *flatten(part),
+        SGD(name="sgd"),
+        frozen=Preprocess(28, NORMALIZATION),
+        precision=precision,
+    )
+
+
+def minibatches(steps: int, images: int, device: torch.device) -> Sequence[Tensor]:
+    """Rows of so many minibatches."""
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(1)).to(device)
+    batches = order.split(BATCH)
+    return [batches[step % len(batches)] for step in range(steps)]
+
+
+def seconds(work: Callable[[], None], device: torch.device) -> float:
+    """Median of three, after one that warms up."""
+    times = []
+    for _ in range(4):
+        synchronize(device)
+        start = time.perf_counter()
+        work()
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return sorted(times[1:])[1]
+
+
+def step_seconds(learner: NetworkLearner, batches: Sequence[Tensor], device: torch.device) -> float:
+    """Seconds a step."""
+    rates = torch.tensor([1e-4], device=device)
+
+    def work() -> None:
+        for rows in batches:
+            learner.step(rows, rates)
+
+    return seconds(work, device) / len(batches)
+
+
+def side_by_side(
+    count: int, precision: Precision, batches: Sequence[Tensor], device: torch.device, images: int
+) -> float:
+    """Seconds that a step of all takes, of several learners on streams of their own."""
+    learners = [make(device, precision, images) for _ in range(count)]
+    streams = [torch.cuda.Stream(device) for _ in learners]
+    rates = torch.tensor([1e-4], device=device)
+    synchronize(device)
+
+    def work() -> None:
+        for rows in batches:
+            for learner, stream in zip(learners, streams, strict=True):
+                with torch.cuda.stream(stream):
+                    learner.step(rows, rates)
+
+    return seconds(work, device) / len(batches)
+
+
+def deviation(device: torch.device, images: int, batches: Sequence[Tensor]) -> float:
+    """How far three steps of one copy lead from three usual ones."""
+    learners = [make(device, "bfloat16", images, kind) for kind in (NetworkLearner, TwinLearner)]
+    for learner in learners:
+        for rows in batches[:3]:
+            learner.step(rows, torch.tensor([1e-4], device=device))
+    usual, tried = (learner.weights() for learner in learners)
+    return float((tried - usual).norm())
+
+
+def kernel_table(learner: NetworkLearner, batches: Sequence[Tensor], device: torch.device) -> str:
+    """A table of the kernels of some steps, the longest first."""
+    rates = torch.tensor([1e-4], device=device)
+    activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
+    with profile(activities=[activity]) as found:
+        for rows in batches[:10]:
+            learner.step(rows, rates)
+        synchronize(device)
+    order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    averages = found.key_averages()
+    kernels = sum(each.count for each in averages)
+    table: str = averages.table(sort_by=order, row_limit=45, max_name_column_width=110)
+    return f"{kernels / 10:.0f} kernels a step\n{table}"
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--output", type=Path, default=Path("kernels.json"))
+    arguments = parser.parse_args()
+    device, images = choose_device(arguments.device), arguments.images
+    use_repeatable_kernels()
+    batches = minibatches(arguments.steps, images, device)
+    found: dict[str, float] = {}
+
+    def note(name: str, value: float) -> None:
+        found[name] = value
+        print(f"{name}: {value:.5g}", flush=True)
+        content = {"measured": found, "environment": environment(device)}
+        arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+
+    tables = []
+    for precision in ("bfloat16", "float32"):
+        learner = make(device, precision, images)
+        note(f"{precision}: ms a step", 1e3 * step_seconds(learner, batches, device))
+        tables.append(f"{precision}\n{kernel_table(learner, batches, device)}")
+        learner._replays = False
+        note(
+            f"{precision}: ms a step without a graph",
+            1e3 * step_seconds(learner, batches[:20], device),
+        )
+    learner = make(device, "bfloat16", images)
+    passes = seconds(lambda: learner.predict([], learner.weights()) and None, device)
+    note(f"re-estimation: ms a thousand images of {images}", 1e6 * passes / images)
+    scoring = seconds(lambda: learner.predict(["test"], running=True) and None, device)
+    note(f"scores: ms a thousand images of {images}", 1e6 * scoring / images)
+    twin = make(device, "bfloat16", images, TwinLearner)
+    note("bfloat16, one copy: ms a step", 1e3 * step_seconds(twin, batches, device))
+    tables.append(f"one copy\n{kernel_table(twin, batches, device)}")
+    difference = deviation(device, images, batches)
+    note("one copy: distance from the usual weights", difference)
+    del twin
+    arguments.output.with_suffix(".txt").write_text("\n\n".join(tables))
+    if device.type == "cuda":
+        for count in (2, 3, 5):
+            took = side_by_side(count, "bfloat16", batches, device, images)
+            note(f"bfloat16, {count} side by side: ms a step of each", 1e3 * took / count)
+
+
+if __name__ == "__main__":
+    main()
