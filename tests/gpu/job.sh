@@ -82,7 +82,8 @@ kernels() {
 
 bench() {
     mkdir -p "$kept/bench"
-    "$PYTHON" -m tests.bench.network --device "$DEVICE" --output "$kept/bench/network-$DEVICE.json"
+    "$PYTHON" -m tests.bench.network --device "$DEVICE" --batches 100 \
+        --output "$kept/bench/network-$DEVICE.json"
 }
 
 heads() {
