@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from swabench.training import graph as graphs
 from swabench.training.graph import CudaGraph
 
 Told = list[str]
@@ -69,6 +70,8 @@ class Graph:
 def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     found = Device()
     monkeypatch.setattr(torch.cuda, "Stream", lambda: Stream(found.told, "side"))
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda: found.main)
+    graphs._beside.cache_clear()
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: found.current)
     monkeypatch.setattr(torch.cuda, "stream", found.on)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
@@ -97,3 +100,15 @@ def test_a_replay_is_of_the_argument_given_and_leaves_the_example_alone(device: 
     graph(torch.tensor([5.0, 6.0]))
     assert device.seen == [[3, 4], [5, 6]]
     assert example.tolist() == [1, 2]
+
+
+def test_graphs_share_one_stream_beside_the_default_one_and_no_other(device: Device) -> None:
+    """On each cuBLAS has a workspace, which graphs that are replayed at a time must not share."""
+    for _ in range(2):
+        CudaGraph(device.function, torch.ones(1))
+    assert graphs._beside() is graphs._beside()
+    device.told.clear()
+    own = Stream(device.told, "own")
+    with device.on(own):
+        CudaGraph(device.function, torch.ones(1))
+    assert set(device.told) == {"own waits for own", "run on own", "recorded on own"}

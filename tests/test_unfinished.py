@@ -24,7 +24,7 @@ from swabench.records import RecordStore, unfinished
 from swabench.records.unfinished import Unfinished, Worker
 from swabench.runs import checkpoints as checkpoints_room
 from swabench.runs.checkpoints import GroupCheckpoints
-from swabench.runs.sharing import share
+from swabench.runs.sharing import Turns, share
 from swabench.system.errors import InputError
 from swabench.system.files import host
 from swabench.system.pausing import Interrupted, Pause
@@ -516,10 +516,11 @@ def test_what_another_process_has_in_hand_comes_last(tmp_path: Path) -> None:
     worked: list[str] = []
     waited: list[str] = []
 
-    def work(unit: str) -> None:
+    def work(unit: str) -> Turns:
         worked.append(unit)
         with pytest.raises(TimeoutError):  # nobody else can have it now
             FileLock(tmp_path / unit, is_singleton=False).acquire(timeout=0)
+        yield from ()
 
     def says_waits(unit: str) -> None:
         waited.append(unit)
@@ -531,7 +532,8 @@ def test_what_another_process_has_in_hand_comes_last(tmp_path: Path) -> None:
 
 
 def test_a_unit_that_fails_gives_its_lock_back(tmp_path: Path) -> None:
-    def fail(unit: str) -> None:
+    def fail(unit: str) -> Turns:
+        yield
         raise ValueError(unit)
 
     with pytest.raises(ValueError, match="a"):

@@ -40,7 +40,7 @@ from swabench.study.study import Study
 from swabench.system.errors import DivergedError, InputError
 from swabench.system.progress import Advance, SilentProgress
 from swabench.training.learner import Split
-from swabench.training.loop import DataOrder, train
+from swabench.training.loop import DataOrder, training
 from tests.made_up import last_of, record_of
 from tests.reference import flat, linear, one_at_a_time
 
@@ -225,9 +225,9 @@ def test_no_two_seeds_and_no_two_stages_share_anything_random(
         learner: Any, plans: Any, splits: Any, order: DataOrder, *rest: Any, **o: Any
     ) -> Any:
         seen.append((learner.weights(), torch.cat(order.epoch(0)).tolist()))
-        return train(learner, plans, splits, order, *rest, **o)
+        return training(learner, plans, splits, order, *rest, **o)
 
-    monkeypatch.setattr(execution, "train", watched)
+    monkeypatch.setattr(execution, "training", watched)
     study = study_on(images)
     experiment_of(study, tmp_path).finetune(["sgd", "swa"], [0, 1, 2])
     starts, orders = zip(*seen, strict=True)
@@ -299,7 +299,7 @@ def test_a_run_that_diverges_is_recorded_and_named_each_time_and_not_trained_aga
             assert other not in str(caught.value)
         assert not experiment.store.missing(names, SEEDS)
         if not again:
-            monkeypatch.setattr(execution, "train", None)  # nothing is left to train
+            monkeypatch.setattr(execution, "training", None)  # nothing is left to train
     record = record_of(experiment.store, "wild", 0)
     assert record.diverged
     assert (record.diverged.epoch, record.diverged.predictor) == (1, "iterate")

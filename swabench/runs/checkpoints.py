@@ -36,6 +36,7 @@ class GroupCheckpoints:
         progress: Takes lines for the user.
         tell_done: Called with the number of epochs that were done before.
         clock: Tells seconds that never go back.
+        work_clock: Tells those that go into the group, where it shares them with others.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class GroupCheckpoints:
         progress: Progress,
         tell_done: Callable[[int], None] = lambda epochs: None,
         clock: Callable[[], float] = time.monotonic,
+        work_clock: Callable[[], float] | None = None,
     ) -> None:
         self._place = place
         self._facts: dict[str, Any] = {
@@ -66,7 +68,9 @@ class GroupCheckpoints:
         self._progress = progress
         self._tell_done = tell_done
         self._clock = clock
-        self._began = self._kept_at = self._told_at = clock()
+        self._kept_at = self._told_at = clock()
+        self._work_clock = work_clock or clock
+        self._began = self._work_clock()
         self._seconds_before = 0.0
         self._worker = Worker(
             runs=dict(runs),
@@ -81,8 +85,8 @@ class GroupCheckpoints:
 
     @property
     def seconds(self) -> float:
-        """Wall time that went into the group, before interruptions too."""
-        return self._seconds_before + self._clock() - self._began
+        """Time that went into the group, before interruptions too."""
+        return self._seconds_before + self._work_clock() - self._began
 
     def load(self) -> State | None:
         """The state to go on from; None where training starts afresh.

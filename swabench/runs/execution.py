@@ -1,6 +1,7 @@
 """Trains one group of runs, from where it was left if it was begun, and records them."""
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -23,7 +24,7 @@ from swabench.system.environment import environment
 from swabench.system.pausing import SAVE_EVERY, Pause
 from swabench.system.progress import Advance, Progress
 from swabench.training.learner import Learner
-from swabench.training.loop import DataOrder, run_plans, train
+from swabench.training.loop import DataOrder, run_plans, training
 from swabench.training.observers import Outcome
 from swabench.training.replay import ReplayedHead, at_the_ends_of_epochs
 
@@ -66,8 +67,9 @@ class Execution:
         start_of: Callable[[], Start],
         materials: Materials,
         advance: Advance,
-    ) -> None:
-        """Train a group and record those of its runs that have no record.
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Generator[None, None, None]:
+        """Train a group and record those of its runs that have no record; in turns, a step each.
 
         Args:
             stage: Which stage it is of.
@@ -76,6 +78,7 @@ class Execution:
             start_of: Gives their start.
             materials: What they are made from.
             advance: Told of epochs that are done, counted once for each run.
+            clock: Tells the seconds that go into the group.
 
         Raises:
             Interrupted: A pause was wished; the state is kept.
@@ -100,10 +103,11 @@ class Execution:
             save_every=self.save_every,
             progress=self.progress,
             tell_done=lambda epochs: advance(len(group.names) * epochs, before=True),
+            work_clock=clock,
         )
         with self.pause.at_safe_points():
             with memory_for(self._what_to_lower(stage)):
-                outcomes = self._outcomes(
+                outcomes = yield from self._outcomes(
                     stage, seed, group, start, materials, advance, checkpoints
                 )
             seconds = checkpoints.seconds / len(group.names)
@@ -130,7 +134,7 @@ class Execution:
         materials: Materials,
         advance: Advance,
         checkpoints: GroupCheckpoints,
-    ) -> list[Outcome]:
+    ) -> Generator[None, None, list[Outcome]]:
         """What a group's runs leave behind: trained, or made from a recorded trajectory."""
         methods = {name: self.study.row_method(name) for name in group.names}
         splits = materials.splits(stage.trainable)
@@ -149,7 +153,7 @@ class Execution:
             optimized = stage.model_copy(update={"optimizer": own}) if own else stage
             say = self.progress.say
             learner = make_learner(self.study, optimized, materials, start, paths, say)
-        return train(
+        return training(
             learner,
             plans,
             splits,

@@ -19,11 +19,12 @@ from swabench.runs.diverged import not_allowed, without_start
 from swabench.runs.execution import Execution
 from swabench.runs.export import plain_state
 from swabench.runs.groups import Group, groups_of
-from swabench.runs.learners import Start, complete
+from swabench.runs.lanes import Lanes
+from swabench.runs.learners import Start, complete, in_lockstep
 from swabench.runs.materials import Materials
 from swabench.runs.places.base import Job, Place
 from swabench.runs.places.local import Local
-from swabench.runs.sharing import share
+from swabench.runs.sharing import Turns, share
 from swabench.runs.surveying import make_surveyor
 from swabench.runs.units import (
     Unit,
@@ -181,7 +182,7 @@ class Experiment:
         with memory, self._progress.task("landscape", len(parts), "parts") as advance:
             surveyor = make_surveyor(self.study, self.store, materials)
 
-            def measure(unit: tuple[Part, int]) -> None:
+            def measure(unit: tuple[Part, int]) -> Turns:
                 if self.store.find_landscape(*unit) is None:  # else another process was faster
                     began = time.monotonic()
                     self.store.write_landscape(
@@ -192,6 +193,7 @@ class Experiment:
                         seconds=time.monotonic() - began,
                     )
                 advance(1)
+                yield from ()  # all in one turn
 
             share(parts, lambda unit: self.store.landscape_lock(*unit), measure, self._say_waits)
 
@@ -349,24 +351,27 @@ class Experiment:
         Processes that work on the same results share the groups.
         """
         total = sum(len(group.names) for _, group in units) * stage.epochs
+        # Heads train together in any case; on a GPU networks do so on streams of their own.
+        lanes = Lanes(None if in_lockstep(self.study, stage.trainable) else self._device)
         with self._progress.task(title, total, "epochs") as advance:
 
-            def carry_out(unit: tuple[int, Group]) -> None:
+            def carry_out(unit: tuple[int, Group]) -> Turns:
                 seed, group = unit
                 materials = self._materials(seed)
-                self._execution.carry_out(
+                return self._execution.carry_out(
                     stage,
                     seed,
                     group,
                     lambda: complete(start_of(seed), stage.trainable, materials),
                     materials,
                     advance,
+                    lanes.seconds,
                 )
 
             def lock_of(unit: tuple[int, Group]) -> FileLock:
                 return self._execution.place(unit[1], unit[0]).lock()
 
-            share(units, lock_of, carry_out, self._say_waits)
+            share(units, lock_of, carry_out, self._say_waits, lanes)
 
     def _say_waits(self, unit: object) -> None:
         self._progress.say("waiting for another process, which has the rest in hand")

@@ -1,13 +1,23 @@
-"""Units of work shared out between the processes of a machine: each is done by one of them."""
+"""Units of work shared out between the processes of a machine: each is done by one of them.
+
+Within a process several may go on side by side, a turn each.
+"""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from filelock import FileLock, Timeout
 
+from swabench.runs.lanes import Lane, Lanes
+from swabench.system.pausing import Interrupted
+
 Item = TypeVar("Item")
+Turns = Generator[None, None, None]
+"""A piece of work that lets others go on wherever it yields."""
+
 WAIT = 0.2
 """Seconds between looks at what others have in hand."""
 
@@ -15,8 +25,9 @@ WAIT = 0.2
 def share(
     units: Sequence[Item],
     lock_of: Callable[[Item], FileLock],
-    work: Callable[[Item], None],
+    work: Callable[[Item], Turns],
     say_waits: Callable[[Item], None],
+    lanes: Lanes | None = None,
 ) -> None:
     """Work on every unit under its lock; on those that another process has in hand, afterwards.
 
@@ -25,29 +36,92 @@ def share(
         lock_of: The lock of a unit, which all processes share.
         work: Does a unit, unless it turns out to be done: another process may have been faster.
         say_waits: Called when nothing is left but to wait for the process that has a unit.
+        lanes: Where units go on side by side; one after another without them.
+
+    Raises:
+        Interrupted: A unit stopped for a pause; by then all others have, too.
     """
-    left = [(unit, lock_of(unit)) for unit in units]
-    waits = False
-    while left:
-        busy = [pair for pair in left if not _worked_on(*pair, work)]
-        if busy and not waits:
-            waits = True
-            say_waits(busy[0][0])
-        elif len(busy) == len(left):
-            time.sleep(WAIT)
-        left = busy
+    _Sharing(units, lock_of, work, say_waits, lanes or Lanes()).run()
 
 
-def _worked_on(unit: Item, lock: FileLock, work: Callable[[Item], None]) -> bool:
-    """Work on a unit, if nobody else does now; whether that was so."""
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return False
-    try:
-        work(unit)
-        # Who waits for it finds the work done, whether the file is still there or not.
-        Path(lock.lock_file).unlink(missing_ok=True)
-    finally:
-        lock.release()
-    return True
+@dataclass(frozen=True)
+class _Piece:
+    """A unit that is under way."""
+
+    turns: Turns
+    lock: FileLock
+    lane: Lane
+
+
+class _Sharing(Generic[Item]):
+    def __init__(
+        self,
+        units: Sequence[Item],
+        lock_of: Callable[[Item], FileLock],
+        work: Callable[[Item], Turns],
+        say_waits: Callable[[Item], None],
+        lanes: Lanes,
+    ) -> None:
+        self._left = [(unit, lock_of(unit)) for unit in units]
+        self._work = work
+        self._say_waits = say_waits
+        self._lanes = lanes
+        self._under_way: list[_Piece] = []
+        self._interruption: Interrupted | None = None
+        self._look_again = 0.0
+        self._waits = False
+
+    def run(self) -> None:
+        try:
+            while self._under_way or (self._left and not self._interruption):
+                if not self._under_way or time.monotonic() >= self._look_again:
+                    self._begin_what_is_free()
+                for piece in list(self._under_way):
+                    self._take_turn(piece)
+        finally:
+            for piece in list(self._under_way):  # an error stopped another one
+                piece.turns.close()
+                self._end(piece)
+        if self._interruption:
+            raise self._interruption
+
+    def _begin_what_is_free(self) -> None:
+        """Begin units that no other process has in hand, as far as there is room."""
+        for pair in list(self._left):
+            if self._interruption or not self._lanes.have_room:
+                return
+            unit, lock = pair
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            self._left.remove(pair)
+            piece = _Piece(self._work(unit), lock, self._lanes.enter())
+            self._under_way.append(piece)
+            self._take_turn(piece)  # what it takes decides whether there is room for the next
+        if self._left and not self._under_way and not self._interruption:
+            self._wait()
+        self._look_again = time.monotonic() + WAIT
+
+    def _wait(self) -> None:
+        """All that is left others have in hand."""
+        if not self._waits:
+            self._waits = True
+            self._say_waits(self._left[0][0])
+        time.sleep(WAIT)
+
+    def _take_turn(self, piece: _Piece) -> None:
+        try:
+            piece.lane.take_turn(piece.turns)
+            return
+        except StopIteration:
+            # Who waits for it finds the work done, whether the file is still there or not.
+            Path(piece.lock.lock_file).unlink(missing_ok=True)
+        except Interrupted as interruption:
+            self._interruption = self._interruption or interruption  # others keep theirs, too
+        self._end(piece)
+
+    def _end(self, piece: _Piece) -> None:
+        self._under_way.remove(piece)
+        self._lanes.leave(piece.lane)
+        piece.lock.release()

@@ -51,7 +51,7 @@ class Pause:
     def __init__(self, tell: Callable[[str], None] = lambda line: None) -> None:
         self._tell = tell
         self._wish: Interrupted | None = None
-        self._noted_only = False
+        self._at_safe_points = 0  # pieces of work that stop there
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -80,14 +80,16 @@ class Pause:
     def at_safe_points(self) -> Iterator[None]:
         """Within, a first signal is noted only, for `wished` to tell; the end is a safe point.
 
+        Several pieces of work may be within at a time.
+
         Raises:
             Interrupted: Somebody wished a pause and nothing within came to stop for it.
         """
-        self._noted_only = True
+        self._at_safe_points += 1
         try:
             yield
         finally:
-            self._noted_only = False
+            self._at_safe_points -= 1
         if self._wish:
             raise self._wish
 
@@ -100,7 +102,7 @@ class Pause:
         heard = signal.Signals(number)
         code = 128 + number if heard in _ENDING else INTERRUPTED
         wish = Interrupted(_REASONS[heard], code)
-        if not self._noted_only or self._wish:
+        if not self._at_safe_points or self._wish:
             raise wish
         self._wish = wish
         self._tell("pausing after this step; once more stops at once")

@@ -34,6 +34,14 @@ def parameter_views(vector: Tensor, network: nn.Module) -> Iterator[tuple[str, T
             yield name, part.view(parameter.shape)
 
 
+def as_in_vector(parameter: Tensor) -> Tensor:
+    """A parameter's numbers, or its gradient's, in the order that they have in the vector.
+
+    No copy, where they lie in that order anyhow.
+    """
+    return (parameter.permute(0, 2, 3, 1) if parameter.dim() == 4 else parameter).reshape(-1)
+
+
 def statistics_views(vector: Tensor, network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The parts of a vector (S,) that stand for BatchNorm's running means and variances, by name.
 

@@ -4,6 +4,7 @@ At 28 pixels a ResNet-50's kernels are shorter than the time that Python needs t
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class CudaGraph:
 
     def __init__(self, function: Callable[[Tensor], None], example: Tensor) -> None:
         self._argument = example.clone()
-        stream = torch.cuda.Stream()
+        stream = _capturing_stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(self.WARM_UPS):
@@ -40,3 +41,18 @@ class CudaGraph:
         """Run the recorded function on `argument`."""
         self._argument.copy_(argument)
         self._graph.replay()
+
+
+def _capturing_stream() -> torch.cuda.Stream:
+    """The stream that is worked on; beside the default one, which cannot capture, another.
+
+    Graphs that are replayed at a time must not share it: they would share its workspaces.
+    """
+    current = torch.cuda.current_stream()
+    return _beside() if current == torch.cuda.default_stream() else current
+
+
+@cache
+def _beside() -> torch.cuda.Stream:
+    """Always the same one: on every stream that has computed cuBLAS holds a workspace for good."""
+    return torch.cuda.Stream()

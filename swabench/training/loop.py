@@ -5,8 +5,9 @@ averages observe it. All trajectories handed to one call see the same minibatche
 of one seed are compared in pairs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import wraps
+from typing import ParamSpec, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from swabench.study.trajectories import trajectories
 from swabench.training.learner import Learner, Splits
 from swabench.training.observers import Observers, Outcome, RunPlan
 from swabench.training.state import State
+
+Given = ParamSpec("Given")
 
 MEASURED: tuple[SplitName, ...] = ("validation", "test")
 """The images on which predictors are measured, unless fewer are asked for."""
@@ -129,7 +132,7 @@ class _Course:
         self._observers.load_state(state["observers"])
 
 
-def train(
+def training(
     learner: Learner,
     plans: Sequence[RunPlan],
     splits: Splits,
@@ -141,8 +144,8 @@ def train(
     keep_trajectory: bool = False,
     after_epoch: Callable[[], None] = lambda: None,
     checkpoints: Checkpoints | None = None,
-) -> list[Outcome]:
-    """Train all of a learner's trajectories along their timelines.
+) -> Generator[None, None, list[Outcome]]:
+    """Train all of a learner's trajectories along their timelines; after every step others may.
 
     What was interrupted goes on from its last checkpoint, and ends bit for bit as it would have.
 
@@ -180,6 +183,7 @@ def train(
             learner.step(rows, rates[:, course.step])
             observers.after_step(course.step)
             course.step += 1
+            yield
         checkpoints.pause_if_asked(course.state)  # to measure may take longer than the steps did
         if epoch + 1 in scored:
             observers.measure(epoch + 1)
@@ -193,6 +197,26 @@ def train(
             snapshots = [weights[plan.trajectory] for weights in course.snapshots]
             outcome.trajectory = torch.stack(snapshots)
     return outcomes
+
+
+def _to_the_end(
+    work: Callable[Given, Generator[None, None, list[Outcome]]],
+) -> Callable[Given, list[Outcome]]:
+    @wraps(work)
+    def whole(*args: Given.args, **kwargs: Given.kwargs) -> list[Outcome]:
+        steps = work(*args, **kwargs)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                outcomes: list[Outcome] = end.value
+                return outcomes
+
+    return whole
+
+
+train = _to_the_end(training)
+"""The same without a stop."""
 
 
 def _rates(plans: Sequence[RunPlan], trajectories: int) -> NDArray[np.float64]:

@@ -17,7 +17,12 @@ from swabench.study.optimizers import Optimizer
 from swabench.system.device import exact_float32, is_out_of_memory
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.convolution import lay_out, memory_format
-from swabench.training.flat import batchnorm_layers, parameter_views, statistics_views
+from swabench.training.flat import (
+    as_in_vector,
+    batchnorm_layers,
+    parameter_views,
+    statistics_views,
+)
 from swabench.training.graph import CudaGraph
 from swabench.training.learner import Splits
 from swabench.training.optimizers import HasResult, vector_optimizer
@@ -167,7 +172,7 @@ class NetworkLearner:
             parameters[name].data = view
             parameters[name].requires_grad_(True)
         self._parameters = list(parameters.values())
-        self._gradients = [view for _, view in parameter_views(self._gradient, self._network)]
+        self._gradients = self._gradient.split([p.numel() for p in self._parameters])
         layers = batchnorm_layers(self._network)
         for name, view in statistics_views(self._statistics, self._network):
             layer, _, kind = name.rpartition(".")
@@ -196,7 +201,7 @@ class NetworkLearner:
         loss = F.cross_entropy(scores, train.labels.index_select(0, rows))
         # Not `backward`, which would add to a vector of zeros.
         found = torch.autograd.grad(loss, self._parameters)
-        torch._foreach_copy_(self._gradients, found)
+        torch._foreach_copy_(self._gradients, [as_in_vector(each) for each in found])
 
     def _replay_backward(self, rows: Tensor, trains: bool) -> None:
         """The same through a CUDA graph; a smaller minibatch, the epoch's last, is run as it is."""

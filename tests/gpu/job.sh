@@ -9,7 +9,7 @@
 # The parts: `test` (tests/test_gpu.py), `agreement` (a small study on the CPU and on the GPU),
 # `kernels` and `bench` (where a step's time goes, and how fast it is beside others), `heads`
 # (the study `mnist`) and `study` (the whole network). All but the last run once; that one goes on
-# seed by seed, and no seed is begun that the time left would not finish. SWABENCH_CACHE must hold the data set where it cannot be fetched.
+# from call to call. SWABENCH_CACHE must hold the data set where it cannot be fetched.
 # RESULTS (results/gpu, which git ignores) keeps the records between calls. Into $OUT goes one
 # archive: tables, metrics, manifests, the benchmark's numbers and the logs.
 #
@@ -25,6 +25,7 @@ STUDY=${STUDY:-tests/gpu/network.yaml}
 HEADS=${HEADS:-mnist}
 SEEDS=${SEEDS:-5}
 MINUTES=${MINUTES:-9}
+DOCUMENTS=${DOCUMENTS:-45} # seconds for the study's tables and figures
 parts=${1:-"test agreement kernels bench heads study"}
 
 kept=$RESULTS/kept # what goes into the archive
@@ -91,30 +92,27 @@ heads() {
     documents "$HEADS"
 }
 
-documents() { # study: those of the seeds that are there; that some lack is no failure of the job
+documents() { # study, options: all at a time, since each takes longer to start than to be made
     local document
-    for document in table figures claims report; do
-        swabench "$document" --config "$1" --results "$RESULTS" || true
+    for document in table figures claims; do
+        swabench "$document" --config "$1" "${@:2}" --results "$RESULTS" &
     done
+    wait
+    swabench report --config "$1" "${@:2}" --results "$RESULTS"
     keep "$(basename "$1" .yaml)" "$RESULTS" "$(basename "$1" .yaml)-$DEVICE"
 }
 
+# As many seeds as the time allows, side by side; then the documents of those that are complete.
 study() {
-    local longest=0 start took
-    for ((seed = 0; seed < SEEDS; seed++)); do
-        # A seed that is done takes a few seconds; of others, the first is tried in any case.
-        if [ "$longest" -gt 0 ] && [ "$(left)" -lt $((longest + 30)) ]; then
-            echo "study: seed $seed not begun, $(left) s are left"
-            break
-        fi
-        start=$SECONDS
-        swabench finetune --config "$STUDY" --method all --seeds "$seed-$seed" \
-            --results "$RESULTS" --device "$DEVICE" 2>&1 | tee -a "$kept/study.log"
-        took=$((SECONDS - start))
-        if [ "$took" -gt "$longest" ]; then longest=$took; fi
-        echo "study: seed $seed took $took s"
+    local time=$(($(left) - DOCUMENTS)) last
+    swabench finetune --config "$STUDY" --method all --seeds "$SEEDS" --stop-after "${time}s" \
+        --results "$RESULTS" --device "$DEVICE" 2>&1 | tee -a "$kept/study.log" || true
+    for ((last = SEEDS; last > 0; last--)); do
+        if swabench table --config "$STUDY" --seeds "$last" --results "$RESULTS" \
+            >>"$kept/study.log" 2>&1; then break; fi
     done
-    documents "$STUDY" >>"$kept/study.log" 2>&1
+    echo "study: $last seeds are complete"
+    if [ "$last" -gt 0 ]; then documents "$STUDY" --seeds "$last" >>"$kept/study.log" 2>&1; fi
 }
 
 for part in $parts; do

@@ -10,6 +10,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,7 +29,14 @@ from swabench.training.backbone import (
     load_backbone,
     trained_part,
 )
-from swabench.training.flat import batchnorm_layers, flatten, parameter_views, statistics_views
+from swabench.training.convolution import CHANNELS_FIRST
+from swabench.training.flat import (
+    as_in_vector,
+    batchnorm_layers,
+    flatten,
+    parameter_views,
+    statistics_views,
+)
 from swabench.training.learner import Split
 from swabench.training.network import NetworkLearner
 
@@ -65,7 +73,10 @@ class TwinLearner(NetworkLearner):
             self._network = network
         loss = F.cross_entropy(scores, train.labels.index_select(0, rows))
         found = torch.autograd.grad(loss, list(twin.parameters()))
-        torch._foreach_copy_(self._gradients, found)
+        pairs = [(to, as_in_vector(each)) for to, each in zip(self._gradients, found, strict=True)]
+        for half in (True, False):
+            some = [pair for pair in pairs if (pair[1].dtype == torch.bfloat16) is half]
+            torch._foreach_copy_([to for to, _ in some], [each for _, each in some])
 
 
 def make(
@@ -73,6 +84,7 @@ def make(
     precision: Precision,
     images: int,
     kind: type[NetworkLearner] = NetworkLearner,
+    evaluation_batch: int = 1000,
 ) -> NetworkLearner:
     """A learner at its start; the same for all kinds."""
     torch.manual_seed(0)
@@ -87,6 +99,7 @@ def make(
         SGD(name="sgd"),
         frozen=Preprocess(28, NORMALIZATION),
         precision=precision,
+        evaluation_batch=evaluation_batch,
     )
 
 
@@ -97,7 +110,7 @@ def minibatches(steps: int, images: int, device: torch.device) -> Sequence[Tenso
     return [batches[step % len(batches)] for step in range(steps)]
 
 
-def seconds(work: Callable[[], None], device: torch.device) -> float:
+def seconds(work: Callable[[], object], device: torch.device) -> float:
     """Median of three, after one that warms up."""
     times = []
     for _ in range(4):
@@ -192,11 +205,17 @@ def main() -> None:
             f"{precision}: ms a step without a graph",
             1e3 * step_seconds(learner, batches[:20], device),
         )
-    learner = make(device, "bfloat16", images)
-    passes = seconds(lambda: learner.predict([], learner.weights()) and None, device)
-    note(f"re-estimation: ms a thousand images of {images}", 1e6 * passes / images)
-    scoring = seconds(lambda: learner.predict(["test"], running=True) and None, device)
-    note(f"scores: ms a thousand images of {images}", 1e6 * scoring / images)
+    for at_a_time in (1000, 4000, images):
+        for first in (False, True):
+            if first:
+                CHANNELS_FIRST.add(device.type)
+            learner = make(device, "bfloat16", images, evaluation_batch=at_a_time)
+            how = f"by {at_a_time}{', channels first' if first else ''}: ms a thousand images"
+            passes = seconds(partial(learner.predict, []), device)
+            note(f"re-estimation {how}", 1e6 * passes / images)
+            scoring = seconds(partial(learner.predict, ["test"], running=True), device)
+            note(f"scores {how}", 1e6 * scoring / images)
+        CHANNELS_FIRST.discard(device.type)
     twin = make(device, "bfloat16", images, TwinLearner)
     note("bfloat16, one copy: ms a step", 1e3 * step_seconds(twin, batches, device))
     tables.append(f"one copy\n{kernel_table(twin, batches, device)}")
@@ -205,7 +224,7 @@ def main() -> None:
     del twin
     arguments.output.with_suffix(".txt").write_text("\n\n".join(tables))
     if device.type == "cuda":
-        for count in (2, 3, 5):
+        for count in (3, 6, 8):
             took = side_by_side(count, "bfloat16", batches, device, images)
             note(f"bfloat16, {count} side by side: ms a step of each", 1e3 * took / count)
 

@@ -1,0 +1,126 @@
+"""Lanes: how many pieces of work go on side by side in one process, a turn each.
+
+A minibatch of small images is too little for a large GPU: its kernels last some microseconds each
+and leave most of it idle. Several trajectories at a time, each on a stream of its own, fill it. On
+a CPU there is one lane.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import torch
+
+MOST = 6
+"""Lanes of a GPU; `tests/gpu/kernels.py` measures what they bring."""
+
+SPARE = 3
+"""Times what a piece took of the GPU's memory must be free before another one begins.
+
+Measuring takes more than the steps do, and it comes later.
+"""
+
+
+class Lanes:
+    """The lanes of one process.
+
+    Args:
+        device: The GPU that the work is done on; None where it is none.
+        most: How many there are at most; by default `MOST` on a GPU, and one elsewhere.
+        clock: Tells seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | None = None,
+        most: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        on_gpu = device is not None and device.type == "cuda"
+        self._free = [
+            _stream(device, number) if on_gpu else None
+            for number in range(most or (MOST if on_gpu else 1))
+        ]
+        self._under_way = 0
+        self._footprint = 0
+        self._clock = clock
+        self._shared, self._looked_at = 0.0, clock()
+
+    @property
+    def have_room(self) -> bool:
+        """Whether another piece of work can begin."""
+        if not self._free:
+            return False
+        if not self._under_way or self._free[-1] is None:
+            return True
+        free, _ = torch.cuda.mem_get_info(self._free[-1].device)
+        return free > SPARE * self._footprint
+
+    def enter(self) -> "Lane":
+        """A lane for a piece of work that begins."""
+        self.seconds()
+        self._under_way += 1
+        return Lane(self._free.pop(), self._note_footprint)
+
+    def leave(self, lane: "Lane") -> None:
+        """Its work has ended."""
+        self.seconds()
+        self._under_way -= 1
+        self._free.append(lane.stream)
+
+    def seconds(self) -> float:
+        """A clock whose seconds are shared by all that is under way."""
+        now = self._clock()
+        self._shared += (now - self._looked_at) / max(1, self._under_way)
+        self._looked_at = now
+        return self._shared
+
+    def _note_footprint(self, taken: int) -> None:
+        self._footprint = max(taken, 0)
+
+
+class Lane:
+    """Where one piece of work goes on.
+
+    Args:
+        stream: A GPU's stream; None computes as usual.
+        note_footprint: Takes the bytes of the GPU's memory that the first turn took.
+    """
+
+    def __init__(
+        self, stream: torch.cuda.Stream | None, note_footprint: Callable[[int], None]
+    ) -> None:
+        self.stream = stream
+        self._note_footprint = note_footprint
+        self._begun = False
+
+    def take_turn(self, work: Iterator[None]) -> None:
+        """Let work go on until its next stop.
+
+        Raises:
+            StopIteration: It has ended.
+        """
+        if self.stream is None:
+            next(work)
+        elif self._begun:
+            with torch.cuda.stream(self.stream):
+                next(work)
+        else:
+            self._take_first_turn(work, self.stream)
+
+    def _take_first_turn(self, work: Iterator[None], stream: torch.cuda.Stream) -> None:
+        """Apart from all else: what it loads other lanes may use, and it shows what it takes."""
+        self._begun = True
+        torch.cuda.synchronize(stream.device)
+        before, _ = torch.cuda.mem_get_info(stream.device)
+        with torch.cuda.stream(stream):
+            next(work)
+        torch.cuda.synchronize(stream.device)
+        after, _ = torch.cuda.mem_get_info(stream.device)
+        self._note_footprint(before - after)
+
+
+@cache
+def _stream(device: torch.device | None, number: int) -> torch.cuda.Stream:
+    """Always the same ones: on every stream that has computed cuBLAS holds a workspace for good."""
+    return torch.cuda.Stream(device)
