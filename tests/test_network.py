@@ -466,7 +466,7 @@ def test_a_network_trains_whatever_format_lies_below_and_though_it_came_frozen()
     learner.step(torch.arange(BATCH), torch.tensor([0.1]))
     assert not torch.equal(learner.weights()[0], start)
     # The loss is of scores in full, though layers compute in half.
-    scores = learner._forward(data["test"].inputs, "bfloat16")
+    scores = learner._scores_in_training(data["test"].inputs)
     assert scores.dtype == learner.predict(["test"])[0][0].dtype == torch.float32
 
 
@@ -841,6 +841,22 @@ def test_a_capture_that_fails_is_told_once_and_training_goes_on(
     failing._replays = True
     with pytest.raises(RuntimeError, match="out of memory"):
         failing.step(torch.arange(BATCH), rates)
+
+
+@pytest.mark.parametrize("settings", [SGD(name="sgd"), Adam(name="adam")])
+def test_weights_rounded_in_one_go_are_those_that_autocast_rounds(settings: SGD | Adam) -> None:
+    data = splits(dtype=torch.float32)
+    in_one_go, by_autocast = (
+        learner_of(tiny().float(), data, settings, precision="bfloat16") for _ in range(2)
+    )
+    by_autocast._trained, by_autocast._rounded = by_autocast._network, None
+    by_autocast._parameters = list(by_autocast._network.parameters())
+    found = [run(each, [METHODS["pswa"]], data)[0] for each in (in_one_go, by_autocast)]
+    for predictor in found[0].weights:
+        assert torch.equal(found[0].weights[predictor], found[1].weights[predictor])
+        assert torch.equal(found[0].statistics[predictor], found[1].statistics[predictor])
+    full = run(learner_of(tiny().float(), data, settings), [METHODS["pswa"]], data)[0]
+    assert not torch.equal(full.weights["average"], found[0].weights["average"])
 
 
 def test_what_is_measured_and_the_final_layer_are_in_full_float32() -> None:

@@ -82,6 +82,27 @@ def flatten(network: nn.Module) -> tuple[Tensor, Tensor]:
     return weights, statistics
 
 
+def adopt(network: nn.Module, weights: Tensor, statistics: Tensor) -> None:
+    """Make a network's parameters and statistics views into vectors, (P,) and (S,)."""
+    parameters = dict(network.named_parameters())
+    for name, view in parameter_views(weights, network):
+        parameters[name].data = view
+        parameters[name].requires_grad_(True)
+    layers = batchnorm_layers(network)
+    for name, view in statistics_views(statistics, network):
+        layer, _, kind = name.rpartition(".")
+        setattr(layers[layer], kind, view)
+        layers[layer].num_batches_tracked = None  # counts for nothing, and takes its time
+
+
+def adopt_convolutions(network: nn.Module, weights: Tensor) -> None:
+    """The same of the convolutions' weights alone, of a vector (P,) in another number format."""
+    parameters = dict(network.named_parameters())
+    for name, view in parameter_views(weights, network):
+        if view.dim() == 4:
+            parameters[name].data = view
+
+
 @torch.no_grad()
 def assign(network: nn.Module, weights: Tensor, statistics: Tensor) -> None:
     """Copy parameters (P,) and BatchNorm statistics (S,) into a network."""

@@ -5,6 +5,7 @@ keeps running statistics; predictions are made with statistics measured anew, so
 table differs from another by that alone.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -17,12 +18,7 @@ from swabench.study.optimizers import Optimizer
 from swabench.system.device import exact_float32, is_out_of_memory
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.convolution import lay_out, memory_format
-from swabench.training.flat import (
-    as_in_vector,
-    batchnorm_layers,
-    parameter_views,
-    statistics_views,
-)
+from swabench.training.flat import adopt, adopt_convolutions, as_in_vector, batchnorm_layers
 from swabench.training.graph import CudaGraph
 from swabench.training.learner import Splits
 from swabench.training.optimizers import HasResult, vector_optimizer
@@ -78,17 +74,18 @@ class NetworkLearner:
         self._statistics = statistics.to(self._device, copy=True)
         self._gradient = torch.zeros_like(self._weights)
         self._network = network.to(self._weights).eval()
-        self._adopt_vectors()
+        adopt(self._network, self._weights, self._statistics)
+        self._precision: Precision = precision
+        self._prepare_training()
         self._splits = splits
         self._frozen = lay_out(frozen or nn.Identity(), self._device)
         self._frozen.eval().requires_grad_(False)
         self._batchnorm_steps = batchnorm_steps
-        self._precision: Precision = precision
         self._evaluation_batch = evaluation_batch
         self._minibatch = minibatch
         self._optimizer = vector_optimizer(optimizer, self._weights)
         self._steps = 0
-        self._mode: Mode = "evaluation"
+        self._modes: dict[nn.Module, Mode] = {}
         self._say = say
         self._replays = self._device.type == "cuda"
         self._graph: tuple[bool, CudaGraph] | None = None
@@ -165,43 +162,60 @@ class NetworkLearner:
         optimizer = self._optimizer
         return optimizer.result() if isinstance(optimizer, HasResult) else self._weights
 
-    def _adopt_vectors(self) -> None:
-        """Make the network's parameters, gradients and statistics views into the vectors."""
-        parameters = dict(self._network.named_parameters())
-        for name, view in parameter_views(self._weights, self._network):
-            parameters[name].data = view
-            parameters[name].requires_grad_(True)
-        self._parameters = list(parameters.values())
+    def _prepare_training(self) -> None:
+        """Decide what steps go through: the network, or a copy of it in another precision."""
+        self._trained = self._network
+        self._rounded: Tensor | None = None
+        if self._precision == "bfloat16":
+            # Rounded in one go; autocast would do it layer by layer, and back for the gradients.
+            self._rounded = self._weights.bfloat16()
+            self._trained = copy.deepcopy(self._network)
+            adopt(self._trained, self._weights, self._statistics)
+            adopt_convolutions(self._trained, self._rounded)
+        self._parameters = list(self._trained.parameters())
         self._gradients = self._gradient.split([p.numel() for p in self._parameters])
-        layers = batchnorm_layers(self._network)
-        for name, view in statistics_views(self._statistics, self._network):
-            layer, _, kind = name.rpartition(".")
-            setattr(layers[layer], kind, view)
-            layers[layer].num_batches_tracked = None  # counts for nothing, and takes its time
         self._weights.grad = self._gradient
 
     def _batchnorm_trains(self) -> bool:
-        """Bring the network into its mode for the coming step; says whether BatchNorm trains."""
+        """Bring what trains into its mode for the coming step; says whether BatchNorm trains."""
         trains = self._batchnorm_steps is None or self._steps < self._batchnorm_steps
-        self._bring_into("training" if trains else "training, BatchNorm fixed")
+        self._bring_into(self._trained, "training" if trains else "training, BatchNorm fixed")
         return trains
 
-    def _bring_into(self, mode: Mode) -> None:
-        if mode == self._mode:  # a walk through all modules takes its time
+    def _bring_into(self, network: nn.Module, mode: Mode) -> None:
+        if mode == self._modes.get(network):  # a walk through all modules takes its time
             return
-        self._network.train(mode != "evaluation")
-        for layer in batchnorm_layers(self._network).values():
+        network.train(mode != "evaluation")
+        for layer in batchnorm_layers(network).values():
             layer.train(mode == "training")
-        self._mode = mode
+        self._modes[network] = mode
 
     def _backward(self, rows: Tensor) -> None:
         """The gradient of the minibatch's mean cross-entropy, into the gradients' vector."""
         train = self._splits["train"]
-        scores = self._forward(train.inputs.index_select(0, rows), self._precision)
+        if self._rounded is not None:
+            self._rounded.copy_(self._weights)
+        scores = self._scores_in_training(train.inputs.index_select(0, rows))
         loss = F.cross_entropy(scores, train.labels.index_select(0, rows))
         # Not `backward`, which would add to a vector of zeros.
         found = torch.autograd.grad(loss, self._parameters)
-        torch._foreach_copy_(self._gradients, [as_in_vector(each) for each in found])
+        # Those of a type at a time: so each is one kernel.
+        for dtype in {each.dtype for each in found}:
+            pairs = zip(self._gradients, found, strict=True)
+            some = [(part, as_in_vector(each)) for part, each in pairs if each.dtype == dtype]
+            torch._foreach_copy_([part for part, _ in some], [each for _, each in some])
+
+    def _scores_in_training(self, raw: Tensor) -> Tensor:
+        inputs = self._inputs(raw)
+        # Weights are used once in a pass: a cache of cast ones would only stand in a graph's way.
+        with torch.autocast(
+            self._device.type,
+            torch.bfloat16,
+            enabled=self._precision == "bfloat16",
+            cache_enabled=False,
+        ):
+            scores: Tensor = self._trained(inputs)
+        return scores.to(self._weights.dtype)
 
     def _replay_backward(self, rows: Tensor, trains: bool) -> None:
         """The same through a CUDA graph; a smaller minibatch, the epoch's last, is run as it is."""
@@ -258,28 +272,23 @@ class NetworkLearner:
     def _reestimate(self) -> None:
         """Measure BatchNorm's statistics anew, in one pass over the training images."""
         train = self._splits["train"]
-        self._bring_into("evaluation")
+        self._bring_into(self._network, "evaluation")
         with reestimated_statistics(self._network):
             for rows in mixed_batches(len(train), self._evaluation_batch):
-                self._forward(train.inputs.index_select(0, rows.to(self._device)))
+                self._network(self._inputs(train.inputs.index_select(0, rows.to(self._device))))
 
     def _scores(self, splits: Sequence[SplitName]) -> list[Tensor]:
-        self._bring_into("evaluation")
-        batches = {name: self._splits[name].inputs.split(self._evaluation_batch) for name in splits}
-        return [torch.cat([self._forward(batch) for batch in batches[name]]) for name in splits]
+        self._bring_into(self._network, "evaluation")
+        found = []
+        for name in splits:
+            batches = self._splits[name].inputs.split(self._evaluation_batch)
+            found.append(torch.cat([self._network(self._inputs(batch)) for batch in batches]))
+        return found
 
-    def _forward(self, raw: Tensor, precision: Precision = "float32") -> Tensor:
-        """Class scores (B, C) of what the splits hold."""
+    def _inputs(self, raw: Tensor) -> Tensor:
+        """What the network takes, of what the splits hold."""
         with torch.no_grad(), exact_float32():  # as where these layers' outputs are cached
-            inputs = self._frozen(raw).to(self._weights.dtype)
+            inputs: Tensor = self._frozen(raw).to(self._weights.dtype)
         if inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=memory_format(self._device))
-        # Weights are used once in a pass: a cache of cast ones would only stand in a graph's way.
-        with torch.autocast(
-            self._device.type,
-            torch.bfloat16,
-            enabled=precision == "bfloat16",
-            cache_enabled=False,
-        ):
-            scores: Tensor = self._network(inputs)
-        return scores.to(self._weights.dtype)
+        return inputs

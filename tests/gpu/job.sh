@@ -4,14 +4,15 @@
 # virtual environment, nothing installed: it runs from the checkout.
 #
 #   OUT=folder bash tests/gpu/job.sh                     what the time allows of all parts
-#   OUT=folder MINUTES=9 bash tests/gpu/job.sh study     one part, or several in quotes
+#   OUT=folder LIMIT=540 bash tests/gpu/job.sh study     one part, or several in quotes
 #
 # The parts: `test` (tests/test_gpu.py), `agreement` (a small study on the CPU and on the GPU),
 # `kernels` and `bench` (where a step's time goes, and how fast it is beside others), `heads`
 # (the study `mnist`) and `study` (the whole network). All but the last run once; that one goes on
 # from call to call. SWABENCH_CACHE must hold the data set where it cannot be fetched.
 # RESULTS (results/gpu, which git ignores) keeps the records between calls. Into $OUT goes one
-# archive: tables, metrics, manifests, the benchmark's numbers and the logs.
+# archive: tables, metrics, manifests, the benchmark's numbers and the logs; and the records of
+# every seed of the study.
 #
 # A rehearsal without a GPU:
 #   DEVICE=cpu STUDY=smoke HEADS=smoke SEEDS=2 OUT=... bash tests/gpu/job.sh
@@ -24,8 +25,9 @@ DEVICE=${DEVICE:-cuda}
 STUDY=${STUDY:-tests/gpu/network.yaml}
 HEADS=${HEADS:-mnist}
 SEEDS=${SEEDS:-5}
-MINUTES=${MINUTES:-9}
-DOCUMENTS=${DOCUMENTS:-45} # seconds for the study's tables and figures
+LIMIT=${LIMIT:-540} # seconds that a call may take
+PROCESSES=${PROCESSES:-2}
+TRANSFER=${TRANSFER:-20} # seconds that are left for packing
 parts=${1:-"test agreement kernels bench heads study"}
 
 kept=$RESULTS/kept # what goes into the archive
@@ -34,7 +36,7 @@ export PYTHONUNBUFFERED=1
 began=$SECONDS
 
 swabench() { "$PYTHON" -m swabench "$@"; }
-left() { echo $((MINUTES * 60 - (SECONDS - began))); }
+left() { echo $((LIMIT - (SECONDS - began))); }
 
 keep() { # study, its results folder, name in the archive
     mkdir -p "$kept/$3"
@@ -102,17 +104,25 @@ documents() { # study, options: all at a time, since each takes longer to start 
     keep "$(basename "$1" .yaml)" "$RESULTS" "$(basename "$1" .yaml)-$DEVICE"
 }
 
-# As many seeds as the time allows, side by side; then the documents of those that are complete.
+# As many seeds as the time allows, shared out among processes: while one measures, others train.
+# Their records come home without weights; tables and figures are made from them there. Where the
+# machine goes back no states are kept: writing them takes time from all.
 study() {
-    local time=$(($(left) - DOCUMENTS)) last
-    swabench finetune --config "$STUDY" --method all --seeds "$SEEDS" --stop-after "${time}s" \
-        --results "$RESULTS" --device "$DEVICE" 2>&1 | tee -a "$kept/study.log" || true
-    for ((last = SEEDS; last > 0; last--)); do
-        if swabench table --config "$STUDY" --seeds "$last" --results "$RESULTS" \
-            >>"$kept/study.log" 2>&1; then break; fi
+    local time=$(($(left) - TRANSFER)) number name seed
+    name=$(basename "$STUDY" .yaml)
+    for ((number = 1; number <= PROCESSES; number++)); do
+        timeout --signal KILL "$time" "$PYTHON" -m swabench finetune --config "$STUDY" \
+            --method all --seeds "$SEEDS" --shard "$number/$PROCESSES" --save-every 1h \
+            --results "$RESULTS" --device "$DEVICE" >>"$kept/study-$number.log" 2>&1 &
     done
-    echo "study: $last seeds are complete"
-    if [ "$last" -gt 0 ]; then documents "$STUDY" --seeds "$last" >>"$kept/study.log" 2>&1; fi
+    wait
+    tail -n 4 "$kept"/study-*.log
+    cp -r "$RESULTS/$name" "$RESULTS/light"
+    "$PYTHON" -m tests.gpu.lighten "$RESULTS/light"
+    for ((seed = 0; seed < SEEDS; seed++)); do
+        (cd "$RESULTS/light" && tar -czf "$OUT/$name-seed-$seed.tar.gz" runs/*/seed-$seed-*) || true
+    done
+    rm -r "$RESULTS/light"
 }
 
 for part in $parts; do

@@ -6,7 +6,6 @@ ResNet-50 from bytes, minibatches of 128, as the study `network` has it. Prints 
 """
 
 import argparse
-import copy
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from swabench.study.inputs import BackboneSettings, Precision
@@ -31,11 +29,7 @@ from swabench.training.backbone import (
 )
 from swabench.training.convolution import CHANNELS_FIRST
 from swabench.training.flat import (
-    as_in_vector,
-    batchnorm_layers,
     flatten,
-    parameter_views,
-    statistics_views,
 )
 from swabench.training.learner import Split
 from swabench.training.network import NetworkLearner
@@ -44,55 +38,19 @@ BATCH, CLASSES, IMAGES = 128, 10, 12_800
 NORMALIZATION = ((0.1307,), (0.3081,))
 
 
-class TwinLearner(NetworkLearner):
-    """Tried out: one bfloat16 copy of all weights a step, where autocast makes one a layer."""
-
-    def _twin(self) -> nn.Module:
-        if not hasattr(self, "_kept_twin"):
-            twin = copy.deepcopy(self._network).train()
-            self._half = self._weights.bfloat16()
-            parameters = dict(twin.named_parameters())
-            layers = batchnorm_layers(self._network)
-            own = dict(parameter_views(self._weights, self._network))
-            for name, view in parameter_views(self._half, self._network):
-                parameters[name].data = view if view.dim() == 4 else own[name]
-            twins = {name: module for name, module in twin.named_modules() if name in layers}
-            for name, view in statistics_views(self._statistics, self._network):
-                layer, _, kind = name.rpartition(".")
-                setattr(twins[layer], kind, view)
-            self._kept_twin = twin
-        return self._kept_twin
-
-    def _backward(self, rows: Tensor) -> None:
-        train, twin = self._splits["train"], self._twin()
-        self._half.copy_(self._weights)
-        network, self._network = self._network, twin
-        try:
-            scores = self._forward(train.inputs.index_select(0, rows), self._precision)
-        finally:
-            self._network = network
-        loss = F.cross_entropy(scores, train.labels.index_select(0, rows))
-        found = torch.autograd.grad(loss, list(twin.parameters()))
-        pairs = [(to, as_in_vector(each)) for to, each in zip(self._gradients, found, strict=True)]
-        for half in (True, False):
-            some = [pair for pair in pairs if (pair[1].dtype == torch.bfloat16) is half]
-            torch._foreach_copy_([to for to, _ in some], [each for _, each in some])
-
-
 def make(
     device: torch.device,
     precision: Precision,
     images: int,
-    kind: type[NetworkLearner] = NetworkLearner,
     evaluation_batch: int = 1000,
 ) -> NetworkLearner:
-    """A learner at its start; the same for all kinds."""
+    """A learner at its start."""
     torch.manual_seed(0)
     standardize = Standardize(torch.zeros(FEATURES), torch.ones(FEATURES))
     part = trained_part(load_backbone(BackboneSettings()), "all", standardize, CLASSES)
     pixels = torch.randint(256, (images, 1, 28, 28), dtype=torch.uint8)
     split = Split(pixels.to(device), torch.randint(CLASSES, (images,)).to(device))
-    return kind(
+    return NetworkLearner(
         part,
         {"train": split, "test": split},
         *flatten(part),
@@ -151,16 +109,6 @@ def side_by_side(
     return seconds(work, device) / len(batches)
 
 
-def deviation(device: torch.device, images: int, batches: Sequence[Tensor]) -> float:
-    """How far three steps of one copy lead from three usual ones."""
-    learners = [make(device, "bfloat16", images, kind) for kind in (NetworkLearner, TwinLearner)]
-    for learner in learners:
-        for rows in batches[:3]:
-            learner.step(rows, torch.tensor([1e-4], device=device))
-    usual, tried = (learner.weights() for learner in learners)
-    return float((tried - usual).norm())
-
-
 def kernel_table(learner: NetworkLearner, batches: Sequence[Tensor], device: torch.device) -> str:
     """A table of the kernels of some steps, the longest first."""
     rates = torch.tensor([1e-4], device=device)
@@ -216,12 +164,6 @@ def main() -> None:
             scoring = seconds(partial(learner.predict, ["test"], running=True), device)
             note(f"scores {how}", 1e6 * scoring / images)
         CHANNELS_FIRST.discard(device.type)
-    twin = make(device, "bfloat16", images, TwinLearner)
-    note("bfloat16, one copy: ms a step", 1e3 * step_seconds(twin, batches, device))
-    tables.append(f"one copy\n{kernel_table(twin, batches, device)}")
-    difference = deviation(device, images, batches)
-    note("one copy: distance from the usual weights", difference)
-    del twin
     arguments.output.with_suffix(".txt").write_text("\n\n".join(tables))
     if device.type == "cuda":
         for count in (3, 6, 8):
