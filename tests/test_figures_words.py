@@ -179,6 +179,16 @@ def test_a_curve_with_a_point_every_few_epochs_says_so(tmp_path: Path) -> None:
         assert "after every 2 epochs" in found[name][0].caption
 
 
+def test_one_point_is_no_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "FORMATS", ())
+    content = small_study().model_dump()
+    content["finetune"]["score_every_epochs"] = content["finetune"]["epochs"]
+    study = Study.model_validate(content)
+    pictures = {p.name: p for p in draw(study, write_study(tmp_path, study), [0, 1])}
+    for name in ("figure1-average", "figure3-phases"):
+        assert pictures[name].skipped.startswith("runs were measured after one epoch alone")
+
+
 def with_methods(*names: str) -> Study:
     """The small study with some of its methods, in this order."""
     content = small_study().model_dump()

@@ -69,6 +69,10 @@ class Sources:
         if found.empty:
             lost = self.records.divergences([name])
             raise CannotDrawError(lost[0] if lost else f"there is no run of {name}")
+        if len(found) == 1:
+            raise CannotDrawError(
+                "runs were measured after one epoch alone; finetune.score_every_epochs says when"
+            )
         return found
 
     def label(self, name: str, predictor: Predictor) -> str:
