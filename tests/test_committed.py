@@ -18,7 +18,7 @@ import pytest
 from scipy import optimize, stats
 
 ROOT = Path(__file__).resolve().parents[1]
-STUDIES = [ROOT / "results" / name for name in ("mnist", "mnist-tuned")]
+STUDIES = [ROOT / "results" / name for name in ("mnist", "mnist-tuned", "network")]
 SIX_DECIMALS, NINE_DIGITS = 1e-6, 2e-3  # of a p-value of tiny differences three digits are left
 
 
