@@ -14,10 +14,7 @@ reproduce: $(VENV)/installed            ## environment, data, training, table, f
 	$(BIN)/swabench reproduce --config $(CONFIG)
 ifeq ($(CONFIG),mnist)
 	@if $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then \
-	    echo "There is a GPU: now all of ResNet-50"; $(BIN)/swabench reproduce --config network; \
-	else \
-	    echo "Next: make reproduce CONFIG=layer4 trains ResNet-50's last stage, in some hours on a CPU"; \
-	fi
+	    $(BIN)/swabench reproduce --config network; fi
 endif
 
 test: $(VENV)/installed-test            ## the fast tests first, then the slow ones

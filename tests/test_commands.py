@@ -371,8 +371,10 @@ def test_the_hint_at_a_network_is_of_all_its_runs(monkeypatch: pytest.MonkeyPatc
     assert study == load_study("network")
     assert set(runs) == {(name, seed) for name in study.run_names for seed in study.seeds}
     assert device == gpu
+    asked.clear()
     gpu = torch.device("mps")
-    assert len(plan.next_studies(load_study("mnist"), "auto")) == 1
+    assert len(plan.next_studies(load_study("mnist"), "auto")) == 2
+    assert [study for study, *_ in asked] == [load_study("layer4")]
 
 
 # --- methods ---------------------------------------------------------------------------------

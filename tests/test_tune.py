@@ -24,7 +24,7 @@ from swabench.cli import app, plan
 from swabench.data.datasets import Dataset, load_dataset
 from swabench.data.idx import encode_idx
 from swabench.runs import materials
-from swabench.runs.estimate import count_images
+from swabench.runs.estimate import Estimate, count_images
 from swabench.runs.experiment import Experiment
 from swabench.runs.materials import Materials
 from swabench.runs.tuning import LOOKED_AT, run_trials
@@ -435,9 +435,13 @@ def test_methods_says_that_rates_are_chosen_later(tuned: Place) -> None:
     assert "swabench tune" not in CliRunner().invoke(app, ["methods"]).stdout
 
 
-def test_the_default_study_ends_with_the_fair_one() -> None:
-    (line,) = plan.next_studies(load_study("mnist"), "cpu")
-    assert "swabench reproduce --config mnist-tuned" in line
+def test_the_default_study_ends_with_the_fair_one_and_a_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("swabench.runs.estimate.estimate", lambda *_: Estimate(1, 18000))
+    fair, network = plan.next_studies(load_study("mnist"), "cpu")
+    assert "swabench reproduce --config mnist-tuned" in fair
+    assert "--config layer4` fine-tunes ResNet-50's last stage, in about 5.0 h" in network
     assert plan.next_studies(load_study("mnist-tuned"), "cpu") == []
     assert plan.next_studies(load_study("layer4"), "cpu") == []
     assert tuning_of(load_study("mnist-tuned")).sides

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,6 +60,15 @@ def test_a_network_is_cut_at_its_trajectories_and_starts_first() -> None:
     ]
     starts = starting_units(study, [("adam", 200), ("adam", 201)])
     assert starts == [Unit("pretrain", (200,), ("adam",)), Unit("pretrain", (201,), ("adam",))]
+
+
+def test_on_a_gpu_the_trajectories_of_a_seed_are_one_unit() -> None:
+    """They train side by side there, in one process."""
+    study = load_study("layer4")
+    units = finetuning_units(study, runs_of(study, [200, 201]), "cuda")
+    assert [(unit.seeds, unit.names) for unit in units] == [
+        ((seed,), tuple(study.all_methods)) for seed in (200, 201)
+    ]
 
 
 def test_what_is_left_of_a_trajectory_is_a_unit() -> None:
@@ -145,6 +155,8 @@ def _each_way(seconds: Sequence[float], workers: int) -> list[float]:
 
 class MadeUpCosts:
     """Features take 100 seconds a backbone, a run one."""
+
+    device = torch.device("cpu")
 
     def __init__(self, study: Study) -> None:
         self._study = study

@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none
     from swabench.runs.estimate import Costs
 
 
+BESIDE = "; trajectories of a network, which train side by side there, take less"
+
+
 def planned(
     study: Study,
     results: Path,
@@ -198,20 +201,25 @@ def next_studies(study: Study, device: str) -> list[str]:
         "next: `swabench reproduce --config mnist-tuned` compares averaging with annealing fairly, "
         "each method with settings of its own choice"
     )
-    return [*([fair] if study.name == "mnist" else []), *_whole_network(device)]
+    if study.name != "mnist":
+        return _next_network(device, on_gpu_only=True)
+    return [fair, *_next_network(device, on_gpu_only=False)]
 
 
-def _whole_network(device: str) -> list[str]:
-    """Where there is a GPU: training the whole network."""
+def _next_network(device: str, *, on_gpu_only: bool) -> list[str]:
+    """Training as much of the network as the device is made for."""
     from swabench.runs.estimate import estimate
     from swabench.system.device import choose_device
 
     target = choose_device(device)
-    if target.type != "cuda":
+    on_gpu = target.type == "cuda"
+    if on_gpu_only and not on_gpu:
         return []
-    what = "next, on this GPU: `swabench reproduce --config network` fine-tunes all of ResNet-50"
+    name, part = ("network", "all of ResNet-50") if on_gpu else ("layer4", "ResNet-50's last stage")
+    where = ", on this GPU" if on_gpu else ""
+    what = f"next{where}: `swabench reproduce --config {name}` fine-tunes {part}"
     try:
-        study = load_study("network")
+        study = load_study(name)
         cost = estimate(study, [(m, s) for m in study.run_names for s in study.seeds], target)
     except Exception as error:  # the study is finished: a failing hint must not end the command
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -262,4 +270,5 @@ def _time_in_words(time: dict[str, Any]) -> str:
     return (
         f"about {frozen if features else ''}{duration(time['training_seconds'])} of training on "
         f"{time['device']}, from a probe of a few steps"
+        f"{BESIDE if time['device'] == 'cuda' else ''}"
     )

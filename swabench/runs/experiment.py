@@ -130,7 +130,8 @@ class Experiment:
         concerned = list(dict.fromkeys(seed for _, seed in missing))
         before = self._recorded(concerned)
         self._hand_out("pretraining", starting_units(self.study, self._starts(concerned)))
-        self._hand_out("fine-tuning", finetuning_units(self.study, missing))
+        units = finetuning_units(self.study, missing, self._device.type)
+        self._hand_out("fine-tuning", units)
         missing = self.store.missing(methods, concerned)
         wanted = {seed: [name for name, at in missing if at == seed] for _, seed in missing}
         # Both stages of some seeds before the next: features of a drawn backbone are not kept.

@@ -62,7 +62,7 @@ def spread_of(study: Study, missing: Sequence[tuple[str, int]], costs: Costs) ->
     # As `reproduce` does it: a stage of all seeds, then the next; of drawn backbones both at once.
     stages = [
         ("pretraining", pretraining_units(study, starts)),
-        ("fine-tuning", finetuning_units(study, others)),
+        ("fine-tuning", finetuning_units(study, others, costs.device.type)),
     ]
     if "backbone" in study.seed_draws:
         stages = [("pretraining and fine-tuning", finetuning_units(study, missing))]

@@ -79,15 +79,16 @@ def shared_units(study: Study, units: Sequence[Unit]) -> list[Unit]:
     return [Unit("features", sharing[0].seeds[:1])] if len(sharing) > 1 else []
 
 
-def finetuning_units(study: Study, runs: Runs) -> list[Unit]:
+def finetuning_units(study: Study, runs: Runs, device: str = "cpu") -> list[Unit]:
     """A study's fine-tuning: heads of a seed train together, of networks those on one path.
 
-    Where seeds draw backbones, all methods of a seed do: its features may be its own.
+    On a GPU a seed's trajectories do, too, side by side. Where seeds draw backbones, all methods
+    of a seed do: its features may be its own.
     """
     paths = [tuple(study.all_methods)]
     if "backbone" in study.seed_draws:
         paths = [study.run_names]
-    elif not in_lockstep(study, study.finetune.trainable):
+    elif not in_lockstep(study, study.finetune.trainable) and device != "cuda":
         paths = [tuple(names) for names in trajectories(study.all_methods)]
     cut = [
         (seeds, tuple(name for name in path if name in names))
