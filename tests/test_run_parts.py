@@ -297,6 +297,31 @@ def test_progress_says_which_split_and_backbone_it_is_at(images: Path, tmp_path:
     ]
 
 
+def test_a_group_that_stopped_while_it_was_recorded_is_recorded_whole(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the one run that was asked for has its record; but at no other seed."""
+    experiment = experiment_of(study_on(images), tmp_path)
+    experiment.pretrain([0, 1])
+    write = RecordStore.write
+
+    def killed(store: RecordStore, method: str, *given: Any, **named: Any) -> None:
+        write(store, method, *given, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RecordStore, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            experiment.finetune(["sgd"], [0])
+    names = list(experiment.study.all_methods)
+    assert experiment.store.find("sgd", 0)
+    assert len(experiment.store.missing(names, [0])) == len(names) - 1
+    assert experiment.finetune(["swa"], [1]) == len(names)
+    assert len(experiment.store.missing(names, [0])) == len(names) - 1
+    assert experiment.finetune(["sgd"], [0]) == len(names) - 1
+    assert not experiment.store.under_way()
+
+
 def test_a_methods_own_optimizer_trains_it(images: Path, tmp_path: Path) -> None:
     """Beside one that has the stage's, at the same rate."""
     rate = {"schedule": "constant", "learning_rate": 0.001}

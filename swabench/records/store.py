@@ -32,7 +32,7 @@ from swabench.data.inputs import named_files
 from swabench.records.choices import choices_text, read_choices
 from swabench.records.record import ARRAYS, LandscapeRecord, Provenance, Record, named_arrays
 from swabench.records.sealing import read_sealed, sealed
-from swabench.records.unfinished import Unfinished
+from swabench.records.unfinished import Unfinished, Worker
 from swabench.study.identity import Identities, NamedFiles
 from swabench.study.landscape import Part
 from swabench.study.search_space import search_space_digest, trial_study, tuned
@@ -202,6 +202,15 @@ class RecordStore:
         """The places of groups that were begun, also of those that killed processes left."""
         folders = sorted(path for path in self.folder.glob(f"{_UNFINISHED}/*") if path.is_dir())
         return [Unfinished(folder) for folder in folders]
+
+    def workers(self) -> list[Worker]:
+        """Who began those groups, as far as that can be read."""
+        found = []
+        for place in self.under_way():
+            with suppress(InputError):  # a damaged one is told by whoever needs it
+                if worker := place.worker():
+                    found.append(worker)
+        return found
 
     def tidy(self) -> None:
         """Let go of what killed processes left: temporary files, and states of recorded runs."""

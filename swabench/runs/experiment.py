@@ -125,6 +125,7 @@ class Experiment:
         """
         self.store.tidy()
         missing = self.store.missing(methods, seeds)
+        missing += [run for run in self._left_over(methods, seeds) if run not in missing]
         if missing:
             self.store.prepare()
         concerned = list(dict.fromkeys(seed for _, seed in missing))
@@ -132,7 +133,7 @@ class Experiment:
         self._hand_out("pretraining", starting_units(self.study, self._starts(concerned)))
         units = finetuning_units(self.study, missing, self._device.type)
         self._hand_out("fine-tuning", units)
-        missing = self.store.missing(methods, concerned)
+        missing = [run for run in missing if not self.store.find(*run)]
         wanted = {seed: [name for name, at in missing if at == seed] for _, seed in missing}
         # Both stages of some seeds before the next: features of a drawn backbone are not kept.
         for alike, part in self._by_materials(list(wanted)):
@@ -243,6 +244,17 @@ class Experiment:
                     f"{self.store.folder}: {name} at seed {seed} was recorded by another machine "
                     "and is not seen here; give --results a folder that all machines share"
                 )
+
+    def _left_over(self, methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
+        """Runs without a record, of groups that stopped while they were recorded: all are to be."""
+        found = []
+        for worker in self.store.workers():
+            if worker.seed in seeds and not set(methods).isdisjoint(worker.runs):
+                names = [name for name in self.study.run_names if name in worker.runs]
+                ours = {name: self.store.identity(name, worker.seed) for name in names}
+                if ours == worker.runs:
+                    found += self.store.missing(names, [worker.seed])
+        return found
 
     def _starts(self, seeds: Sequence[int]) -> list[tuple[str, int]]:
         """Runs of the pretraining that have no record, as (name, seed)."""
