@@ -26,6 +26,7 @@ from swabench.runs.execution import Execution
 from swabench.runs.experiment import Experiment
 from swabench.runs.features import Features
 from swabench.runs.materials import Materials
+from swabench.runs.sharing import Turns
 from swabench.study.seeds import SOURCES
 from swabench.study.stages import Stage
 from swabench.system.errors import InputError
@@ -231,10 +232,10 @@ def test_an_interrupted_study_of_sources_gives_what_a_whole_one_does(
     pretrained: list[int] = []
     carry_out = Execution.carry_out
 
-    def noted(self: Execution, stage: Stage, seed: int, *given: Any) -> None:
+    def noted(self: Execution, stage: Stage, seed: int, *given: Any) -> Turns:
         if stage is self.study.pretrain:
             pretrained.append(seed)
-        carry_out(self, stage, seed, *given)
+        return carry_out(self, stage, seed, *given)
 
     monkeypatch.setattr(Execution, "carry_out", noted)
     again.pretrain([3, 0, 6])

@@ -371,7 +371,7 @@ class Experiment:
             def carry_out(unit: tuple[int, Group]) -> Turns:
                 seed, group = unit
                 materials = self._materials(seed)
-                return self._execution.carry_out(
+                yield from self._execution.carry_out(
                     stage,
                     seed,
                     group,
