@@ -39,8 +39,9 @@ from swabench.training.backbone import frozen_part
 from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Split
-from swabench.training.loop import DataOrder, run_plans, train
+from swabench.training.loop import DataOrder, run_plans
 from swabench.training.network import NetworkLearner
+from tests.running import train
 
 CPU = torch.device("cpu")
 

@@ -37,9 +37,10 @@ from swabench.training.backbone import (
 from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Split
-from swabench.training.loop import DataOrder, train
+from swabench.training.loop import DataOrder
 from swabench.training.network import NetworkLearner
 from swabench.training.observers import RunPlan
+from tests.running import train
 from tests.test_cli import TINY, Place
 from tests.test_cli import images as images
 from tests.test_interruptions import check_same

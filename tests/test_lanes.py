@@ -10,9 +10,11 @@ import torch
 from filelock import FileLock
 
 from swabench.runs import lanes as module
-from swabench.runs.lanes import Lanes
+from swabench.runs.lanes import Lane, Lanes
 from swabench.runs.sharing import Turns, share
+from swabench.system.errors import NoMemoryError
 from swabench.system.pausing import Interrupted
+from swabench.training.loop import Stopped
 
 Log = list[str]
 
@@ -27,22 +29,29 @@ def run(
     log: Log,
     turns: int = 2,
     failing: Mapping[str, BaseException] = MappingProxyType({}),
+    once: bool = False,
 ) -> None:
-    """Units that take some turns each, of which some fail in their second."""
+    """Units that take some turns each, of which some fail in their second; or fail `once`."""
+    left = dict(failing)
 
     def work(unit: str) -> Turns:
         try:
             for turn in range(turns):
-                if turn == 1 and unit in failing:
-                    raise failing[unit]
+                if turn == 1 and unit in left:
+                    raise left.pop(unit) if once else left[unit]
                 log.append(f"{unit}{turn}")
                 yield
-        except GeneratorExit:
-            log.append(f"{unit} closed")
+        except Stopped:
+            log.append(f"{unit} stopped")
             raise
         log.append(f"{unit} done")
 
     share("abc", lambda unit: FileLock(folder / unit), work, never, lanes)
+
+
+def all_locks_are_free(folder: Path) -> None:
+    for unit in "abc":
+        FileLock(folder / unit, is_singleton=False).acquire(timeout=0)
 
 
 def test_without_lanes_units_are_done_one_after_another(tmp_path: Path) -> None:
@@ -63,22 +72,46 @@ def test_with_several_lanes_units_take_turns(tmp_path: Path) -> None:
 
 def test_a_pause_stops_all_and_begins_none(tmp_path: Path) -> None:
     log: Log = []
-    pauses = {unit: Interrupted("asked to") for unit in "ab"}
-    with pytest.raises(Interrupted, match="asked to"):
+    pauses = {unit: Interrupted(f"asked to, {unit}", at_safe_point=True) for unit in "ab"}
+    with pytest.raises(Interrupted, match="asked to, a; so did 1 beside it"):
         run(tmp_path, Lanes(most=2), log, turns=3, failing=pauses)
     assert log == ["a0", "b0"]
-    for unit in "abc":
-        FileLock(tmp_path / unit).acquire(timeout=0)
+    all_locks_are_free(tmp_path)
 
 
-def test_an_error_closes_the_others_and_gives_all_locks_back(tmp_path: Path) -> None:
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    """Wherever a unit is; the others get no turn."""
+    log: Log = []
+    with pytest.raises(Interrupted):
+        run(tmp_path, Lanes(most=3), log, turns=3, failing={"a": Interrupted("asked twice")})
+    assert log[:3] == ["a0", "b0", "c0"]
+    assert not {"b1", "b stopped", "c1", "c stopped"} & set(log)
+    all_locks_are_free(tmp_path)
+
+
+def test_after_an_error_the_others_are_told_to_keep_what_they_have(tmp_path: Path) -> None:
     log: Log = []
     with pytest.raises(ValueError, match="no"):
         run(tmp_path, Lanes(most=3), log, turns=3, failing={"b": ValueError("no")})
-    assert log[:3] == ["a0", "b0", "c0"]
-    assert {"a closed", "c closed"} <= set(log)
-    for unit in "abc":
-        FileLock(tmp_path / unit).acquire(timeout=0)
+    assert log == ["a0", "b0", "c0", "a1", "a stopped", "c stopped"]
+    all_locks_are_free(tmp_path)
+
+
+def test_what_does_not_fit_beside_others_goes_on_beside_fewer(tmp_path: Path) -> None:
+    log: Log = []
+    lacking: dict[str, BaseException] = {"b": NoMemoryError("no memory")}
+    run(tmp_path, Lanes(most=3), log, failing=lacking, once=True)
+    assert log[:4] == ["a0", "b0", "c0", "a1"]
+    assert {"a done", "b done", "c done"} <= set(log)
+    assert log.index("b done") > max(log.index("a done"), log.index("c done"))
+    all_locks_are_free(tmp_path)
+
+
+def test_what_does_not_fit_alone_is_told(tmp_path: Path) -> None:
+    lacking: dict[str, BaseException] = {"a": NoMemoryError("no memory")}
+    with pytest.raises(NoMemoryError):
+        run(tmp_path, None, [], failing=lacking)
+    all_locks_are_free(tmp_path)
 
 
 def test_seconds_are_shared_by_all_that_is_under_way() -> None:
@@ -98,16 +131,26 @@ def test_seconds_are_shared_by_all_that_is_under_way() -> None:
 
 
 class Gpu:
-    """Memory that pieces of work take in their first turns."""
+    """Memory that pieces of work take, and what torch keeps of it when they end."""
 
     def __init__(self, free: int) -> None:
-        self.free = free
+        self.size = self.free = free
+        self.kept = 0
         self.device = torch.device("cuda")
 
     def piece(self, takes: int) -> Iterator[None]:
-        self.free -= takes
+        self.take(takes)
         yield
-        yield
+        self.kept += takes
+
+    def take(self, bytes_: int) -> None:
+        again = min(bytes_, self.kept)
+        self.kept -= again
+        self.free -= bytes_ - again
+
+    def empty_cache(self) -> None:
+        self.free += self.kept
+        self.kept = 0
 
 
 @pytest.fixture
@@ -116,26 +159,47 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     monkeypatch.setattr(module, "_stream", lambda device, number: found)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (found.free, 1000))
+    monkeypatch.setattr(torch.cuda, "empty_cache", found.empty_cache)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (found.free, found.size))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: found.size - found.free)
     return found
 
 
 @pytest.mark.parametrize(("takes", "lanes"), [(10, 6), (100, 6), (150, 4), (300, 1), (900, 1)])
-def test_as_many_begin_as_fit_into_a_gpus_memory(gpu: Gpu, takes: int, lanes: int) -> None:
-    """Each time three times what the last one took must be free."""
+def test_as_many_go_on_as_fit_into_a_gpus_memory(gpu: Gpu, takes: int, lanes: int) -> None:
+    """Three times what one takes must be free; also where some ended, and memory is kept."""
     places = Lanes(torch.device("cuda"))
-    begun = 0
-    while places.have_room:
-        places.enter().take_turn(gpu.piece(takes))
-        begun += 1
-    assert begun == lanes
+    under_way: list[tuple[Lane, Iterator[None]]] = []
+    for _ in range(20):
+        while places.have_room:
+            lane, work = places.enter(), gpu.piece(takes)
+            lane.take_turn(work)
+            under_way.append((lane, work))
+        assert len(under_way) == lanes
+        lane, work = under_way.pop(0)
+        with pytest.raises(StopIteration):
+            lane.take_turn(work)
+        places.leave(lane)
 
 
 def test_a_network_that_takes_all_memory_still_trains_alone(gpu: Gpu) -> None:
     places = Lanes(torch.device("cuda"))
     gpu.free = 0
-    assert places.have_room
-    lane = places.enter()
-    lane.take_turn(gpu.piece(0))
-    places.leave(lane)
-    assert places.have_room
+    for _ in range(2):
+        assert places.have_room
+        lane = places.enter()
+        lane.take_turn(gpu.piece(0))
+        places.leave(lane)
+
+
+def test_where_memory_did_not_suffice_there_are_fewer_lanes() -> None:
+    lanes = Lanes(most=4)
+    entered = [lanes.enter() for _ in range(3)]
+    lanes.narrow()  # there is no room for the third
+    lanes.leave(entered.pop())
+    assert not lanes.have_room
+    lanes.leave(entered.pop())
+    assert lanes.have_room
+    lanes.narrow()
+    lanes.leave(entered.pop())
+    assert lanes.have_room  # one always goes on

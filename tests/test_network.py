@@ -45,12 +45,13 @@ from swabench.training.convolution import narrow_convolutions
 from swabench.training.flat import assign, batchnorm_layers, flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Split
-from swabench.training.loop import DataOrder, train
+from swabench.training.loop import DataOrder
 from swabench.training.network import NetworkLearner
 from swabench.training.observers import Outcome, RunPlan
 from swabench.training.optimizers import adam, sgd
 from swabench.training.optimizers.base import fuses as fuses_steps
 from tests.reference import exact_batchnorm, network_one_at_a_time
+from tests.running import train
 
 CLASSES, IMAGES, BATCH, EPOCHS = 4, 38, 12, 2  # 38 = 3 × 12 + a ragged 2
 EVALUATION_BATCH = 10  # less than any split has images
@@ -261,7 +262,10 @@ def test_an_optimizer_without_an_implementation_is_an_error_that_names_it(
     settings: Settings,
 ) -> None:
     optimizer, data = cast(SGD, settings), splits(shape=(9,))
-    named = f"optimizer: '{settings.name}' is not implemented"  # type: ignore[attr-defined]
+    named = (
+        f"optimizer: '{settings.name}' is not implemented; "  # type: ignore[attr-defined]
+        "choose from 'sgd', 'adam', 'schedule-free-sgd', 'lookahead'"
+    )
     with pytest.raises(InputError, match=named):
         learner_of(nn.Linear(9, CLASSES).double(), data, optimizer)
     with pytest.raises(InputError, match=named):

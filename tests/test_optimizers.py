@@ -20,11 +20,12 @@ from swabench.study.trajectories import by_optimizer, trajectories
 from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads
 from swabench.training.learner import Learner
-from swabench.training.loop import DataOrder, run_plans, train
+from swabench.training.loop import DataOrder, run_plans
 from swabench.training.network import NetworkLearner
 from swabench.training.observers import Outcome
 from swabench.training.optimizers import stacked_optimizer
 from tests.reference import flat, linear
+from tests.running import train
 from tests.test_training import BATCH, CLASSES, FEATURES, IMAGES, batches, splits, start
 
 EPOCHS = 3

@@ -13,6 +13,7 @@ from typing import Literal
 
 import pytest
 
+from swabench.cli import options
 from swabench.records import RecordStore
 from swabench.runs.hardware import check_hardware, hardware_of
 from swabench.runs.places import PLACES, Options, kind_of_place, place_when_needed
@@ -390,3 +391,7 @@ def test_here_nothing_is_handed_out(job: Job) -> None:
     place = Local()
     assert place.carry_out(job, "work", units(0, 1)) == {}
     place.close()
+
+
+def test_completion_knows_all_places() -> None:
+    assert options._places("") == list(PLACES)

@@ -25,10 +25,11 @@ from swabench.training.batchnorm import mixed_batches
 from swabench.training.flat import assign, flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Learner, Split
-from swabench.training.loop import DataOrder, run_plans, scored_epochs, train
+from swabench.training.loop import DataOrder, run_plans, scored_epochs
 from swabench.training.network import NetworkLearner
 from swabench.training.observers import Outcome
 from swabench.training.replay import ReplayedHead
+from tests.running import train
 
 FEATURES, CLASSES, BATCH, EPOCHS = 6, 4, 10, 6
 RATE = Constant(schedule="constant", learning_rate=0.3)

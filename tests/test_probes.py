@@ -25,8 +25,9 @@ from swabench.study.study import Study
 from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Split
-from swabench.training.loop import DataOrder, run_plans, train
+from swabench.training.loop import DataOrder, run_plans
 from swabench.training.network import NetworkLearner
+from tests.running import train
 from tests.test_estimate import (
     BATCH,
     CLASSES,

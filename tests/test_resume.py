@@ -16,11 +16,12 @@ from swabench.study.schedules import Cyclical
 from swabench.training.flat import flatten
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Learner, Split
-from swabench.training.loop import Checkpoints, DataOrder, run_plans, train
+from swabench.training.loop import Checkpoints, DataOrder, run_plans
 from swabench.training.network import NetworkLearner
 from swabench.training.observers import Outcome
 from swabench.training.replay import ReplayedHead
 from swabench.training.state import State, as_arrays, as_tensors
+from tests.running import train
 from tests.test_plans import BATCH, CLASSES, EPOCHS, FEATURES, METHODS, network, splits
 
 CYCLICAL = Cyclical(schedule="cyclical", high=0.4, low=0.1)
@@ -70,7 +71,10 @@ class PauseAt:
     def keep_if_due(self, state: Callable[[], State]) -> None:
         self.due += 1
         if not self._keeps:
-            self.place.keep(as_arrays(state()), {})
+            self.keep(state)
+
+    def keep(self, state: Callable[[], State]) -> None:
+        self.place.keep(as_arrays(state()), {})
 
 
 def heads(data: Data, optimizer: Optimizer, trajectories: int) -> Learner:

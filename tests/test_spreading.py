@@ -3,20 +3,28 @@
 Real processes, the real ResNet-50, a tiny data set.
 """
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from swabench.runs import experiment as experiments
+from swabench.runs.checkpoints import GroupCheckpoints
+from swabench.runs.lanes import Lanes
+from swabench.system.errors import InputError
 from swabench.system.files import is_running
+from swabench.system.pausing import Interrupted, Pause
+from swabench.training.state import State
 from tests.test_cli import TINY, Place, ended, wait_until
 from tests.test_cli import images as images
-from tests.test_interruptions import check_same, pretrained, wait_for_states
+from tests.test_interruptions import check_same, groups, pretrained, wait_for_states
 
 # A final layer without cached features: its trajectories are units, as a network's, and its
 # states are small.
@@ -116,6 +124,58 @@ def test_an_error_of_a_worker_is_the_commands(fresh: Place) -> None:
     assert done.code == 1
     assert "pretrain.minimum_accuracy is 99.9 %" in done.errors
     assert "Traceback" not in done.errors
+
+
+# --- side by side, as on a GPU --------------------------------------------------------------
+
+
+@pytest.fixture
+def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lanes on a CPU, too."""
+    monkeypatch.setattr(experiments, "Lanes", lambda device: Lanes(most=3))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("side_by_side")
+def test_trajectories_side_by_side_pause_together_and_go_on(
+    begun: Place, network: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = itertools.count()
+    wish = Interrupted("asked to pause", at_safe_point=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Pause, "wished", property(lambda pause: wish if next(calls) > 20 else None))
+        done = begun.run(*PATHS, "--threads", "1")
+    assert done.code == 130, done.errors
+    assert "so did 1 beside it" in done.errors
+    assert all(list(group.folder.glob("state-*.json")) for group in groups(begun))
+    assert len(groups(begun)) == 2
+    done = begun.run(*PATHS, "--threads", "1")
+    assert done.code == 0, done.errors
+    assert done.errors.count("goes on after") == 2
+    check_same(begun, network)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("side_by_side")
+def test_an_error_of_one_trajectory_keeps_what_the_others_did(
+    begun: Place, network: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_if_due = GroupCheckpoints.keep_if_due
+
+    def fails_once(checkpoints: GroupCheckpoints, state: Callable[[], State]) -> None:
+        if "pswa" in checkpoints._worker.runs and checkpoints._worker.epoch == 1:
+            raise InputError("no more")
+        keep_if_due(checkpoints, state)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GroupCheckpoints, "keep_if_due", fails_once)
+        done = begun.run(*PATHS, "--threads", "1", "--save-every", "1h")
+    assert done.code == 2
+    kept = [g for g in groups(begun) if list(g.folder.glob("state-*.json"))]
+    assert len(kept) == len(groups(begun)) - 1 == 1
+    done = begun.run(*PATHS, "--threads", "1")
+    assert done.code == 0, done.errors
+    check_same(begun, network)
 
 
 # --- shares ---------------------------------------------------------------------------------

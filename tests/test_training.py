@@ -15,10 +15,11 @@ from swabench.study.optimizers import SGD, Adam
 from swabench.study.schedules import Constant, Cyclical, Multiplicative, Triangular
 from swabench.training.heads import StackedHeads, initial_head, stacked_logits
 from swabench.training.learner import Split
-from swabench.training.loop import DataOrder, train
+from swabench.training.loop import DataOrder
 from swabench.training.measurement import Divergence
 from swabench.training.observers import Outcome, RunPlan
 from tests.reference import algorithm_1, algorithm_2, flat, linear, one_at_a_time, sawtooth
+from tests.running import train
 
 FEATURES, CLASSES, IMAGES, BATCH, EPOCHS = 12, 5, 70, 16, 2  # 70 = 4 × 16 + a ragged 6
 CYCLICAL = Cyclical(schedule="cyclical", high=0.2, low=0.05)

@@ -10,8 +10,9 @@ from swabench.study.optimizers import SGD
 from swabench.study.schedules import Constant, Cyclical
 from swabench.study.trajectories import trajectories
 from swabench.training.heads import StackedHeads
-from swabench.training.loop import DataOrder, train
+from swabench.training.loop import DataOrder
 from swabench.training.observers import Outcome, RunPlan
+from tests.running import train
 from tests.test_training import BATCH, CLASSES, IMAGES, splits, start
 
 CONSTANT = Constant(schedule="constant", learning_rate=0.1)

@@ -38,9 +38,10 @@ from swabench.study.tuning import in_words
 from swabench.system.progress import SilentProgress
 from swabench.training.heads import StackedHeads
 from swabench.training.learner import Split
-from swabench.training.loop import DataOrder, run_plans, train
+from swabench.training.loop import DataOrder, run_plans
 from swabench.training.observers import Outcome
 from tests import test_plans as plans
+from tests.running import train
 from tests.test_wiring import CPU, put_stand_in, write_images
 
 RIGHT = 0.001

@@ -1,17 +1,15 @@
 """A study in one honest sentence: what it trained, on what, from where."""
 
+from swabench.study.published import KNOWN
 from swabench.study.stages import Boundary
 from swabench.study.study import Study
-
-_DATA = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-_OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
 
 
 def what_was_run(study: Study) -> str:
     """What was trained, on which images, from which weights, by what, and with whose settings."""
-    data = _DATA.get(study.data.dataset, study.data.dataset)
+    data = KNOWN[study.data.dataset].title
     first, then = study.pretrain, study.finetune
-    optimizer = _OPTIMIZERS.get(first.optimizer.name, first.optimizer.name)
+    optimizer = first.optimizer.TITLE
     layers = _layers(then.trainable, study)
     before = "" if first.trainable == then.trainable else f" ({_layers(first.trainable, study)})"
     sentence = (

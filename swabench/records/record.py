@@ -41,7 +41,8 @@ class Record:
         history: Measurements after every scored epoch.
         provenance: Digests of the data, the backbone and the features that went in.
         environment: Versions, device and commit it ran on.
-        seconds: Wall time of the training it was part of, divided by the runs in lockstep.
+        seconds: Wall time of the training it was part of, divided by all that trained meanwhile:
+            the runs in lockstep, and on a GPU the trajectories side by side.
         folder: Where it lies.
         arrays_sha256: Digest of its file of arrays.
         diverged: Where its loss left the finite numbers; None where it did not. Of a run that

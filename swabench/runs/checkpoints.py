@@ -22,7 +22,7 @@ _TOLD_EVERY = 5.0
 
 
 class GroupCheckpoints:
-    """The checkpoints of one group of runs, for `train`.
+    """The checkpoints of one group of runs, for `training`.
 
     Args:
         place: Where they are kept.
@@ -115,7 +115,8 @@ class GroupCheckpoints:
             return
         kept = "are done" if self._keep(state()) else "were done, and could not be kept"
         done = self._epochs(self._worker.epoch)
-        raise Interrupted(f"{wish} ({done} of {self._what} {kept})", wish.exit_code)
+        why = f"{wish} ({done} of {self._what} {kept})"
+        raise Interrupted(why, wish.exit_code, at_safe_point=True)
 
     def keep_if_due(self, state: Callable[[], State]) -> None:
         """Keep the state where the last is old enough; note how far the group is."""
@@ -125,6 +126,10 @@ class GroupCheckpoints:
             self._keep(state())
         elif now - self._told_at >= _TOLD_EVERY:
             self._tell()
+
+    def keep(self, state: Callable[[], State]) -> None:
+        """Keep the state now."""
+        self._keep(state())
 
     def done(self) -> None:
         """Let go of all that was kept: the runs have their records."""

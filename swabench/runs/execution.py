@@ -69,7 +69,9 @@ class Execution:
         advance: Advance,
         clock: Callable[[], float] = time.monotonic,
     ) -> Generator[None, None, None]:
-        """Train a group and record those of its runs that have no record; in turns, a step each.
+        """Train a group and record those of its runs that have no record.
+
+        It stops after every step, so that others can take turns.
 
         Args:
             stage: Which stage it is of.

@@ -15,14 +15,14 @@ MOST = 6
 """Lanes of a GPU; `tests/gpu/kernels.py` measures what they bring."""
 
 SPARE = 3
-"""Times what a piece took of the GPU's memory must be free before another one begins.
+"""Another piece of work begins where this many times a piece's memory is free on the GPU.
 
-Measuring takes more than the steps do, and it comes later.
+To measure takes more memory than the steps do, and comes later.
 """
 
 
 class Lanes:
-    """The lanes of one process.
+    """The lanes of one process, for pieces of work that take much the same.
 
     Args:
         device: The GPU that the work is done on; None where it is none.
@@ -36,24 +36,24 @@ class Lanes:
         most: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        on_gpu = device is not None and device.type == "cuda"
-        self._free = [
-            _stream(device, number) if on_gpu else None
-            for number in range(most or (MOST if on_gpu else 1))
-        ]
+        self._gpu = device if device is not None and device.type == "cuda" else None
+        self._most = most or (MOST if self._gpu else 1)
+        streams = range(self._most)
+        self._free = [_stream(self._gpu, number) if self._gpu else None for number in streams]
         self._under_way = 0
-        self._footprint = 0
+        self._footprint = 0  # bytes
         self._clock = clock
         self._shared, self._looked_at = 0.0, clock()
 
     @property
     def have_room(self) -> bool:
-        """Whether another piece of work can begin."""
-        if not self._free:
+        """Whether another piece of work can begin. It takes a while to find out on a GPU."""
+        if self._under_way >= self._most:
             return False
-        if not self._under_way or self._free[-1] is None:
+        if not self._under_way or self._gpu is None:
             return True
-        free, _ = torch.cuda.mem_get_info(self._free[-1].device)
+        torch.cuda.empty_cache()  # what no tensor uses is free
+        free, _ = torch.cuda.mem_get_info(self._gpu)
         return free > SPARE * self._footprint
 
     def enter(self) -> "Lane":
@@ -68,6 +68,10 @@ class Lanes:
         self._under_way -= 1
         self._free.append(lane.stream)
 
+    def narrow(self) -> None:
+        """Memory did not suffice for all that is under way: from now on there is one lane less."""
+        self._most = max(1, self._under_way - 1)
+
     def seconds(self) -> float:
         """A clock whose seconds are shared by all that is under way."""
         now = self._clock()
@@ -76,7 +80,7 @@ class Lanes:
         return self._shared
 
     def _note_footprint(self, taken: int) -> None:
-        self._footprint = max(taken, 0)
+        self._footprint = max(self._footprint, taken)
 
 
 class Lane:
@@ -112,15 +116,16 @@ class Lane:
         """Apart from all else: what it loads other lanes may use, and it shows what it takes."""
         self._begun = True
         torch.cuda.synchronize(stream.device)
-        before, _ = torch.cuda.mem_get_info(stream.device)
+        torch.cuda.empty_cache()
+        # This process's own: others may be on the GPU.
+        before = torch.cuda.memory_reserved(stream.device)
         with torch.cuda.stream(stream):
             next(work)
         torch.cuda.synchronize(stream.device)
-        after, _ = torch.cuda.mem_get_info(stream.device)
-        self._note_footprint(before - after)
+        self._note_footprint(torch.cuda.memory_reserved(stream.device) - before)
 
 
 @cache
-def _stream(device: torch.device | None, number: int) -> torch.cuda.Stream:
-    """Always the same ones: on every stream that has computed cuBLAS holds a workspace for good."""
+def _stream(device: torch.device, number: int) -> torch.cuda.Stream:
+    """Always the same ones: cuBLAS keeps a workspace for every stream that it has worked on."""
     return torch.cuda.Stream(device)

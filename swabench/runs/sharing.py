@@ -5,6 +5,7 @@ Within a process several may go on side by side, a turn each.
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -12,7 +13,9 @@ from typing import Generic, TypeVar
 from filelock import FileLock, Timeout
 
 from swabench.runs.lanes import Lane, Lanes
+from swabench.system.errors import NoMemoryError
 from swabench.system.pausing import Interrupted
+from swabench.training.loop import Stopped
 
 Item = TypeVar("Item")
 Turns = Generator[None, None, None]
@@ -39,15 +42,16 @@ def share(
         lanes: Where units go on side by side; one after another without them.
 
     Raises:
-        Interrupted: A unit stopped for a pause; by then all others have, too.
+        Interrupted: A pause was wished. Where it came at a safe point all units stopped at theirs.
     """
     _Sharing(units, lock_of, work, say_waits, lanes or Lanes()).run()
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Piece(Generic[Item]):
     """A unit that is under way."""
 
+    unit: Item
     turns: Turns
     lock: FileLock
     lane: Lane
@@ -66,29 +70,32 @@ class _Sharing(Generic[Item]):
         self._work = work
         self._say_waits = say_waits
         self._lanes = lanes
-        self._under_way: list[_Piece] = []
-        self._interruption: Interrupted | None = None
+        self._under_way: list[_Piece[Item]] = []
+        self._interruptions: list[Interrupted] = []
         self._look_again = 0.0
         self._waits = False
 
     def run(self) -> None:
         try:
-            while self._under_way or (self._left and not self._interruption):
+            while self._under_way or (self._left and not self._interruptions):
                 if not self._under_way or time.monotonic() >= self._look_again:
                     self._begin_what_is_free()
                 for piece in list(self._under_way):
                     self._take_turn(piece)
+        except Exception:
+            self._stop_all()
+            raise
         finally:
-            for piece in list(self._under_way):  # an error stopped another one
-                piece.turns.close()
+            for piece in list(self._under_way):
                 self._end(piece)
-        if self._interruption:
-            raise self._interruption
+        if self._interruptions:
+            raise self._interruption()
 
     def _begin_what_is_free(self) -> None:
         """Begin units that no other process has in hand, as far as there is room."""
+        self._look_again = time.monotonic() + WAIT
         for pair in list(self._left):
-            if self._interruption or not self._lanes.have_room:
+            if self._interruptions or not self._lanes.have_room:
                 return
             unit, lock = pair
             try:
@@ -96,12 +103,11 @@ class _Sharing(Generic[Item]):
             except Timeout:
                 continue
             self._left.remove(pair)
-            piece = _Piece(self._work(unit), lock, self._lanes.enter())
+            piece = _Piece(unit, self._work(unit), lock, self._lanes.enter())
             self._under_way.append(piece)
             self._take_turn(piece)  # what it takes decides whether there is room for the next
-        if self._left and not self._under_way and not self._interruption:
+        if self._left and not self._under_way and not self._interruptions:
             self._wait()
-        self._look_again = time.monotonic() + WAIT
 
     def _wait(self) -> None:
         """All that is left others have in hand."""
@@ -110,7 +116,7 @@ class _Sharing(Generic[Item]):
             self._say_waits(self._left[0][0])
         time.sleep(WAIT)
 
-    def _take_turn(self, piece: _Piece) -> None:
+    def _take_turn(self, piece: _Piece[Item]) -> None:
         try:
             piece.lane.take_turn(piece.turns)
             return
@@ -118,10 +124,29 @@ class _Sharing(Generic[Item]):
             # Who waits for it finds the work done, whether the file is still there or not.
             Path(piece.lock.lock_file).unlink(missing_ok=True)
         except Interrupted as interruption:
-            self._interruption = self._interruption or interruption  # others keep theirs, too
+            if not interruption.at_safe_point:
+                raise
+            self._interruptions.append(interruption)  # others keep theirs, too
+        except NoMemoryError:
+            if len(self._under_way) == 1:
+                raise
+            self._lanes.narrow()  # it goes on later, beside fewer
+            self._left.append((piece.unit, piece.lock))
         self._end(piece)
 
-    def _end(self, piece: _Piece) -> None:
+    def _stop_all(self) -> None:
+        """After an error: what the others have done is kept."""
+        for piece in self._under_way:
+            with suppress(Exception):
+                piece.turns.throw(Stopped())
+
+    def _end(self, piece: _Piece[Item]) -> None:
         self._under_way.remove(piece)
         self._lanes.leave(piece.lane)
         piece.lock.release()
+
+    def _interruption(self) -> Interrupted:
+        """The first, and how many stopped with it."""
+        first, *others = self._interruptions
+        more = f"; so did {len(others)} beside it" if others else ""
+        return Interrupted(f"{first}{more}", first.exit_code, at_safe_point=True)

@@ -1,6 +1,6 @@
 """Optimizers, as settings: what makes steps of gradients. Learning rates come from a schedule."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -31,12 +31,14 @@ class BaseSGD(Settings):
 class SGD(BaseSGD):
     """Stochastic gradient descent, as `torch.optim.SGD`."""
 
+    TITLE: ClassVar = "SGD"
     name: Literal["sgd"]
 
 
 class Adam(Settings):
     """Adam, as `torch.optim.Adam`."""
 
+    TITLE: ClassVar = "Adam"
     name: Literal["adam"]
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
@@ -54,6 +56,7 @@ class ScheduleFreeSGD(Settings):
         weight_decay: Times y, added to the gradient.
     """
 
+    TITLE: ClassVar = "Schedule-Free SGD"
     name: Literal["schedule-free-sgd"]
     momentum: PositiveFraction = 0.9
     weight_decay: Decay = 0
@@ -70,6 +73,7 @@ class Lookahead(BaseSGD):
         alpha: α.
     """
 
+    TITLE: ClassVar = "Lookahead"
     name: Literal["lookahead"]
     steps: Repeats = 5
     alpha: Share = 0.5

@@ -1,7 +1,8 @@
 """The data sets that a study can name, one entry each, and what is published of them.
 
 A data set with a class in torchvision.datasets whose files are IDX files or CIFAR's pickled
-batches needs an entry here and nothing else.
+batches needs an entry here and nothing else. Digests are those of the uncompressed files:
+`sha256sum` gives them once the files are there.
 """
 
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ class KnownDataset:
     """What is known of a data set before it is read.
 
     Attributes:
-        title: Its name in messages.
+        title: Its name in messages and reports.
         torchvision: Its class in torchvision.datasets; None for a data set of the user's own.
         folder: Where that class puts the files, below its root.
         format: IDX files, or batches pickled as CIFAR's are.

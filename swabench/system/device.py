@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from swabench.system.errors import InputError, SwabenchError
+from swabench.system.errors import InputError, NoMemoryError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -127,14 +127,14 @@ def memory_for(what: str) -> Iterator[None]:
         what: For what it is, and what to do where it does not suffice.
 
     Raises:
-        SwabenchError: Memory does not suffice.
+        NoMemoryError: Memory does not suffice.
     """
     try:
         yield
     except (MemoryError, *_TORCH_ERRORS) as error:
         if not is_out_of_memory(error):
             raise
-        raise SwabenchError(f"out of memory for {what}") from None
+        raise NoMemoryError(f"out of memory for {what}") from None
 
 
 def _names() -> tuple[str, ...]:

@@ -15,6 +15,10 @@ class SwabenchError(Exception):
     exit_code = 1
 
 
+class NoMemoryError(SwabenchError):
+    """A device's memory, or the machine's, does not suffice."""
+
+
 class DivergedError(SwabenchError):
     """Some runs' losses left the finite numbers; they and all others were recorded."""
 

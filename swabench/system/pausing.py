@@ -34,11 +34,15 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         exit_code: 130; 128 + the signal's number where that ends processes.
+        at_safe_point: Whether it stopped where it can go on; else at once, wherever it was.
     """
 
-    def __init__(self, reason: str, exit_code: int = INTERRUPTED) -> None:
+    def __init__(
+        self, reason: str, exit_code: int = INTERRUPTED, *, at_safe_point: bool = False
+    ) -> None:
         super().__init__(reason)
         self.exit_code = exit_code
+        self.at_safe_point = at_safe_point
 
 
 class Pause:
@@ -104,5 +108,6 @@ class Pause:
         wish = Interrupted(_REASONS[heard], code)
         if not self._at_safe_points or self._wish:
             raise wish
+        wish.at_safe_point = True
         self._wish = wish
         self._tell("pausing after this step; once more stops at once")

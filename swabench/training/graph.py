@@ -54,5 +54,5 @@ def _capturing_stream() -> torch.cuda.Stream:
 
 @cache
 def _beside() -> torch.cuda.Stream:
-    """Always the same one: on every stream that has computed cuBLAS holds a workspace for good."""
+    """Always the same one: cuBLAS keeps a workspace for every stream that it has worked on."""
     return torch.cuda.Stream()

@@ -6,8 +6,7 @@ of one seed are compared in pairs.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from functools import wraps
-from typing import ParamSpec, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,8 +19,6 @@ from swabench.study.trajectories import trajectories
 from swabench.training.learner import Learner, Splits
 from swabench.training.observers import Observers, Outcome, RunPlan
 from swabench.training.state import State
-
-Given = ParamSpec("Given")
 
 MEASURED: tuple[SplitName, ...] = ("validation", "test")
 """The images on which predictors are measured, unless fewer are asked for."""
@@ -77,6 +74,13 @@ class Checkpoints(Protocol):
     def keep_if_due(self, state: Callable[[], State]) -> None:
         """Keep the state, where it is time to; called after every epoch but the last."""
 
+    def keep(self, state: Callable[[], State]) -> None:
+        """Keep the state now."""
+
+
+class Stopped(Exception):  # noqa: N818
+    """Training is to end where it is: something else failed."""
+
 
 class NoCheckpoints:
     """Keeps nothing and never pauses."""
@@ -90,6 +94,9 @@ class NoCheckpoints:
 
     def keep_if_due(self, state: Callable[[], State]) -> None:
         """Never."""
+
+    def keep(self, state: Callable[[], State]) -> None:
+        """Not here."""
 
 
 class _Course:
@@ -145,7 +152,10 @@ def training(
     after_epoch: Callable[[], None] = lambda: None,
     checkpoints: Checkpoints | None = None,
 ) -> Generator[None, None, list[Outcome]]:
-    """Train all of a learner's trajectories along their timelines; after every step others may.
+    """Train all of a learner's trajectories along their timelines.
+
+    It stops after every step, so that several can take turns. Whoever throws `Stopped` there has
+    the state kept.
 
     What was interrupted goes on from its last checkpoint, and ends bit for bit as it would have.
 
@@ -183,7 +193,11 @@ def training(
             learner.step(rows, rates[:, course.step])
             observers.after_step(course.step)
             course.step += 1
-            yield
+            try:
+                yield
+            except Stopped:
+                checkpoints.keep(course.state)
+                raise
         checkpoints.pause_if_asked(course.state)  # to measure may take longer than the steps did
         if epoch + 1 in scored:
             observers.measure(epoch + 1)
@@ -197,26 +211,6 @@ def training(
             snapshots = [weights[plan.trajectory] for weights in course.snapshots]
             outcome.trajectory = torch.stack(snapshots)
     return outcomes
-
-
-def _to_the_end(
-    work: Callable[Given, Generator[None, None, list[Outcome]]],
-) -> Callable[Given, list[Outcome]]:
-    @wraps(work)
-    def whole(*args: Given.args, **kwargs: Given.kwargs) -> list[Outcome]:
-        steps = work(*args, **kwargs)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                outcomes: list[Outcome] = end.value
-                return outcomes
-
-    return whole
-
-
-train = _to_the_end(training)
-"""The same without a stop."""
 
 
 def _rates(plans: Sequence[RunPlan], trajectories: int) -> NDArray[np.float64]:

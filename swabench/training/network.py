@@ -198,7 +198,7 @@ class NetworkLearner:
         scores = self._scores_in_training(train.inputs.index_select(0, rows))
         loss = F.cross_entropy(scores, train.labels.index_select(0, rows))
         # Not `backward`, which would add to a vector of zeros.
-        found = torch.autograd.grad(loss, self._parameters)
+        found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
         # Those of a type at a time: so each is one kernel.
         for dtype in {each.dtype for each in found}:
             pairs = zip(self._gradients, found, strict=True)

@@ -10,7 +10,7 @@
 # `kernels` and `bench` (where a step's time goes, and how fast it is beside others), `heads`
 # (the study `mnist`) and `study` (the whole network). All but the last run once; that one goes on
 # from call to call. SWABENCH_CACHE must hold the data set where it cannot be fetched.
-# RESULTS (results/gpu, which git ignores) keeps the records between calls. Into $OUT goes one
+# RESULTS (results/gpu/runs, which git ignores) keeps the records between calls. Into $OUT goes one
 # archive: tables, metrics, manifests, the benchmark's numbers and the logs; and the records of
 # every seed of the study.
 #
@@ -117,6 +117,7 @@ study() {
     done
     wait
     tail -n 4 "$kept"/study-*.log
+    rm -rf "$RESULTS/light"
     cp -r "$RESULTS/$name" "$RESULTS/light"
     "$PYTHON" -m tests.gpu.lighten "$RESULTS/light"
     for ((seed = 0; seed < SEEDS; seed++)); do

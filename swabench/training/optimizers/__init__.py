@@ -1,7 +1,7 @@
 """Optimizers: a file each, which has both its forms; and which belongs to which settings."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -61,6 +61,7 @@ def _forms(settings: Settings) -> _Forms:
     found = _OPTIMIZERS.get(type(settings))
     if found is None:
         name = getattr(settings, "name", type(settings).__name__)
-        choices = ", ".join(repr(each.__name__.lower()) for each in _OPTIMIZERS)
+        fields = (each.model_fields["name"] for each in _OPTIMIZERS)
+        choices = ", ".join(repr(*get_args(field.annotation)) for field in fields)
         raise InputError(f"optimizer: {name!r} is not implemented; choose from {choices}")
     return found
