@@ -7,21 +7,13 @@ from typing import Annotated, Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from swabench.study.averaging import (
-    BasePlan,
-    EqualMean,
-    Exponential,
-    GreedySoup,
-    LastCaptures,
-    Newest,
-    ScoreWeighted,
-)
+from swabench.study.averaging import AveragingPlan
 from swabench.study.identity import Identities, NamedFiles
 from swabench.study.inputs import BackboneSettings, DataSettings
 from swabench.study.landscape import PARTS
 from swabench.study.loading import load_study
 from swabench.study.methods import Method
-from swabench.study.optimizers import SGD, Adam, Lookahead, ScheduleFreeSGD
+from swabench.study.optimizers import Optimizer
 from swabench.study.schedules import Schedule
 from swabench.study.settings import AddedLater, Settings, what_results_depend_on
 from swabench.study.stages import Pretraining, Stage
@@ -251,13 +243,21 @@ def fields(owner: type[BaseModel], prefix: str) -> Iterator[str]:
         yield f"{prefix}.{name}"
 
 
+def kinds_of(union: Any, key: str) -> dict[str, type[BaseModel]]:
+    """The settings of a union, by the word that says which they are."""
+    found = get_args(get_args(union)[0])
+    return {get_args(kind.model_fields[key].annotation)[0]: kind for kind in found}
+
+
 def test_every_setting_has_a_case() -> None:
     """A new setting needs a case above: does a run depend on it, and was it there before?"""
-    union = get_args(Schedule)[0]
-    schedules = {s.__name__.lower(): s for s in get_args(union)}
-    plans: dict[str, type[BasePlan]] = {"constant": EqualMean}
-    for plan in (Exponential, LastCaptures, ScoreWeighted, GreedySoup, Newest):
-        plans[get_args(plan.model_fields["plan"].annotation)[0]] = plan
+    schedules = kinds_of(Schedule, "schedule")
+    plans = {
+        "constant" if n == "mean" else n: p for n, p in kinds_of(AveragingPlan, "plan").items()
+    }
+    optimizers = kinds_of(Optimizer, "name")
+    stages = {"adam": "pretrain", "sgd": "finetune"}  # whose optimizers they are above
+    owners = {name: stages.get(name, f"methods.{name}") for name in optimizers}
     expected = {
         *fields(DataSettings, "data"),
         *fields(BackboneSettings, "backbone"),
@@ -265,17 +265,13 @@ def test_every_setting_has_a_case() -> None:
         *fields(Stage, "finetune"),
         *fields(Method, "methods.constant"),
         *(key for name, p in plans.items() for key in fields(p, f"methods.{name}.averaging")),
-        *fields(Adam, "pretrain.optimizer"),
-        *fields(SGD, "finetune.optimizer"),
-        *fields(ScheduleFreeSGD, "methods.schedule-free-sgd.optimizer"),
-        *fields(Lookahead, "methods.lookahead.optimizer"),
+        *(key for n, o in optimizers.items() for key in fields(o, f"{owners[n]}.optimizer")),
         *(key for name, s in schedules.items() for key in fields(s, f"methods.{name}.rate")),
     }
     # What is a section, or a word that says which kind of section follows.
     sections = {
         *(f"{stage}.{part}" for stage in ("pretrain", "finetune") for part in ("optimizer",)),
-        *(f"{stage}.optimizer.name" for stage in ("pretrain", "finetune")),
-        *(f"methods.{kind}.optimizer.name" for kind in ("schedule-free-sgd", "lookahead")),
+        *(f"{owner}.optimizer.name" for owner in owners.values()),
         *(f"methods.{name}.rate.schedule" for name in schedules),
         *(f"methods.{name}.averaging.plan" for name in plans),
         "methods.greedy-soup.averaging.phases",  # always 1
