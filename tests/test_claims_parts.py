@@ -14,17 +14,12 @@ from swabench.analysis import claims_text
 from swabench.analysis.claims import Claim, claim_specs, decide, pairs_compared
 from swabench.analysis.claims.context import ClaimContext
 from swabench.analysis.claims.rates import sweep_runs
+from swabench.analysis.crossed import MeanSquares, crossed_interval
 from swabench.analysis.evidence import Comparer, Evidence, Quantity, judge
 from swabench.analysis.flatness import Flatness, mean_rise
 from swabench.analysis.frame import Records, collect
 from swabench.analysis.predictions import PredictionTables, tables_of_predictions
-from swabench.analysis.statistics import (
-    Estimate,
-    MeanSquares,
-    compare_paired,
-    crossed_interval,
-    sign_flip_p,
-)
+from swabench.analysis.statistics import Estimate, compare_paired, sign_flip_p
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from tests.made_up import Truth, record_of, study_with, the_controls, write_run, write_study

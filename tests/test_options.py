@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from swabench.cli.options import AskedWork, parse_seeds
+from swabench.cli.options import AskedWork
+from swabench.cli.parsing import parse_seeds
 from swabench.study.limits import MOST_SEEDS
 from swabench.study.loading import load_study
 from swabench.system.errors import InputError

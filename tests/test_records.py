@@ -16,6 +16,7 @@ import pytest
 
 from swabench.analysis.frame import Records, find_records
 from swabench.records import Record, RecordStore, agree
+from swabench.records.leftovers import tidy
 from swabench.records.sealing import sealed
 from swabench.study.loading import load_study
 from swabench.study.study import Study
@@ -339,7 +340,7 @@ def test_what_killed_writers_left_is_removed_wherever_they_write(
     for folder in left:
         folder.mkdir(parents=True)
         os.utime(folder, (0, 0))
-    store.tidy()
+    tidy(store)
     assert [folder for folder in left if folder.exists()] == []
     assert store.find("sgd", 0)
 

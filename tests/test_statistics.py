@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from swabench.analysis.crossed import TwoWay, crossed_interval
 from swabench.analysis.statistics import (
     EXACT_SEEDS,
     Estimate,
-    TwoWay,
     compare_paired,
-    crossed_interval,
     detectable_difference,
     holm,
     mcnemar_mid_p,

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swabench.cli.options import AskedShard, parse_shard
+from swabench.cli.options import AskedShard
+from swabench.cli.parsing import parse_shard
 from swabench.runs.planning import Spread, Wave, spread_of
 from swabench.runs.units import (
     Unit,

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from swabench.analysis.crossed import MeanSquares, TwoWay
 from swabench.analysis.frame import Records
-from swabench.analysis.statistics import MeanSquares, TwoWay
 from swabench.records import Record
 from swabench.training.measurement import Predictor
 

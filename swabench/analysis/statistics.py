@@ -78,8 +78,8 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Estimate:
         ValueError: If `values` is empty, not finite or not of one dimension, or `confidence`
             is not between 0 and 1.
     """
-    sample = _sample("values", values)
-    _check_fraction("confidence", confidence)
+    sample = checked_sample("values", values)
+    check_fraction("confidence", confidence)
     mean = float(sample.mean())
     if sample.size < 2:
         return Estimate(mean, math.nan, math.nan, math.nan, sample.size)
@@ -108,7 +108,7 @@ def compare_paired(
         ValueError: If an array is empty, not finite or not of one dimension, if the two differ
             in length, if `confidence` is not between 0 and 1, or if `rng` is needed and missing.
     """
-    left, right = _sample("a", a), _sample("b", b)
+    left, right = checked_sample("a", a), checked_sample("b", b)
     _check_same_length(a=left, b=right)
     differences = left - right
     return PairedComparison(
@@ -136,7 +136,7 @@ def sign_flip_p(differences: ArrayLike, rng: np.random.Generator | None = None) 
         ValueError: If `differences` is empty, not finite or not of one dimension, or if `rng` is
             needed and missing.
     """
-    sample = _sample("differences", differences)
+    sample = checked_sample("differences", differences)
     if sample.size > EXACT_SEEDS and rng is None:
         raise ValueError(
             f"rng: {sample.size} seeds are too many for every pattern of signs; pass a generator"
@@ -244,7 +244,7 @@ def tost_paired(differences: ArrayLike, margin: float) -> float:
         ValueError: If `differences` is empty, not finite or not of one dimension, or `margin` is
             not positive and finite.
     """
-    sample = _sample("differences", differences)
+    sample = checked_sample("differences", differences)
     if not 0 < margin < math.inf:
         raise ValueError(f"margin: expected a positive number, found {margin}")
     if sample.size < 2:
@@ -279,8 +279,8 @@ def detectable_difference(
     """
     if deviation < 0 or math.isinf(deviation):
         raise ValueError(f"deviation: expected a finite number from 0 up, found {deviation}")
-    _check_fraction("power", power)
-    _check_fraction("alpha", alpha)
+    check_fraction("power", power)
+    check_fraction("alpha", alpha)
     if seeds < 2 or math.isnan(deviation):
         return math.nan
     critical = float(stats.t.isf(alpha / 2, seeds - 1))
@@ -293,98 +293,13 @@ def detectable_difference(
     return deviation * float(optimize.brentq(missing, 0, most))
 
 
-@dataclass(frozen=True)
-class MeanSquares:
-    """A two-way layout of differences without replication: seeds × images, in squares.
-
-    Attributes:
-        seeds: Number of seeds S.
-        images: Number of images N.
-        mean: The mean of all differences.
-        of_seeds: Mean square between seeds, of S − 1 degrees of freedom.
-        of_images: Mean square between images, of N − 1.
-        residual: Mean square of what is left, of (S − 1)(N − 1).
-    """
-
-    seeds: int
-    images: int
-    mean: float
-    of_seeds: float
-    of_images: float
-    residual: float
-
-
-class TwoWay:
-    """Sums up a two-way layout seed by seed, so that no more than one is held at a time."""
-
-    def __init__(self) -> None:
-        self._by_seed: list[float] = []
-        self._by_image: NDArray[np.float64] | float = 0.0
-        self._squares = 0.0
-        self._images = 0
-
-    def add(self, differences: ArrayLike) -> None:
-        """Take in the differences of one seed, one an image, shape (N,).
-
-        Raises:
-            ValueError: They are of another number of images than those before.
-        """
-        values = _sample("differences", differences)
-        if self._images and values.size != self._images:
-            raise ValueError(f"differences: found {values.size} images after {self._images}")
-        self._images = values.size
-        self._by_seed.append(float(values.sum()))
-        self._by_image = self._by_image + values
-        self._squares += float(values @ values)
-
-    def mean_squares(self) -> MeanSquares:
-        """The three mean squares; NaN where there are too few seeds or images for one."""
-        s, n = len(self._by_seed), self._images
-        total = sum(self._by_seed)
-        correction = total**2 / (s * n)
-        seeds = float(np.square(self._by_seed).sum()) / n - correction
-        images = float(np.square(self._by_image).sum()) / s - correction
-        residual = self._squares - correction - seeds - images
-        return MeanSquares(
-            s, n, total / (s * n), _share(seeds, s - 1), _share(images, n - 1),
-            _share(residual, (s - 1) * (n - 1)),
-        )  # fmt: skip
-
-
-def crossed_interval(found: MeanSquares, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of the mean where seeds and test images are both draws from larger populations.
-
-    Two-way random effects: the variance of the mean is estimated by (MS_seeds + MS_images −
-    MS_residual) / (S·N), its degrees of freedom by Satterthwaite's formula. It is wider than
-    that over seeds alone, which holds for these very test images; where the images' share comes
-    out negative, it is left out.
-
-    Raises:
-        ValueError: If `confidence` is not between 0 and 1.
-    """
-    _check_fraction("confidence", confidence)
-    s, n = found.seeds, found.images
-    if s < 2 or n < 2:
-        return math.nan, math.nan
-    parts = [(found.of_seeds, s - 1)]
-    if found.of_images > found.residual:
-        parts += [(found.of_images, n - 1), (-found.residual, (s - 1) * (n - 1))]
-    square = sum(part for part, _ in parts)
-    if square <= 0:
-        return found.mean, found.mean
-    # No more than the seeds', so that counting the images can only widen it.
-    freedom = min(s - 1, square**2 / sum(part**2 / df for part, df in parts))
-    reach = float(stats.t.isf((1 - confidence) / 2, freedom)) * math.sqrt(square / (s * n))
-    return found.mean - reach, found.mean + reach
-
-
 def t_test_above(differences: ArrayLike, threshold: float) -> float:
     """One-sided p of the t test for a mean difference above a threshold; NaN for one seed.
 
     Raises:
         ValueError: If `differences` is empty, not finite or not of one dimension.
     """
-    sample = _sample("differences", differences)
+    sample = checked_sample("differences", differences)
     if sample.size < 2:
         return math.nan
     if _is_constant(sample):
@@ -400,16 +315,17 @@ def _t_test_p(differences: NDArray[np.float64]) -> float:
     return float(DescrStatsW(differences).ttest_mean(0.0)[1])
 
 
-def _share(squares: float, freedom: int) -> float:
-    return squares / freedom if freedom else math.nan
-
-
 def _is_constant(sample: NDArray[np.float64]) -> bool:
     # A computed deviation won't do: that of three times 0.1 is not zero.
     return bool(np.ptp(sample) == 0)
 
 
-def _sample(name: str, values: ArrayLike) -> NDArray[np.float64]:
+def checked_sample(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """A sample as float64, one-dimensional, neither empty nor other than finite.
+
+    Raises:
+        ValueError: It is not so; names the argument.
+    """
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or sample.size == 0:
         raise ValueError(f"{name}: expected one value per seed, found shape {sample.shape}")
@@ -424,6 +340,7 @@ def _check_same_length(**arrays: NDArray[Any]) -> None:
         raise ValueError(f"{', '.join(arrays)}: expected pairs, found lengths {sizes}")
 
 
-def _check_fraction(name: str, value: float) -> None:
+def check_fraction(name: str, value: float) -> None:
+    """Raise ValueError where a value is not between 0 and 1; names the argument."""
     if not 0 < value < 1:
         raise ValueError(f"{name}: expected a number between 0 and 1, found {value}")

@@ -19,20 +19,20 @@ landscape of other weights than those that are there is not found.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from safetensors.numpy import save
 
 from swabench.data.inputs import named_files
 from swabench.records.choices import choices_text, read_choices
 from swabench.records.record import ARRAYS, LandscapeRecord, Provenance, Record, named_arrays
 from swabench.records.sealing import read_sealed, sealed
-from swabench.records.unfinished import Unfinished, Worker
+from swabench.records.unfinished import Unfinished
 from swabench.study.identity import Identities, NamedFiles
 from swabench.study.landscape import Part
 from swabench.study.search_space import search_space_digest, trial_study, tuned
@@ -41,7 +41,6 @@ from swabench.study.tuning import Choices
 from swabench.system.errors import InputError, not_written
 from swabench.system.files import (
     new_folder,
-    remove_leftovers,
     sha256,
     sha256_of_json,
     try_writing,
@@ -57,8 +56,8 @@ Find = Callable[[str, int], Record | None]
 """Finds a run's record by name and seed."""
 
 _RECORD = "record.json"
-_RUNS, _LANDSCAPE, _FIGURES, _UNFINISHED = "runs", "landscape", "figures", "unfinished"
-_FILES = f"{_RUNS}/files.json"
+RUNS, LANDSCAPE, FIGURES, UNFINISHED = "runs", "landscape", "figures", "unfinished"
+_FILES = f"{RUNS}/files.json"
 _CHOICES = "choices.yaml"
 
 
@@ -124,7 +123,7 @@ class RecordStore:
         One look at a folder, where `find` is one for each of maybe 10,000 seeds.
         """
         try:
-            names = [path.name for path in (self.folder / _RUNS / method).iterdir()]
+            names = [path.name for path in (self.folder / RUNS / method).iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
         there = {name.split("-")[1] for name in names if name.startswith("seed-")}
@@ -196,40 +195,12 @@ class RecordStore:
         """
         runs = {name: self.identity(name, seed) for name in names}
         group = sha256_of_json({"runs": list(runs.items()), "seed": seed, "source": source})
-        return Unfinished(self.folder / _UNFINISHED / group[:16])
+        return Unfinished(self.folder / UNFINISHED / group[:16])
 
     def under_way(self) -> list[Unfinished]:
         """The places of groups that were begun, also of those that killed processes left."""
-        folders = sorted(path for path in self.folder.glob(f"{_UNFINISHED}/*") if path.is_dir())
+        folders = sorted(path for path in self.folder.glob(f"{UNFINISHED}/*") if path.is_dir())
         return [Unfinished(folder) for folder in folders]
-
-    def workers(self) -> list[Worker]:
-        """Who began those groups, as far as that can be read."""
-        found = []
-        for place in self.under_way():
-            with suppress(InputError):  # a damaged one is told by whoever needs it
-                if worker := place.worker():
-                    found.append(worker)
-        return found
-
-    def tidy(self) -> None:
-        """Let go of what killed processes left: temporary files, and states of recorded runs."""
-        places = (_RUNS, _LANDSCAPE, _UNFINISHED)
-        kinds = (*places, *(f"{place}/*" for place in places), _FIGURES)
-        for folder in (self.folder, *(found for kind in kinds for found in self.folder.glob(kind))):
-            with suppress(OSError):  # a folder that cannot be written keeps them
-                remove_leftovers(folder)
-        for path in self.folder.glob(f"{_UNFINISHED}/*.lock"):
-            with suppress(OSError, Timeout), FileLock(path, timeout=0):
-                path.unlink(missing_ok=True)
-        for place in self.under_way():
-            with suppress(InputError):  # a damaged one is told by whoever needs it
-                worker = place.worker()
-                if worker and all(
-                    (self.folder / _RUNS / name / f"seed-{worker.seed}-{identity}").is_dir()
-                    for name, identity in worker.runs.items()
-                ):
-                    place.drop()
 
     def of_trials(self) -> "RecordStore":
         """Where the trials of the study's tuning lie: in its own folder, apart."""
@@ -308,7 +279,7 @@ class RecordStore:
 
     def landscape_lock(self, part: Part, seed: int) -> FileLock:
         """Held by the one process of a machine that measures a part of the landscape."""
-        folder = self.folder / _LANDSCAPE / part
+        folder = self.folder / LANDSCAPE / part
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"seed-{seed}.lock")
 
@@ -334,12 +305,12 @@ class RecordStore:
 
     def write_figure(self, name: str, content: bytes) -> str:
         """Write a picture of the study under its file name; returns its name in the folder."""
-        self._write_file(self.folder / _FIGURES / name, content)
-        return f"{_FIGURES}/{name}"
+        self._write_file(self.folder / FIGURES / name, content)
+        return f"{FIGURES}/{name}"
 
     def remove_figure(self, name: str) -> None:
         """Take away a picture of records that are no longer these."""
-        (self.folder / _FIGURES / name).unlink(missing_ok=True)
+        (self.folder / FIGURES / name).unlink(missing_ok=True)
 
     @contextmanager
     def _told_if_unwritable(self) -> Iterator[None]:
@@ -362,10 +333,10 @@ class RecordStore:
 
     def _landscape_path(self, part: Part, seed: int, weights: Mapping[str, str]) -> Path:
         identity = self._identities.landscape(part, seed, weights)
-        return self.folder / _LANDSCAPE / part / f"seed-{seed}-{identity}.json"
+        return self.folder / LANDSCAPE / part / f"seed-{seed}-{identity}.json"
 
     def _run_folder(self, method: str, seed: int) -> Path:
-        return self.folder / _RUNS / method / f"seed-{seed}-{self.identity(method, seed)}"
+        return self.folder / RUNS / method / f"seed-{seed}-{self.identity(method, seed)}"
 
 
 def tuned_study(results: Path, study: Study) -> Study | None:
@@ -390,7 +361,7 @@ def tuned_study(results: Path, study: Study) -> Study | None:
 
 def has_runs(folder: Path) -> bool:
     """Whether a study's results folder holds any run, of whatever settings."""
-    return (folder / _RUNS).is_dir()
+    return (folder / RUNS).is_dir()
 
 
 def _check_place(content: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from swabench.data.inputs import starting_run
 from swabench.landscape.parts import missing_parts, unsurveyable
-from swabench.records import RecordStore, agree
+from swabench.records import RecordStore
+from swabench.records.leftovers import tidy, workers
 from swabench.runs.diverged import not_allowed, without_start
 from swabench.runs.execution import Execution
 from swabench.runs.export import plain_state
@@ -25,6 +26,7 @@ from swabench.runs.materials import Materials
 from swabench.runs.places.base import Job, Place
 from swabench.runs.places.local import Local
 from swabench.runs.sharing import Turns, share
+from swabench.runs.starts import check_starts, result_of
 from swabench.runs.surveying import make_surveyor
 from swabench.runs.units import (
     Unit,
@@ -38,7 +40,7 @@ from swabench.study.landscape import Part
 from swabench.study.stages import Stage
 from swabench.study.study import Study
 from swabench.system.device import memory_for
-from swabench.system.errors import DivergedError, InputError, SwabenchError
+from swabench.system.errors import DivergedError, InputError
 from swabench.system.pausing import SAVE_EVERY, Pause
 from swabench.system.progress import Progress
 from swabench.training.backbone import FEATURES, Normalization
@@ -102,7 +104,7 @@ class Experiment:
                 names them, after all have been recorded.
         """
         name = self.study.pretrain.name
-        self.store.tidy()
+        tidy(self.store)
         missing = self.store.missing([name], seeds)
         if missing:
             self.store.prepare()
@@ -123,7 +125,7 @@ class Experiment:
             DivergedError: Some runs diverged, now or before, and the study does not allow it, or
                 some seeds' pretraining did; names them, after all else has been recorded.
         """
-        self.store.tidy()
+        tidy(self.store)
         missing = self.store.missing(methods, seeds)
         missing += [run for run in self._left_over(methods, seeds) if run not in missing]
         if missing:
@@ -141,7 +143,7 @@ class Experiment:
             self._pretrain([seed for _, seed in self._starts(alike)], part)
             lost = [record.seed for record in self.store.diverged([start], alike)]
             started = [seed for seed in alike if seed not in lost]
-            self._check_starts(started)
+            check_starts(self.study, [self.store.find(start, seed) for seed in started])
             if started:
                 self._finetune({seed: wanted[seed] for seed in started}, part)
         done = self._recorded(concerned) - before
@@ -161,7 +163,7 @@ class Experiment:
         Raises:
             InputError: Runs are missing, or the study is none that has a landscape.
         """
-        self.store.tidy()
+        tidy(self.store)
         if reason := unsurveyable(self.study, self.store, seeds, own):
             raise InputError(f"landscape: {reason}")
         missing = missing_parts(self.study, self.store, seeds, own)
@@ -248,7 +250,7 @@ class Experiment:
     def _left_over(self, methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
         """Runs without a record, of groups that stopped while they were recorded: all are to be."""
         found = []
-        for worker in self.store.workers():
+        for worker in workers(self.store):
             if worker.seed in seeds and not set(methods).isdisjoint(worker.runs):
                 names = [name for name in self.study.run_names if name in worker.runs]
                 ours = {name: self.store.identity(name, worker.seed) for name in names}
@@ -260,24 +262,6 @@ class Experiment:
         """Runs of the pretraining that have no record, as (name, seed)."""
         return self.store.missing([self.study.pretrain.name], seeds)
 
-    def _check_starts(self, seeds: Sequence[int]) -> None:
-        """Stop before methods start from weights that are no good; no seed is left out for it.
-
-        Raises:
-            SwabenchError: Some seeds' pretraining is below the study's `minimum_accuracy`.
-        """
-        least, name = self.study.pretrain.minimum_accuracy, self.study.pretrain.name
-        if least is None:
-            return
-        records = {seed: self.store.find(name, seed) for seed in seeds}
-        reached = {s: r.final_accuracy("validation") for s, r in records.items() if r}
-        if low := [f"{value:.1f} % at seed {s}" for s, value in reached.items() if value < least]:
-            raise SwabenchError(
-                f"{name} reaches {', '.join(low)} on the validation images, and "
-                f"pretrain.minimum_accuracy is {least:g} %; a comparison from such a start says "
-                "nothing. Train it longer or at another rate"
-            )
-
     def _trained(self, name: str, seed: int) -> Start:
         """A recorded run's result."""
         record = self.store.find(name, seed)
@@ -285,25 +269,8 @@ class Experiment:
             raise InputError(
                 f"{self.store.folder}: holds no record of {name} at seed {seed}; run it first"
             )
-        if record.diverged:
-            raise InputError(
-                f"{record.folder}: {name} diverged at seed {seed} ({record.diverged}), so it has "
-                "no weights; name another run"
-            )
         boundary = self.study.row_stage(name).trainable
-        if not agree(record.provenance, self._materials(seed).provenance(boundary)):
-            raise InputError(
-                f"{record.folder}: was made from other data, backbone weights or features than "
-                "those at hand; choose another folder with --results, or delete it and run again"
-            )
-        arrays = record.arrays()
-        if f"weights/{record.result}" not in arrays:
-            raise InputError(
-                f"{record.folder}: holds no weights; set finetune.keep_weights to result, delete "
-                "it and run again"
-            )
-        weights = torch.tensor(arrays[f"weights/{record.result}"])
-        return Start(weights, torch.tensor(arrays.get(f"statistics/{record.result}", [])))
+        return result_of(record, self._materials(seed).provenance(boundary))
 
     def _recorded(self, seeds: Sequence[int]) -> int:
         names = list(self.study.all_methods)

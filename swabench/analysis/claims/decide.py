@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from swabench.analysis.claims import rates
 from swabench.analysis.claims.claim import Claim, ClaimSpec, ComparisonSpec, claim_specs
 from swabench.analysis.claims.context import LOG, SWING, ClaimContext, parts_of
+from swabench.analysis.crossed import crossed_interval
 from swabench.analysis.evidence import Evidence, corrected, judge
 from swabench.analysis.flatness import Flatness
 from swabench.analysis.frame import Records
 from swabench.analysis.predictions import Pair, PredictionTables
-from swabench.analysis.statistics import crossed_interval, mcnemar_mid_p
+from swabench.analysis.statistics import mcnemar_mid_p
 from swabench.study.seeds import in_spans, listed
 from swabench.study.study import Study
 from swabench.training.measurement import Predictor

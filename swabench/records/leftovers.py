@@ -1,0 +1,40 @@
+"""What processes that were killed left among the records, and who they were."""
+
+from contextlib import suppress
+
+from filelock import FileLock, Timeout
+
+from swabench.records.store import FIGURES, LANDSCAPE, RUNS, UNFINISHED, RecordStore
+from swabench.records.unfinished import Worker
+from swabench.system.errors import InputError
+from swabench.system.files import remove_leftovers
+
+
+def workers(store: RecordStore) -> list[Worker]:
+    """Who began groups of runs that are under way, as far as that can be read."""
+    found = []
+    for place in store.under_way():
+        with suppress(InputError):  # a damaged one is told by whoever needs it
+            if worker := place.worker():
+                found.append(worker)
+    return found
+
+
+def tidy(store: RecordStore) -> None:
+    """Let go of what killed processes left: temporary files, and states of recorded runs."""
+    places = (RUNS, LANDSCAPE, UNFINISHED)
+    kinds = (*places, *(f"{place}/*" for place in places), FIGURES)
+    for folder in (store.folder, *(found for kind in kinds for found in store.folder.glob(kind))):
+        with suppress(OSError):  # a folder that cannot be written keeps them
+            remove_leftovers(folder)
+    for path in store.folder.glob(f"{UNFINISHED}/*.lock"):
+        with suppress(OSError, Timeout), FileLock(path, timeout=0):
+            path.unlink(missing_ok=True)
+    for place in store.under_way():
+        with suppress(InputError):
+            worker = place.worker()
+            if worker and all(
+                (store.folder / RUNS / name / f"seed-{worker.seed}-{identity}").is_dir()
+                for name, identity in worker.runs.items()
+            ):
+                place.drop()
