@@ -122,6 +122,10 @@ class Study(Settings):
         for name in (self.pretrain.name, *self.controls):
             if name in further:
                 raise ValueError(f"rate_sweep: its run {name!r} is also the name of another run")
+        return self
+
+    @model_validator(mode="after")
+    def _named_methods_exist(self) -> "Study":
         known = {**self.methods, **self.controls}
         for part, name in self.claims.named_methods.items():
             if name not in known:
@@ -140,6 +144,10 @@ class Study(Settings):
                 f"landscape.plane.method: unknown averaging method {shown!r}; "
                 f"choose from {', '.join(self.averaging_methods) or 'none'}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _tuning_fits(self) -> "Study":
         if self.tuning and self.one_source_at_a_time:
             raise ValueError("tuning: a study of one source at a time compares no methods; drop it")
         if self.tuning:
