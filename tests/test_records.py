@@ -345,6 +345,20 @@ def test_what_killed_writers_left_is_removed_wherever_they_write(
     assert store.find("sgd", 0)
 
 
+def test_locks_that_killed_processes_left_are_removed_and_others_stay(
+    store: RecordStore, study: Study
+) -> None:
+    places = store.unfinished(["sgd"], 0).lock(), store.landscape_lock("rays", 0)
+    for lock in places:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        Path(lock.lock_file).touch()
+    with places[0]:
+        tidy(store)
+        assert [Path(lock.lock_file).exists() for lock in places] == [True, False]
+    tidy(store)
+    assert not Path(places[0].lock_file).exists()
+
+
 def test_small_files_are_taken_away_by_their_pattern(store: RecordStore) -> None:
     for name in ("landscape-lines.csv", "landscape-plane.csv", "table.csv"):
         assert store.write_text(name, "numbers") == name

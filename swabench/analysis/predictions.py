@@ -131,20 +131,24 @@ class _Reader:
     def __init__(self, records: Records, seed: int) -> None:
         self._records = records
         self.seed = seed
-        self._kept: dict[str, dict[str, NDArray[np.float64]]] = {}
+        self._predictions: dict[str, dict[Predictor, NDArray[np.float64]]] = {}
+        self._labels: dict[str, NDArray[np.int64] | None] = {}
 
     def predictions(self, name: str, predictor: Predictor | None) -> NDArray[np.float64] | None:
         """Log probabilities (N, C) of a predictor, by default the run's result; None if absent."""
         record = self._record(name)
         if record is None:
             return None
-        return self._read(name, record).get(predictor or record.result)
+        self._read(name, record)
+        return self._predictions[name].get(predictor or record.result)
 
     def labels(self, name: str) -> NDArray[np.int64] | None:
         """The true classes (N,); None where a record holds none."""
         record = self._record(name)
-        found = self._read(name, record).get("labels") if record else None
-        return None if found is None else found.astype(np.int64)
+        if record is None:
+            return None
+        self._read(name, record)
+        return self._labels[name]
 
     def result(self, name: str) -> Predictor:
         """Which predictor a run hands over."""
@@ -153,19 +157,11 @@ class _Reader:
     def _record(self, name: str) -> Record | None:
         return self._records.get(name, {}).get(self.seed)
 
-    def _read(self, name: str, record: Record) -> dict[str, NDArray[np.float64]]:
-        if name not in self._kept:
-            prefix, suffix = "log_probabilities/", "/test"
+    def _read(self, name: str, record: Record) -> None:
+        if name not in self._predictions:
             arrays = record.arrays()
-            kept = {
-                key.removeprefix(prefix).removesuffix(suffix): array.astype(np.float64)
-                for key, array in arrays.items()
-                if key.startswith(prefix) and key.endswith(suffix)
-            }
-            if "labels/test" in arrays:
-                kept["labels"] = arrays["labels/test"]
-            self._kept[name] = kept
-        return self._kept[name]
+            self._predictions[name] = arrays.log_probabilities("test")
+            self._labels[name] = arrays.labels("test")
 
 
 def _compare(

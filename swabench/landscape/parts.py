@@ -70,8 +70,8 @@ def unsurveyable(
             f"study {study.name!r} lacks runs ({', '.join(missing)}); "
             "run `swabench finetune --method all` first"
         )
-    ways = set() if network else {"trajectory"}  # a network's are not kept
-    bare = [str(r) for r in found if not {f"weights/{r.result}", *ways} <= {*r.holds}]
+    # A network's trajectories are not kept.
+    bare = [str(r) for r in found if not (r.holds_weights and (network or r.holds_trajectory))]
     if bare:
         return f"weights were not kept of {', '.join(bare)} (finetune.keep_weights)"
     return ""

@@ -26,6 +26,7 @@ from swabench.landscape.geometry import (
 )
 from swabench.landscape.network import filter_normalized, network_scores
 from swabench.records import Provenance, Record, RecordStore, agree
+from swabench.records.arrays import TRAJECTORY, weights_key
 from swabench.study.inputs import SplitName
 from swabench.study.landscape import PARTS, LandscapeSettings, LineSettings, Part
 from swabench.study.study import Study
@@ -230,14 +231,12 @@ class Surveyor:
 
     def _read_weights(self, name: str, seed: int) -> Tensor:
         record = self._record(name, seed)
-        return self._on_device(record.arrays()[f"weights/{record.result}"])
+        return self._on_device(record.arrays()[weights_key(record.result)])
 
     def _trajectory(self, name: str, seed: int) -> Tensor | None:
         """The weights of every epoch; None of a network's, which are not kept."""
         record = self._record(name, seed)
-        if "trajectory" not in record.holds:
-            return None
-        return self._on_device(record.arrays()["trajectory"])
+        return self._on_device(record.arrays()[TRAJECTORY]) if record.holds_trajectory else None
 
     def _record(self, name: str, seed: int) -> Record:
         record = self._store.find(name, seed)

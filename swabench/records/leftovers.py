@@ -27,9 +27,10 @@ def tidy(store: RecordStore) -> None:
     for folder in (store.folder, *(found for kind in kinds for found in store.folder.glob(kind))):
         with suppress(OSError):  # a folder that cannot be written keeps them
             remove_leftovers(folder)
-    for path in store.folder.glob(f"{UNFINISHED}/*.lock"):
-        with suppress(OSError, Timeout), FileLock(path, timeout=0):
-            path.unlink(missing_ok=True)
+    for pattern in (f"{UNFINISHED}/*.lock", f"{LANDSCAPE}/*/*.lock"):
+        for path in store.folder.glob(pattern):
+            with suppress(OSError, Timeout), FileLock(path, timeout=0):
+                path.unlink(missing_ok=True)
     for place in store.under_way():
         with suppress(InputError):
             worker = place.worker()

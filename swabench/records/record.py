@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from safetensors.numpy import load
 
+from swabench.records.arrays import TRAJECTORY, RunArrays, weights_key
 from swabench.study.inputs import SplitName
 from swabench.study.landscape import Part
 from swabench.system.errors import InputError
@@ -17,7 +16,7 @@ from swabench.system.files import sha256
 from swabench.training.measurement import Divergence, Measurement, Predictor
 
 if TYPE_CHECKING:  # records are read in moments, and torch takes seconds to import
-    from swabench.training.observers import Outcome
+    pass
 
 Provenance = Mapping[str, Any]
 """SHA-256 of what went in: `data` (by file), `backbone`, and `features` by boundary and images."""
@@ -87,12 +86,18 @@ class Record:
             raise ValueError(f"{self.method} was not measured on the {split} images")
         return found[-1]
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Weights, predictions and trajectory, verified.
+    @property
+    def holds_weights(self) -> bool:
+        """Whether the result's weights were kept."""
+        return weights_key(self.result) in self.holds
 
-        Keys: `weights/<predictor>` (P,), `log_probabilities/<predictor>/<split>` (N, C),
-        `labels/<split>` (N,) and, where there is BatchNorm, `statistics/<predictor>` (S,); where
-        it was kept, `trajectory` (epochs + 1, P).
+    @property
+    def holds_trajectory(self) -> bool:
+        """Whether the weights of every epoch were kept."""
+        return TRAJECTORY in self.holds
+
+    def arrays(self) -> RunArrays:
+        """Weights, predictions and trajectory, verified.
 
         Raises:
             InputError: The file is missing or not as it was written.
@@ -109,7 +114,7 @@ class Record:
                 f"{path}: altered or truncated, sha256 {found[:12]}… where "
                 f"{self.arrays_sha256[:12]}… was written; {remedy}"
             )
-        return load(content)
+        return RunArrays(load(content))
 
 
 @dataclass(frozen=True)
@@ -151,18 +156,3 @@ def agree(
         if a != b:
             return False
     return True
-
-
-def named_arrays(outcome: "Outcome") -> dict[str, NDArray[Any]]:
-    """What a run leaves behind as arrays, under the names of `Record.arrays`."""
-    named = {f"weights/{name}": weights for name, weights in outcome.weights.items()}
-    for name, statistics in outcome.statistics.items():
-        if len(statistics):
-            named[f"statistics/{name}"] = statistics
-    for (predictor, split), values in outcome.log_probabilities.items():
-        named[f"log_probabilities/{predictor}/{split}"] = values.float()
-    for split, labels in outcome.labels.items():
-        named[f"labels/{split}"] = labels.short()
-    if outcome.trajectory is not None:
-        named["trajectory"] = outcome.trajectory
-    return {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in named.items()}

@@ -29,8 +29,9 @@ from filelock import FileLock
 from safetensors.numpy import save
 
 from swabench.data.inputs import named_files
+from swabench.records.arrays import arrays_of
 from swabench.records.choices import choices_text, read_choices
-from swabench.records.record import ARRAYS, LandscapeRecord, Provenance, Record, named_arrays
+from swabench.records.record import ARRAYS, LandscapeRecord, Provenance, Record
 from swabench.records.sealing import read_sealed, sealed
 from swabench.records.unfinished import Unfinished
 from swabench.study.identity import Identities, NamedFiles
@@ -162,7 +163,7 @@ class RecordStore:
             SwabenchError: The results folder cannot be written.
         """
         diverged = outcome.diverged
-        named = {} if diverged else named_arrays(outcome)
+        named = {} if diverged else arrays_of(outcome)
         kept = [m for m in outcome.history if not diverged or m.epoch < diverged.epoch]
         arrays = save(named)
         content = {

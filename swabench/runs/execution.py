@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from swabench.records import RecordStore
+from swabench.records.arrays import TRAJECTORY
 from swabench.records.unfinished import Unfinished
 from swabench.runs.checkpoints import GroupCheckpoints
 from swabench.runs.groups import Group
@@ -145,7 +146,7 @@ class Execution:
         plans = run_plans(methods, stage.epochs, steps)
         learner: Learner
         if group.source:
-            snapshots = torch.tensor(group.source.arrays()["trajectory"])
+            snapshots = torch.tensor(group.source.arrays()[TRAJECTORY])
             learner = ReplayedHead(splits, snapshots, materials.classes)
             plans = [replace(p, timeline=at_the_ends_of_epochs(p.timeline, steps)) for p in plans]
             order = DataOrder(1, 1, seed, FINETUNING)  # a step an epoch

@@ -87,7 +87,7 @@ def _with_sources(
     groups, rest = [], list(names)
     for on_path in trajectories(methods):
         sources = (recorded[name] for name in on_path if name in recorded)
-        source = next((record for record in sources if "trajectory" in record.holds), None)
+        source = next((record for record in sources if record.holds_trajectory), None)
         given = [
             name
             for name in on_path

@@ -53,10 +53,9 @@ def result_of(record: Record, provenance: Provenance) -> Start:
             "those at hand; choose another folder with --results, or delete it and run again"
         )
     arrays = record.arrays()
-    if f"weights/{record.result}" not in arrays:
+    if (weights := arrays.weights(record.result)) is None:
         raise InputError(
             f"{record.folder}: holds no weights; set finetune.keep_weights to result, delete "
             "it and run again"
         )
-    weights = torch.tensor(arrays[f"weights/{record.result}"])
-    return Start(weights, torch.tensor(arrays.get(f"statistics/{record.result}", [])))
+    return Start(torch.tensor(weights), torch.tensor(arrays.statistics(record.result)))
