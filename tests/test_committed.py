@@ -460,9 +460,10 @@ def test_the_sources_of_chance() -> None:
                 assert row[column] == pytest.approx(value, rel=1e-4, abs=1e-6), (method, column)
 
 
-def test_the_readme_shows_the_committed_table() -> None:
+@pytest.mark.parametrize("study", ["mnist", "network"])
+def test_the_readme_shows_the_committed_table(study: str) -> None:
     readme = (ROOT / "README.md").read_text()
-    table = (ROOT / "results" / "mnist" / "table.md").read_text()
+    table = (ROOT / "results" / study / "table.md").read_text()
 
     def rows(text: str) -> set[tuple[str, ...]]:
         lines = (line for line in text.splitlines() if line.startswith("| "))
@@ -494,6 +495,22 @@ def test_the_readme_says_the_committed_numbers() -> None:
     assert f"to {gains[0.1]:.1f} points more at 0.1" in readme
     constant = sweep[sweep["method"].str.startswith("swa-rate")]
     assert f"the average itself is best at {constant['average_accuracy'].idxmax():g}" in readme
+
+
+def test_the_readme_says_the_committed_losses_of_the_network() -> None:
+    """How far SWA's loss is below others: of its iterate, of SGD, of SGD with a decayed rate."""
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    network = Published(ROOT / "results" / "network")
+    paths, claims = network.read("trajectories.csv"), network.read("claims.csv")
+    own = paths[paths["method"] == "swa"].iloc[0]
+    found = [own[f"loss_difference{end}"] for end in ("", "_low", "_high")]
+    expected = [found]
+    for other in ("sgd", "sgd-multiplicative"):
+        rows = claims[claims["comparison"] == f"swa − {other}"]
+        row = rows[rows["measure"] == "test loss"].iloc[0]
+        expected.append([row["difference"], row["low"], row["high"]])
+    for mean, low, high in expected:
+        assert f"{-mean:.4f} [{-high:.4f}, {-low:.4f}]" in readme
 
 
 def test_the_readme_says_the_committed_shares_of_the_sources() -> None:

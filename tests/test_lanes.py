@@ -1,7 +1,7 @@
 """Pieces of work side by side in one process, with stand-ins for what only a GPU has."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -10,8 +10,8 @@ import torch
 from filelock import FileLock
 
 from swabench.runs import lanes as module
-from swabench.runs.lanes import Lane, Lanes
-from swabench.runs.sharing import Turns, share
+from swabench.runs.lanes import Lane, Lanes, Turns
+from swabench.runs.sharing import share
 from swabench.system.errors import NoMemoryError
 from swabench.system.pausing import Interrupted
 from swabench.training.loop import Stopped
@@ -136,9 +136,10 @@ class Gpu:
     def __init__(self, free: int) -> None:
         self.size = self.free = free
         self.kept = 0
+        self.on_a_stream = False
         self.device = torch.device("cuda")
 
-    def piece(self, takes: int) -> Iterator[None]:
+    def piece(self, takes: int) -> Turns:
         self.take(takes)
         yield
         self.kept += takes
@@ -147,6 +148,14 @@ class Gpu:
         again = min(bytes_, self.kept)
         self.kept -= again
         self.free -= bytes_ - again
+
+    @contextmanager
+    def computing(self, stream: object) -> Iterator[None]:
+        """On a stream, which is this stand-in itself."""
+        assert stream is self
+        self.on_a_stream = True
+        yield
+        self.on_a_stream = False
 
     def empty_cache(self) -> None:
         self.free += self.kept
@@ -157,7 +166,7 @@ class Gpu:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     found = Gpu(1000)
     monkeypatch.setattr(module, "_stream", lambda device, number: found)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "stream", found.computing)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(torch.cuda, "empty_cache", found.empty_cache)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (found.free, found.size))
@@ -169,7 +178,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
 def test_as_many_go_on_as_fit_into_a_gpus_memory(gpu: Gpu, takes: int, lanes: int) -> None:
     """Three times what one takes must be free; also where some ended, and memory is kept."""
     places = Lanes(torch.device("cuda"))
-    under_way: list[tuple[Lane, Iterator[None]]] = []
+    under_way: list[tuple[Lane, Turns]] = []
     for _ in range(20):
         while places.have_room:
             lane, work = places.enter(), gpu.piece(takes)
@@ -190,6 +199,27 @@ def test_a_network_that_takes_all_memory_still_trains_alone(gpu: Gpu) -> None:
         lane = places.enter()
         lane.take_turn(gpu.piece(0))
         places.leave(lane)
+
+
+def test_every_turn_and_the_end_are_on_the_lanes_stream(gpu: Gpu) -> None:
+    """A state that is kept from another stream would be read before the steps are done."""
+    seen: list[tuple[str, bool]] = []
+
+    def work() -> Turns:
+        try:
+            for turn in ("first", "second"):
+                seen.append((turn, gpu.on_a_stream))
+                yield
+        except Stopped:
+            seen.append(("stopped", gpu.on_a_stream))
+            raise
+
+    lane, piece = Lanes(torch.device("cuda")).enter(), work()
+    lane.take_turn(piece)
+    lane.take_turn(piece)
+    with pytest.raises(Stopped):
+        lane.stop(piece, Stopped())
+    assert seen == [("first", True), ("second", True), ("stopped", True)]
 
 
 def test_where_memory_did_not_suffice_there_are_fewer_lanes() -> None:

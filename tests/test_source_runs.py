@@ -25,8 +25,8 @@ from swabench.runs.estimate import Estimate
 from swabench.runs.execution import Execution
 from swabench.runs.experiment import Experiment
 from swabench.runs.features import Features
+from swabench.runs.lanes import Turns
 from swabench.runs.materials import Materials
-from swabench.runs.sharing import Turns
 from swabench.study.seeds import SOURCES
 from swabench.study.stages import Stage
 from swabench.system.errors import InputError

@@ -24,7 +24,8 @@ from swabench.records import RecordStore, unfinished
 from swabench.records.unfinished import Unfinished, Worker
 from swabench.runs import checkpoints as checkpoints_room
 from swabench.runs.checkpoints import GroupCheckpoints
-from swabench.runs.sharing import Turns, share
+from swabench.runs.lanes import Turns
+from swabench.runs.sharing import share
 from swabench.system.errors import InputError
 from swabench.system.files import host
 from swabench.system.pausing import Interrupted, Pause

@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none
 
 DEFAULT_RESULTS = Path("results")
 
-
 PAUSE = Pause(say_at_once)
 """Heard by whatever command runs; one, as signals are the process's."""
 

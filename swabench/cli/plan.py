@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `--help` needs none
     from swabench.runs.estimate import Costs
 
 
-BESIDE = "; trajectories of a network, which train side by side there, take less"
+_BESIDE = "; trajectories of a network, which train side by side there, take less"
 
 
 def planned(
@@ -201,26 +201,25 @@ def next_studies(study: Study, device: str) -> list[str]:
         "next: `swabench reproduce --config mnist-tuned` compares averaging with annealing fairly, "
         "each method with settings of its own choice"
     )
-    if study.name != "mnist":
-        return _next_network(device, on_gpu_only=True)
-    return [fair, *_next_network(device, on_gpu_only=False)]
+    return [*([fair] if study.name == "mnist" else []), *_next_network(study, device)]
 
 
-def _next_network(device: str, *, on_gpu_only: bool) -> list[str]:
-    """Training as much of the network as the device is made for."""
+def _next_network(study: Study, device: str) -> list[str]:
+    """Training all of the network on a GPU; on a CPU, after the default study, its last stage."""
     from swabench.runs.estimate import estimate
     from swabench.system.device import choose_device
 
     target = choose_device(device)
     on_gpu = target.type == "cuda"
-    if on_gpu_only and not on_gpu:
+    if not on_gpu and study.name != "mnist":
         return []
     name, part = ("network", "all of ResNet-50") if on_gpu else ("layer4", "ResNet-50's last stage")
     where = ", on this GPU" if on_gpu else ""
     what = f"next{where}: `swabench reproduce --config {name}` fine-tunes {part}"
     try:
-        study = load_study(name)
-        cost = estimate(study, [(m, s) for m in study.run_names for s in study.seeds], target)
+        network = load_study(name)
+        runs = [(m, s) for m in network.run_names for s in network.seeds]
+        cost = estimate(network, runs, target)
     except Exception as error:  # the study is finished: a failing hint must not end the command
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return [f"{what}; the time cannot be estimated: {reason}"]
@@ -270,5 +269,5 @@ def _time_in_words(time: dict[str, Any]) -> str:
     return (
         f"about {frozen if features else ''}{duration(time['training_seconds'])} of training on "
         f"{time['device']}, from a probe of a few steps"
-        f"{BESIDE if time['device'] == 'cuda' else ''}"
+        f"{_BESIDE if time['device'] == 'cuda' else ''}"
     )

@@ -1,23 +1,19 @@
 """What processes that were killed left among the records, and who they were."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 from filelock import FileLock, Timeout
 
 from swabench.records.store import FIGURES, LANDSCAPE, RUNS, UNFINISHED, RecordStore
-from swabench.records.unfinished import Worker
+from swabench.records.unfinished import Unfinished, Worker
 from swabench.system.errors import InputError
 from swabench.system.files import remove_leftovers
 
 
 def workers(store: RecordStore) -> list[Worker]:
     """Who began groups of runs that are under way, as far as that can be read."""
-    found = []
-    for place in store.under_way():
-        with suppress(InputError):  # a damaged one is told by whoever needs it
-            if worker := place.worker():
-                found.append(worker)
-    return found
+    return [worker for _, worker in _begun(store)]
 
 
 def tidy(store: RecordStore) -> None:
@@ -31,11 +27,16 @@ def tidy(store: RecordStore) -> None:
         for path in store.folder.glob(pattern):
             with suppress(OSError, Timeout), FileLock(path, timeout=0):
                 path.unlink(missing_ok=True)
+    for place, worker in _begun(store):
+        if all(
+            (store.folder / RUNS / name / f"seed-{worker.seed}-{identity}").is_dir()
+            for name, identity in worker.runs.items()
+        ):
+            place.drop()
+
+
+def _begun(store: RecordStore) -> Iterator[tuple[Unfinished, Worker]]:
     for place in store.under_way():
-        with suppress(InputError):
-            worker = place.worker()
-            if worker and all(
-                (store.folder / RUNS / name / f"seed-{worker.seed}-{identity}").is_dir()
-                for name, identity in worker.runs.items()
-            ):
-                place.drop()
+        with suppress(InputError):  # a damaged one is told by whoever needs it
+            if worker := place.worker():
+                yield place, worker

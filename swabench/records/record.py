@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from safetensors.numpy import load
@@ -14,9 +14,6 @@ from swabench.study.landscape import Part
 from swabench.system.errors import InputError
 from swabench.system.files import sha256
 from swabench.training.measurement import Divergence, Measurement, Predictor
-
-if TYPE_CHECKING:  # records are read in moments, and torch takes seconds to import
-    pass
 
 Provenance = Mapping[str, Any]
 """SHA-256 of what went in: `data` (by file), `backbone`, and `features` by boundary and images."""

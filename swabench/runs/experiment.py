@@ -20,12 +20,12 @@ from swabench.runs.diverged import not_allowed, without_start
 from swabench.runs.execution import Execution
 from swabench.runs.export import plain_state
 from swabench.runs.groups import Group, groups_of
-from swabench.runs.lanes import Lanes
+from swabench.runs.lanes import Lanes, Turns
 from swabench.runs.learners import Start, complete, in_lockstep
 from swabench.runs.materials import Materials
 from swabench.runs.places.base import Job, Place
 from swabench.runs.places.local import Local
-from swabench.runs.sharing import Turns, share
+from swabench.runs.sharing import share
 from swabench.runs.starts import check_starts, result_of
 from swabench.runs.surveying import make_surveyor
 from swabench.runs.units import (

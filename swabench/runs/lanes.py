@@ -6,10 +6,14 @@ a CPU there is one lane.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
 
 import torch
+
+Turns = Generator[None, None, None]
+"""A piece of work that lets others go on wherever it yields."""
 
 MOST = 6
 """Lanes of a GPU; `tests/gpu/kernels.py` measures what they bring."""
@@ -98,28 +102,36 @@ class Lane:
         self._note_footprint = note_footprint
         self._begun = False
 
-    def take_turn(self, work: Iterator[None]) -> None:
+    def take_turn(self, work: Turns) -> None:
         """Let work go on until its next stop.
 
         Raises:
             StopIteration: It has ended.
         """
-        if self.stream is None:
-            next(work)
-        elif self._begun:
-            with torch.cuda.stream(self.stream):
-                next(work)
-        else:
+        if self.stream and not self._begun:
             self._take_first_turn(work, self.stream)
+        else:
+            with self._computing():
+                next(work)
 
-    def _take_first_turn(self, work: Iterator[None], stream: torch.cuda.Stream) -> None:
+    def stop(self, work: Turns, reason: Exception) -> None:
+        """Throw a reason to stop into work, where it can see what its own steps gave."""
+        with self._computing():
+            work.throw(reason)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        with torch.cuda.stream(self.stream) if self.stream else nullcontext():
+            yield
+
+    def _take_first_turn(self, work: Turns, stream: torch.cuda.Stream) -> None:
         """Apart from all else: what it loads other lanes may use, and it shows what it takes."""
         self._begun = True
         torch.cuda.synchronize(stream.device)
         torch.cuda.empty_cache()
         # This process's own: others may be on the GPU.
         before = torch.cuda.memory_reserved(stream.device)
-        with torch.cuda.stream(stream):
+        with self._computing():
             next(work)
         torch.cuda.synchronize(stream.device)
         self._note_footprint(torch.cuda.memory_reserved(stream.device) - before)

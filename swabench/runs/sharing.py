@@ -4,7 +4,7 @@ Within a process several may go on side by side, a turn each.
 """
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,12 @@ from typing import Generic, TypeVar
 
 from filelock import FileLock, Timeout
 
-from swabench.runs.lanes import Lane, Lanes
+from swabench.runs.lanes import Lane, Lanes, Turns
 from swabench.system.errors import NoMemoryError
 from swabench.system.pausing import Interrupted
 from swabench.training.loop import Stopped
 
 Item = TypeVar("Item")
-Turns = Generator[None, None, None]
-"""A piece of work that lets others go on wherever it yields."""
-
 WAIT = 0.2
 """Seconds between looks at what others have in hand."""
 
@@ -138,7 +135,7 @@ class _Sharing(Generic[Item]):
         """After an error: what the others have done is kept."""
         for piece in self._under_way:
             with suppress(Exception):
-                piece.turns.throw(Stopped())
+                piece.lane.stop(piece.turns, Stopped())
 
     def _end(self, piece: _Piece[Item]) -> None:
         self._under_way.remove(piece)

@@ -31,14 +31,14 @@ class BaseSGD(Settings):
 class SGD(BaseSGD):
     """Stochastic gradient descent, as `torch.optim.SGD`."""
 
-    TITLE: ClassVar = "SGD"
+    TITLE: ClassVar[str] = "SGD"
     name: Literal["sgd"]
 
 
 class Adam(Settings):
     """Adam, as `torch.optim.Adam`."""
 
-    TITLE: ClassVar = "Adam"
+    TITLE: ClassVar[str] = "Adam"
     name: Literal["adam"]
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
@@ -56,7 +56,7 @@ class ScheduleFreeSGD(Settings):
         weight_decay: Times y, added to the gradient.
     """
 
-    TITLE: ClassVar = "Schedule-Free SGD"
+    TITLE: ClassVar[str] = "Schedule-Free SGD"
     name: Literal["schedule-free-sgd"]
     momentum: PositiveFraction = 0.9
     weight_decay: Decay = 0
@@ -73,7 +73,7 @@ class Lookahead(BaseSGD):
         alpha: α.
     """
 
-    TITLE: ClassVar = "Lookahead"
+    TITLE: ClassVar[str] = "Lookahead"
     name: Literal["lookahead"]
     steps: Repeats = 5
     alpha: Share = 0.5

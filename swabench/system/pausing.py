@@ -105,9 +105,9 @@ class Pause:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         heard = signal.Signals(number)
         code = 128 + number if heard in _ENDING else INTERRUPTED
-        wish = Interrupted(_REASONS[heard], code)
-        if not self._at_safe_points or self._wish:
+        first = bool(self._at_safe_points) and not self._wish
+        wish = Interrupted(_REASONS[heard], code, at_safe_point=first)
+        if not first:
             raise wish
-        wish.at_safe_point = True
         self._wish = wish
         self._tell("pausing after this step; once more stops at once")

@@ -37,18 +37,12 @@ from swabench.study.stages import Boundary
 from swabench.system.device import choose_device
 from swabench.system.environment import environment
 from swabench.training.averages import Member, average_of
-from swabench.training.backbone import (
-    FEATURES,
-    Preprocess,
-    Standardize,
-    frozen_part,
-    load_backbone,
-    trained_part,
-)
+from swabench.training.backbone import Preprocess, frozen_part, load_backbone
 from swabench.training.flat import flatten
 from swabench.training.learner import Split
 from swabench.training.network import NetworkLearner
-from tests.bench.speed import NORMALIZATION, peak_flops, seconds
+from tests.bench.speed import peak_flops, seconds
+from tests.networks import MNISTS, resnet50_above
 
 SIZE, CLASSES, BATCH, RATE = 28, 10, 128, 0.005
 BOUNDARIES: tuple[Boundary, ...] = ("all", "layer4")
@@ -66,7 +60,7 @@ class Digits(Dataset[tuple[Tensor, int]]):
             [
                 transforms.Grayscale(3),
                 transforms.ToTensor(),
-                transforms.Normalize(NORMALIZATION[0] * 3, NORMALIZATION[1] * 3),
+                transforms.Normalize(MNISTS[0] * 3, MNISTS[1] * 3),
             ]
         )
 
@@ -90,13 +84,12 @@ def product_rate(
 ) -> float:
     """Images a second of the network learner, with one capture into the average."""
     images, labels = some_digits(batches)
-    standardize = Standardize(torch.zeros(FEATURES), torch.ones(FEATURES))
-    part = trained_part(load_backbone(BackboneSettings()), boundary, standardize, CLASSES)
-    preprocess: nn.Module | None = Preprocess(SIZE, NORMALIZATION)
+    part = resnet50_above(boundary, CLASSES)
+    preprocess: nn.Module | None = Preprocess(SIZE, MNISTS)
     inputs = torch.from_numpy(images)
     if boundary == "layer4":
         below = nn.Sequential(
-            Preprocess(SIZE, NORMALIZATION),
+            Preprocess(SIZE, MNISTS),
             *frozen_part(load_backbone(BackboneSettings()), "layer4"),
         )
         with torch.no_grad():  # the cache is filled once in a study; that is not measured here
@@ -217,8 +210,7 @@ def lightning_rate(boundary: Boundary, batches: int, device: torch.device) -> fl
 
 def step_flops(boundary: Boundary) -> float:
     """Operations of a training step, an image (two a multiply-add), frozen layers left out."""
-    standardize = Standardize(torch.zeros(FEATURES), torch.ones(FEATURES))
-    part = trained_part(load_backbone(BackboneSettings()), boundary, standardize, CLASSES).train()
+    part = resnet50_above(boundary, CLASSES).train()
     inputs = torch.zeros(4, 3, SIZE, SIZE)
     if boundary == "layer4":
         with torch.no_grad():

@@ -42,8 +42,8 @@ from swabench.system.progress import SilentProgress
 from swabench.training.backbone import Preprocess, frozen_part, load_backbone
 from swabench.training.heads import StackedHeads, initial_head
 from swabench.training.learner import Split
+from tests.networks import MNISTS
 
-NORMALIZATION = ((0.1307,), (0.3081,))
 FEATURES, CLASSES, BATCH = 2048, 10, 128
 TRAINING_IMAGES, SCORED_IMAGES = 55_000, 15_000
 FURTHER = {
@@ -98,7 +98,7 @@ def forward_flops() -> int:
 def extraction_rate(images: NDArray[np.uint8], device: torch.device) -> float:
     """Images a second through the frozen layers, as the feature cache computes them."""
     network = load_backbone(BackboneSettings())
-    layers = nn.Sequential(Preprocess(28, NORMALIZATION), *frozen_part(network, "head"))
+    layers = nn.Sequential(Preprocess(28, MNISTS), *frozen_part(network, "head"))
     silent = SilentProgress()
     some, batch = images[:2048], batch_size(device, 28)
     return len(some) / seconds(
@@ -177,7 +177,7 @@ def usual_rate(raw: Path, device: torch.device, batches: int = 40) -> float:
         [
             transforms.Grayscale(3),
             transforms.ToTensor(),
-            transforms.Normalize(NORMALIZATION[0] * 3, NORMALIZATION[1] * 3),
+            transforms.Normalize(MNISTS[0] * 3, MNISTS[1] * 3),
         ]
     )
     with tempfile.TemporaryDirectory() as folder:

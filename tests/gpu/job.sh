@@ -91,17 +91,11 @@ bench() {
 
 heads() {
     swabench finetune --config "$HEADS" --method all --results "$RESULTS" --device "$DEVICE"
-    documents "$HEADS"
-}
-
-documents() { # study, options: all at a time, since each takes longer to start than to be made
     local document
-    for document in table figures claims; do
-        swabench "$document" --config "$1" "${@:2}" --results "$RESULTS" &
+    for document in table figures claims report; do
+        swabench "$document" --config "$HEADS" --results "$RESULTS"
     done
-    wait
-    swabench report --config "$1" "${@:2}" --results "$RESULTS"
-    keep "$(basename "$1" .yaml)" "$RESULTS" "$(basename "$1" .yaml)-$DEVICE"
+    keep "$HEADS" "$RESULTS" "$HEADS-$DEVICE"
 }
 
 # As many seeds as the time allows, shared out among processes: while one measures, others train.

@@ -16,26 +16,17 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from swabench.study.inputs import BackboneSettings, Precision
+from swabench.study.inputs import Precision
 from swabench.study.optimizers import SGD
 from swabench.system.device import choose_device, synchronize, use_repeatable_kernels
 from swabench.system.environment import environment
-from swabench.training.backbone import (
-    FEATURES,
-    Preprocess,
-    Standardize,
-    load_backbone,
-    trained_part,
-)
-from swabench.training.convolution import CHANNELS_FIRST
-from swabench.training.flat import (
-    flatten,
-)
+from swabench.training.backbone import Preprocess
+from swabench.training.flat import flatten
 from swabench.training.learner import Split
 from swabench.training.network import NetworkLearner
+from tests.networks import MNISTS, resnet50_above
 
 BATCH, CLASSES, IMAGES = 128, 10, 12_800
-NORMALIZATION = ((0.1307,), (0.3081,))
 
 
 def make(
@@ -45,9 +36,7 @@ def make(
     evaluation_batch: int = 1000,
 ) -> NetworkLearner:
     """A learner at its start."""
-    torch.manual_seed(0)
-    standardize = Standardize(torch.zeros(FEATURES), torch.ones(FEATURES))
-    part = trained_part(load_backbone(BackboneSettings()), "all", standardize, CLASSES)
+    part = resnet50_above("all", CLASSES)
     pixels = torch.randint(256, (images, 1, 28, 28), dtype=torch.uint8)
     split = Split(pixels.to(device), torch.randint(CLASSES, (images,)).to(device))
     return NetworkLearner(
@@ -55,7 +44,7 @@ def make(
         {"train": split, "test": split},
         *flatten(part),
         SGD(name="sgd"),
-        frozen=Preprocess(28, NORMALIZATION),
+        frozen=Preprocess(28, MNISTS),
         precision=precision,
         evaluation_batch=evaluation_batch,
     )
@@ -154,16 +143,12 @@ def main() -> None:
             1e3 * step_seconds(learner, batches[:20], device),
         )
     for at_a_time in (1000, 4000, images):
-        for first in (False, True):
-            if first:
-                CHANNELS_FIRST.add(device.type)
-            learner = make(device, "bfloat16", images, evaluation_batch=at_a_time)
-            how = f"by {at_a_time}{', channels first' if first else ''}: ms a thousand images"
-            passes = seconds(partial(learner.predict, []), device)
-            note(f"re-estimation {how}", 1e6 * passes / images)
-            scoring = seconds(partial(learner.predict, ["test"], running=True), device)
-            note(f"scores {how}", 1e6 * scoring / images)
-        CHANNELS_FIRST.discard(device.type)
+        learner = make(device, "bfloat16", images, evaluation_batch=at_a_time)
+        how = f"by {at_a_time}: ms a thousand images"
+        passes = seconds(partial(learner.predict, []), device)
+        note(f"re-estimation {how}", 1e6 * passes / images)
+        scoring = seconds(partial(learner.predict, ["test"], running=True), device)
+        note(f"scores {how}", 1e6 * scoring / images)
     arguments.output.with_suffix(".txt").write_text("\n\n".join(tables))
     if device.type == "cuda":
         for count in (3, 6, 8):

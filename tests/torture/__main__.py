@@ -117,7 +117,8 @@ class Campaign:
             whole = self._whole[scenario.name]
             kinds: dict[str, list[Path]] = {}
             for path in sorted(whole.folder.rglob("*")):
-                if path.is_file() and path.suffix in {".json", ".safetensors"}:
+                needed = set(scenario.not_asked_for).isdisjoint(path.parts)
+                if needed and path.is_file() and path.suffix in {".json", ".safetensors"}:
                     kinds.setdefault(f"{path.parent.parent.name}/{path.name}", []).append(path)
             faults = [(kind, how) for kind in kinds for how in ("cut", "flip") for _ in range(10)]
             for kind, how in self._some(faults):

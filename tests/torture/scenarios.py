@@ -32,6 +32,12 @@ IN_RECORDS = ("history", "arrays_sha256", "identity", "trained_with", "provenanc
 
 
 OFTEN = ("--save-every", "0s")
+_RUNS = (
+    "pswa", "swa", "swa-without-start", "swa-score-weighted", "swa-score-weighted-100",
+    "swa-score-weighted-1000",
+)  # fmt: skip
+METHODS = tuple(word for name in _RUNS for word in ("-m", name))
+"""Those of two trajectories."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,13 @@ class Scenario:
         name: Of the study.
         text: The study, with a place for the folder of images.
         command: The command line.
+        not_asked_for: Runs that it makes where it needs them, and else does without.
     """
 
     name: str
     text: str
     command: tuple[str, ...]
+    not_asked_for: tuple[str, ...] = ()
 
 
 SCENARIOS = (
@@ -54,7 +62,8 @@ SCENARIOS = (
     Scenario(
         "network",
         NETWORK,
-        ("finetune", "-m", "pswa", "-m", "swa", "-c", "study.yaml", "-s", "1", *OFTEN),
+        ("finetune", *METHODS, "-c", "study.yaml", "-s", "1", *OFTEN),
+        not_asked_for=("adam",),
     ),
 )
 

@@ -1,0 +1,19 @@
+"""ResNet-50 as tests and benchmarks train it: seeded random weights, features as they are."""
+
+import torch
+from torch import nn
+
+from swabench.study.inputs import BackboneSettings
+from swabench.study.stages import Boundary
+from swabench.training.backbone import FEATURES, Standardize, load_backbone, trained_part
+
+MNISTS = ((0.1307,), (0.3081,))
+"""Mean and deviation of MNIST's pixels."""
+
+
+def resnet50_above(boundary: Boundary, classes: int = 10) -> nn.Sequential:
+    """The layers that train, with a final layer that is the same every time."""
+    standardize = Standardize(torch.zeros(FEATURES), torch.ones(FEATURES))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return trained_part(load_backbone(BackboneSettings()), boundary, standardize, classes)
