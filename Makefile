@@ -6,7 +6,7 @@ CONFIG ?= mnist
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 JOBS   ?= 2
-SHARE  ?= 1
+SHARD  ?= 1/1
 
 .PHONY: reproduce test lint bench bench-network bench-places torture clean
 
@@ -35,8 +35,8 @@ bench-network: $(VENV)/installed-test   ## the same for training the network its
 bench-places: $(VENV)/installed-test    ## what processes and Ray cost, beside one process
 	$(BIN)/python -m tests.bench.places
 
-torture: $(VENV)/installed-test         ## kills, failing writes, damaged files; SHARE=0.05 for a part
-	$(BIN)/python -m tests.torture --share $(SHARE) --output results/faults/faults.json
+torture: $(VENV)/installed-test         ## kills, failing writes, damaged files; SHARD=1/20 for a part
+	$(BIN)/python -m tests.torture --shard $(SHARD) --jobs $(JOBS) --output results/faults/faults.json
 
 clean:                                  ## the environment and tool caches; never results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
