@@ -6,6 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
+from swabench.runs.places.pool import Event, Note
+from swabench.runs.places.worker import _Passed
 from swabench.system.progress import LineProgress, SilentProgress, TerminalProgress, duration
 
 
@@ -90,9 +92,29 @@ def test_a_bar_shows_what_is_done_of_how_much() -> None:
     assert re.search(r"work .* 6/7 parts 0:00:0\d to go ", shown)
 
 
+def test_a_piece_of_work_has_a_line_if_it_took_long() -> None:
+    lines: list[str] = []
+    text = io.StringIO()
+    bar = TerminalProgress(Console(file=text, force_terminal=True, width=100, color_system=None))
+    for progress in (LineProgress(lines.append), bar):
+        progress.tell_done("swa at seed 3", 9.9)
+        progress.tell_done("pswa at seed 4", 150.5)
+    assert lines == ["pswa at seed 4: 3 min"]
+    assert text.getvalue() == "pswa at seed 4: 3 min\n"
+
+
+def test_a_worker_leaves_it_to_its_master_to_tell_what_is_done() -> None:
+    events: list[Event] = []
+    progress = _Passed(events.append)
+    progress.tell_done("pswa at seed 4", 150.5)
+    progress.say("a note")
+    assert events == [Note("a note")]
+
+
 def test_silence_tells_nothing() -> None:
     silent = SilentProgress()
     silent.say("a note")
+    silent.tell_done("pswa at seed 4", 150.5)
     with silent.task("work", 2, "parts") as advance:
         advance(2)
 

@@ -6,6 +6,7 @@ Real processes, the real ResNet-50, a tiny data set.
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from swabench.runs import experiment as experiments
 from swabench.runs.checkpoints import GroupCheckpoints
 from swabench.runs.lanes import Lanes
+from swabench.system import progress
 from swabench.system.errors import InputError
 from swabench.system.files import is_running
 from swabench.system.pausing import Interrupted, Pause
@@ -89,6 +91,14 @@ def test_several_processes_give_the_same_records(fresh: Place, heads: Place) -> 
     assert "process 1: " in done.errors
     assert "64 runs done" in done.out
     check_same(fresh, heads)
+
+
+@pytest.mark.slow
+def test_one_process_tells_each_unit_too(begun: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "WORTH_A_LINE", 0.0)
+    done = begun.run(*PATHS, "--threads", "1")
+    for name in ("swa-cyclical", "pswa"):
+        assert re.search(rf"^{name}( and \d+ with it)? at seed 0: \d+ s$", done.errors, re.M)
 
 
 @pytest.mark.slow

@@ -134,6 +134,7 @@ class GroupCheckpoints:
     def done(self) -> None:
         """Let go of all that was kept: the runs have their records."""
         self._place.drop()
+        self._progress.tell_done(self._what, self.seconds)
 
     @property
     def _what(self) -> str:

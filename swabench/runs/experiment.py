@@ -189,13 +189,17 @@ class Experiment:
             def measure(unit: tuple[Part, int]) -> Turns:
                 if self.store.find_landscape(*unit) is None:  # else another process was faster
                     began = time.monotonic()
+                    measured = surveyor.measure(*unit)
+                    seconds = time.monotonic() - began
                     self.store.write_landscape(
                         *unit,
-                        surveyor.measure(*unit),
+                        measured,
                         provenance=materials.provenance(self.study.finetune.trainable),
                         environment=self._execution.environment,
-                        seconds=time.monotonic() - began,
+                        seconds=seconds,
                     )
+                    (whole,) = landscape_units([unit])
+                    self._progress.tell_done(str(whole), seconds)
                 advance(1)
                 yield from ()  # all in one turn
 

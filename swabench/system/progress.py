@@ -21,6 +21,9 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+WORTH_A_LINE = 10.0
+"""Seconds after which a piece of work that is done has a line of its own; counts show the rest."""
+
 
 class Advance(Protocol):
     """Counts units of a task."""
@@ -37,6 +40,9 @@ class Progress(Protocol):
 
     def warn(self, line: str) -> None:
         """Tell one line that matters even to who wants no progress."""
+
+    def tell_done(self, what: str, seconds: float) -> None:
+        """Tell that a piece of work is done, and what it took, if that was long."""
 
     def task(self, name: str, total: int, unit: str) -> AbstractContextManager[Advance]:
         """Open a task of `total` units; the value is called as they are done."""
@@ -59,6 +65,9 @@ class SilentProgress:
         """Pass one line on."""
         self._warn(line)
 
+    def tell_done(self, what: str, seconds: float) -> None:
+        """Tell nothing."""
+
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
         """A task without output."""
@@ -78,6 +87,11 @@ class TerminalProgress:
     def warn(self, line: str) -> None:
         """Print one line above the bar."""
         self.say(line)
+
+    def tell_done(self, what: str, seconds: float) -> None:
+        """Print one line above the bar, if it took long."""
+        if seconds >= WORTH_A_LINE:
+            self.say(f"{what}: {duration(seconds)}")
 
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
@@ -135,6 +149,11 @@ class LineProgress:
     def warn(self, line: str) -> None:
         """Write one line."""
         self._write(line)
+
+    def tell_done(self, what: str, seconds: float) -> None:
+        """Write one line, if it took long."""
+        if seconds >= WORTH_A_LINE:
+            self._write(f"{what}: {duration(seconds)}")
 
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:

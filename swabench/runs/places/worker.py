@@ -83,7 +83,7 @@ def _listen(
 
 
 class _Passed(LineProgress):
-    """Progress as events: lines now and then, no ends, for the master tells those."""
+    """Progress as events: lines now and then; what is done, the master tells."""
 
     def __init__(self, tell: Callable[[Event], None]) -> None:
         super().__init__(lambda line: tell(Note(line)), _TOLD_EVERY, tells_ends=False)
@@ -92,6 +92,9 @@ class _Passed(LineProgress):
     def warn(self, line: str) -> None:
         """Pass one line on as a warning."""
         self._tell(Note(line, warns=True))
+
+    def tell_done(self, what: str, seconds: float) -> None:
+        """Nothing: the master knows."""
 
 
 class UnitRunner:
