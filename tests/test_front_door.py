@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -381,6 +382,41 @@ def test_words_of_a_study_are_printed_as_they_are(
     store = write_study(tmp_path, named)
     done = invoke(store, named, "validate", "--device", "cpu")
     assert "[b]SWA[/b] :x: at 5e-3" in done.stdout
+
+
+# --- the pages -----------------------------------------------------------------------------
+
+GUIDE = ROOT / "configs" / "README.md"
+PAGES = [ROOT / "README.md", GUIDE, ROOT / "results" / "bench" / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert links
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_guide_to_studies_names_every_section_and_every_choice() -> None:
+    guide = GUIDE.read_text()
+    kinds = Study.model_json_schema()["$defs"].values()
+    choices = {
+        kind["properties"][key]["const"]
+        for kind in kinds
+        for key in ("schedule", "plan", "name")
+        if "const" in kind["properties"].get(key, {})
+    }
+    assert {"triangular", "greedy-soup", "lookahead"} <= choices
+    assert [key for key in {*Study.model_fields, *choices} if f"`{key}`" not in guide] == []
+
+
+def test_the_guides_example_is_a_study(tmp_path: Path) -> None:
+    example = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.S)[0]
+    assert example in (ROOT / "README.md").read_text()
+    path = tmp_path / "my.yaml"
+    path.write_text(example)
+    study = load_study(str(path))
+    assert set(study.methods) == {*load_study("mnist").methods, "ema"}
 
 
 # --- the wheel -----------------------------------------------------------------------------
