@@ -42,8 +42,10 @@ def test_code_that_differs_from_its_commit_is_marked(checkout: Path) -> None:
     (checkout / "results").mkdir()
     (checkout / "results" / "table.md").write_text("what a run wrote")
     assert environment.commit() == head
-    (checkout / "README.md").write_text("with the numbers of a run")
-    assert environment.commit() == head
+    (checkout / "configs").mkdir()
+    for page in (checkout / "README.md", checkout / "configs" / "README.md"):
+        page.write_text("with the numbers of a run")
+        assert environment.commit() == head
     (checkout / "new.py").write_text("not committed")
     assert environment.commit() == f"{head}-modified"
     (checkout / "new.py").unlink()

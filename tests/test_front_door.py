@@ -31,6 +31,7 @@ from swabench.system.errors import InputError
 from tests.made_up import outcome, set_costs, small_study, write_run, write_study
 
 ROOT = Path(__file__).parents[1]
+STUDIES = list((ROOT / "configs").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +326,7 @@ def test_help_and_version_import_nothing_heavy(asked: list[str]) -> None:
         ("reproduce --config mnist-", {"mnist-sources", "mnist-tuned"}),
         ("table --config configs/net", {"configs/network.yaml"}),
         ("table --config conf", {"configs/"}),
-        ("table --config configs/", {f"configs/{path.name}" for path in ROOT.glob("configs/*")}),
+        ("table --config configs/", {f"configs/{path.name}" for path in STUDIES}),
         ("reproduce --device c", {"cpu", "cuda"}),
     ],
 )
@@ -410,13 +411,15 @@ def test_the_guide_to_studies_names_every_section_and_every_choice() -> None:
     assert [key for key in {*Study.model_fields, *choices} if f"`{key}`" not in guide] == []
 
 
-def test_the_guides_example_is_a_study(tmp_path: Path) -> None:
-    example = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.S)[0]
-    assert example in (ROOT / "README.md").read_text()
+def test_the_guides_examples_are_a_study(tmp_path: Path) -> None:
+    method, tuning = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.S)
+    assert method in (ROOT / "README.md").read_text()
     path = tmp_path / "my.yaml"
-    path.write_text(example)
+    path.write_text(method + tuning)
     study = load_study(str(path))
     assert set(study.methods) == {*load_study("mnist").methods, "ema"}
+    assert study.tuning
+    assert set(study.tuning.families) == {"sgd", "ema"}
 
 
 # --- the wheel -----------------------------------------------------------------------------

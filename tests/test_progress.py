@@ -99,8 +99,8 @@ def test_a_piece_of_work_has_a_line_if_it_took_long() -> None:
     for progress in (LineProgress(lines.append), bar):
         progress.tell_done("swa at seed 3", 9.9)
         progress.tell_done("pswa at seed 4", 150.5)
-    assert lines == ["pswa at seed 4: 3 min"]
-    assert text.getvalue() == "pswa at seed 4: 3 min\n"
+    assert lines == ["pswa at seed 4, 3 min"]
+    assert text.getvalue() == "pswa at seed 4, 3 min\n"
 
 
 def test_a_worker_leaves_it_to_its_master_to_tell_what_is_done() -> None:

@@ -98,7 +98,7 @@ def test_one_process_tells_each_unit_too(begun: Place, monkeypatch: pytest.Monke
     monkeypatch.setattr(progress, "WORTH_A_LINE", 0.0)
     done = begun.run(*PATHS, "--threads", "1")
     for name in ("swa-cyclical", "pswa"):
-        assert re.search(rf"^{name}( and \d+ with it)? at seed 0: \d+ s$", done.errors, re.M)
+        assert re.search(rf"^{name}( and \d+ more)? at seed 0, \d+ s$", done.errors, re.M)
 
 
 @pytest.mark.slow

@@ -311,7 +311,7 @@ def test_a_wish_to_pause_keeps_the_state_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(Interrupted) as caught:
         checkpoints.pause_if_asked(state_at(5))
     assert caught.value.exit_code == 143
-    what = "swa and 1 with it at seed 4"
+    what = "swa and 1 more at seed 4"
     assert str(caught.value) == f"asked to end (0 of 9 epochs of {what} are done)"
     assert kept_epoch(tmp_path) == 5
 
@@ -324,9 +324,9 @@ def test_what_goes_on_says_where_and_counts_all_its_time(tmp_path: Path) -> None
         first.pause_if_asked(state_at(5))
     said: list[str] = []
     told: list[int] = []
-    second = checkpoints_of(tmp_path, clock, said.append, tell_done=told.append)
+    second = checkpoints_of(tmp_path, clock, said.append, count_before=told.append)
     assert second.load() == {"epoch": 5, "step": 50}
-    assert said == ["swa and 1 with it at seed 4 goes on after 5 of 9 epochs"]
+    assert said == ["swa and 1 more at seed 4 goes on after 5 of 9 epochs"]
     assert worker_of(tmp_path).epoch == worker_of(tmp_path).kept == 5
     assert told == [5]
     clock.now += 30

@@ -34,7 +34,7 @@ class GroupCheckpoints:
         pause: Says when to pause.
         save_every: Seconds from one kept state to the next, at least.
         progress: Takes lines for the user.
-        tell_done: Called with the number of epochs that were done before.
+        count_before: Called with the number of epochs that were done before.
         clock: Tells seconds that never go back.
         work_clock: Tells those that go into the group, where it shares them with others.
     """
@@ -51,7 +51,7 @@ class GroupCheckpoints:
         pause: Pause,
         save_every: float = SAVE_EVERY,
         progress: Progress,
-        tell_done: Callable[[int], None] = lambda epochs: None,
+        count_before: Callable[[int], None] = lambda epochs: None,
         clock: Callable[[], float] = time.monotonic,
         work_clock: Callable[[], float] | None = None,
     ) -> None:
@@ -66,9 +66,9 @@ class GroupCheckpoints:
         self._pause = pause
         self._save_every = save_every
         self._progress = progress
-        self._tell_done = tell_done
+        self._count_before = count_before
         self._clock = clock
-        self._kept_at = self._told_at = clock()
+        self._taken_up_at = self._kept_at = self._told_at = clock()
         self._work_clock = work_clock or clock
         self._began = self._work_clock()
         self._seconds_before = 0.0
@@ -101,7 +101,7 @@ class GroupCheckpoints:
             self._seconds_before = facts["seconds"]
             self._worker = replace(self._worker, epoch=state["epoch"], kept=state["epoch"])
             self._progress.say(f"{self._what} goes on after {self._epochs(state['epoch'])}")
-            self._tell_done(state["epoch"])
+            self._count_before(state["epoch"])
         self._tell()
         return as_tensors(found[0]) if found else None
 
@@ -134,12 +134,12 @@ class GroupCheckpoints:
     def done(self) -> None:
         """Let go of all that was kept: the runs have their records."""
         self._place.drop()
-        self._progress.tell_done(self._what, self.seconds)
+        self._progress.tell_done(self._what, self._clock() - self._taken_up_at)
 
     @property
     def _what(self) -> str:
         names = list(self._worker.runs)
-        more = f" and {len(names) - 1} with it" if len(names) > 1 else ""
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         return f"{names[0]}{more} at seed {self._worker.seed}"
 
     def _epochs(self, done: int) -> str:

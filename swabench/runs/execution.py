@@ -105,7 +105,7 @@ class Execution:
             pause=self.pause,
             save_every=self.save_every,
             progress=self.progress,
-            tell_done=lambda epochs: advance(len(group.names) * epochs, before=True),
+            count_before=lambda epochs: advance(len(group.names) * epochs, before=True),
             work_clock=clock,
         )
         with self.pause.at_safe_points():

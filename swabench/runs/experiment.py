@@ -198,8 +198,8 @@ class Experiment:
                         environment=self._execution.environment,
                         seconds=seconds,
                     )
-                    (whole,) = landscape_units([unit])
-                    self._progress.tell_done(str(whole), seconds)
+                    part, seed = unit
+                    self._progress.tell_done(f"{part} of the landscape at seed {seed}", seconds)
                 advance(1)
                 yield from ()  # all in one turn
 

@@ -37,8 +37,8 @@ def commit() -> str | None:
         return None
     try:
         head = _git(root, "rev-parse", "HEAD")
-        # Results are what a run writes; they do not make the code another.
-        changed = _git(root, "status", "--porcelain", "--", ".", ":!results", ":!README.md")
+        # Results are what a run writes, and pages what is said of it: the code stays the same.
+        changed = _git(root, "status", "--porcelain", "--", ".", ":!results", ":!*.md")
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{head}-modified" if changed else head

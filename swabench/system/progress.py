@@ -91,7 +91,7 @@ class TerminalProgress:
     def tell_done(self, what: str, seconds: float) -> None:
         """Print one line above the bar, if it took long."""
         if seconds >= WORTH_A_LINE:
-            self.say(f"{what}: {duration(seconds)}")
+            self.say(f"{what}, {duration(seconds)}")
 
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
@@ -152,8 +152,8 @@ class LineProgress:
 
     def tell_done(self, what: str, seconds: float) -> None:
         """Write one line, if it took long."""
-        if seconds >= WORTH_A_LINE:
-            self._write(f"{what}: {duration(seconds)}")
+        if self._tells_ends and seconds >= WORTH_A_LINE:
+            self._write(f"{what}, {duration(seconds)}")
 
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:

@@ -88,7 +88,13 @@ class Case:
 
 
 CASES = (
-    Case("the default study's 17 runs", {"extends": "mnist"}, seeds=6, repeats=2, now=ALIKE),
+    Case(
+        "the default study's 17 runs at 6 seeds",
+        {"extends": "mnist"},
+        seeds=6,
+        repeats=2,
+        now=ALIKE,
+    ),
     Case("layer4, seven averages on two trajectories", LAYER4, 1, repeats=2, now=LAYER4_ALIKE),
     Case(
         "the same, scored every second epoch now",

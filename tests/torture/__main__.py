@@ -1,4 +1,4 @@
-"""The campaign: `python -m tests.torture` (all of it), `--shard 1/20` for every twentieth fault.
+"""The campaign: `python -m tests.torture` (all of it), `--shard 1/20` for a twentieth.
 
 Every fault is followed by an undisturbed run, and what that leaves behind is compared with what a
 run without any fault leaves: nothing may be lost, changed or left over, and nothing may end in a
@@ -8,7 +8,7 @@ are the whole campaign, so that it can be carried out over several days.
 
 import json
 import os
-import random
+import signal
 import sys
 import tempfile
 import time
@@ -21,67 +21,83 @@ import typer
 
 from swabench.cli.parsing import parse_shard
 from swabench.system.environment import commit
+from swabench.system.errors import InputError
 from tests.torture.campaign import Campaign
 
 
 def main(
     shard: Annotated[str, typer.Option(help="Which part of the faults to try.")] = "1/1",
-    seed: Annotated[int, typer.Option(help="Of the random choices.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws the faults' random choices.")] = 0,
     jobs: Annotated[int, typer.Option(help="How many faults to try at once.")] = 1,
     output: Annotated[Path | None, typer.Option(help="A JSON file for what came of it.")] = None,
 ) -> None:
     """Try faults, and compare what is left with a run without any."""
+    try:
+        number, of = parse_shard(shard)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+    kept = Kept(output, seed, of)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing stays behind
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-    number, of = parse_shard(shard)
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+    began, parts, findings = time.monotonic(), dict[str, Counter[str]](), list[str]()
+    done: dict[str, Any] = {"commit": commit(), "seconds": 0, "left": 0, "parts": parts}
+    done["findings"] = findings
+    with tempfile.TemporaryDirectory(prefix="torture-", ignore_cleanup_errors=True) as folder:
         campaign = Campaign(Path(folder), seed)
-        faults = campaign.faults()
-        random.Random(seed).shuffle(faults)
-        mine = faults[number - 1 :: of]
-        typer.echo(f"seed {seed}, shard {shard}: {len(mine)} of {len(faults)} faults")
-        parts: dict[str, Counter[str]] = {}
-        findings: list[str] = []
-        for tried, (fault, found) in enumerate(campaign.try_all(mine, jobs), 1):
-            count = parts.setdefault(f"{fault.part}, {fault.scenario}", Counter(tried=0, found=0))
-            count.update(tried=1, found=bool(found))
+        mine = campaign.shard(number, of)
+        typer.echo(f"seed {seed}, shard {shard}: {len(mine)} faults")
+        for tried, (planned, found) in enumerate(campaign.try_all(mine, jobs), start=1):
+            parts.setdefault(planned.part, Counter()).update(tried=1, found=int(bool(found)))
             for finding in found:
-                findings.append(f"{fault}: {finding}")
+                findings.append(f"{planned}: {finding}")
                 typer.echo(f"FOUND {findings[-1]}")
+            done["seconds"] = round(time.monotonic() - began)
+            done["left"] = len(mine) - tried
+            kept.write(number, done)
             if tried % 20 == 0:
-                seconds = time.monotonic() - began
-                typer.echo(f"{tried} of {len(mine)}, {len(findings)} findings, {seconds:.0f} s")
-    done = {
-        "commit": commit(),
-        "seconds": round(time.monotonic() - began),
-        "parts": {part: dict(parts[part]) for part in sorted(parts)},
-        "findings": findings,
-    }
-    typer.echo(json.dumps(done, indent=1))
-    if output:
-        keep(output, seed, number, of, done)
+                typer.echo(f"{tried} tried, {len(findings)} findings, {done['seconds']} s")
+    typer.echo(json.dumps(done, indent=1, sort_keys=True))
     sys.exit(bool(findings))
 
 
-def keep(path: Path, seed: int, number: int, of: int, done: dict[str, Any]) -> None:
-    """Write what a shard came to beside the others of its campaign, and the sum of all."""
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    others = kept["shards"] if (kept.get("seed"), kept.get("of")) == (seed, of) else {}
-    shards = {**others, str(number): done}
-    parts: dict[str, Counter[str]] = {}
-    for each in shards.values():
-        for part, count in each["parts"].items():
-            parts.setdefault(part, Counter()).update(count)
-    whole = {
-        "seed": seed,
-        "of": of,
-        "done": len(shards),
-        "parts": {part: dict(parts[part]) for part in sorted(parts)},
-        "shards": {key: shards[key] for key in sorted(shards, key=int)},
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(whole, indent=1) + "\n")
+class Kept:
+    """A file that holds what the shards of one campaign came to, and their sum.
+
+    Args:
+        path: Where; None keeps nothing.
+        seed: Of the campaign.
+        shards: How many shards it has.
+    """
+
+    def __init__(self, path: Path | None, seed: int, shards: int) -> None:
+        self._path = path
+        self._campaign = {"seed": seed, "shards": shards}
+        self._done: dict[str, Any] = {}
+        if path and path.exists():
+            kept = json.loads(path.read_text())
+            if {key: kept.get(key) for key in self._campaign} != self._campaign:
+                raise typer.BadParameter(
+                    f"--output: {path} holds {kept.get('shards')} shards with seed "
+                    f"{kept.get('seed')}; go on with these, or move it away"
+                )
+            self._done = kept["done"]
+
+    def write(self, number: int, done: dict[str, Any]) -> None:
+        """Put down what one shard came to, in place of what it came to before."""
+        self._done[str(number)] = done
+        parts: dict[str, Counter[str]] = {}
+        for each in self._done.values():
+            for part, count in each["parts"].items():
+                parts.setdefault(part, Counter()).update(count)
+        whole = {
+            **self._campaign,
+            "parts": dict(sorted(parts.items())),
+            "done": dict(sorted(self._done.items(), key=lambda shard: int(shard[0]))),
+        }
+        if self._path:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(json.dumps(whole, indent=1) + "\n")
 
 
 if __name__ == "__main__":

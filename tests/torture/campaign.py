@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import random
+import traceback
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +25,11 @@ class Planned:
     @property
     def part(self) -> str:
         """Which part of the campaign it belongs to."""
-        return self.fault.part
+        return f"{self.fault.part}, {self.scenario}"
+
+    def draw(self, seed: int) -> int:
+        """A number that depends on the seed and on what it is, not on what else is planned."""
+        return zlib.crc32(f"{seed} {self}".encode())
 
     def __str__(self) -> str:
         return f"{self.scenario}, {self.fault}"
@@ -46,29 +52,41 @@ class Campaign:
         self.whole = {s.name: carry_out_whole(self._place("whole", s)) for s in scenarios}
 
     def faults(self) -> list[Planned]:
-        """All that there are, in a fixed order."""
+        """All that there are, in an order that the seed draws."""
         probe = self._folder / "mounted"
         if disks := mount(probe, 64):
             unmount(probe)
-        return [
+        found = [
             Planned(name, fault)
             for name, whole in self.whole.items()
             for fault in faults_of(whole, disks)
         ]
+        return sorted(found, key=lambda planned: (planned.draw(self._seed), str(planned)))
+
+    def shard(self, number: int, of: int) -> list[Planned]:
+        """The faults of one of so many shards, counted from 1; each is in one of them."""
+        return [p for p in self.faults() if p.draw(self._seed) % of == number - 1]
 
     def try_all(self, planned: Sequence[Planned], jobs: int) -> Iterator[tuple[Planned, list[str]]]:
         """Try these, so many at once; yields each with what was found wrong, in order."""
         forked = multiprocessing.get_context("fork")
         with ProcessPoolExecutor(jobs, mp_context=forked) as workers:
-            yield from zip(planned, workers.map(self.try_one, planned), strict=True)
+            try:
+                yield from zip(planned, workers.map(self.try_one, planned), strict=True)
+            finally:
+                workers.shutdown(cancel_futures=True)
 
     def try_one(self, planned: Planned) -> list[str]:
         """Try one, in a place of this process's own; what was found wrong."""
         whole = self.whole[planned.scenario]
         place = self._place(f"trial-{os.getpid()}", whole.scenario)
-        trial = Trial(whole, place, random.Random(f"{self._seed} {planned}"))
-        planned.fault.inflict(trial)
-        trial.look_at_what_is_left()
+        rng = random.Random(f"{self._seed} {planned}")
+        with Trial(whole, place, rng) as trial:
+            try:
+                planned.fault.inflict(trial)
+                trial.look_at_what_is_left()
+            except Exception:
+                trial.find(f"the trial itself failed: {traceback.format_exc()}")
         return trial.findings
 
     def _place(self, name: str, scenario: Scenario) -> Place:

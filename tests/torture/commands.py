@@ -1,4 +1,7 @@
-"""Runs commands in forked processes, so that thousands of them need no import each."""
+"""Runs commands in forked processes, so that thousands of them need no import each.
+
+What they need is imported here, once, and stays as it was then.
+"""
 
 import os
 import signal
@@ -9,6 +12,10 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import swabench.analysis.publish
+import swabench.runs.experiment  # noqa: F401
+from swabench.cli import main
 
 LONGEST = 600.0
 """Seconds after which a command counts as hanging."""
@@ -22,13 +29,15 @@ class Ended:
         code: Its exit code; minus the signal's number where it was killed.
         out: What it wrote to standard output.
         errors: What it wrote to standard error.
-        seconds: How long it ran.
+        seconds: How long it ran, until somebody looked.
+        hung: Whether it had to be killed, as it did not end.
     """
 
     code: int
     out: str
     errors: str
     seconds: float
+    hung: bool = False
 
     @property
     def has_traceback(self) -> bool:
@@ -54,6 +63,7 @@ class Command:
         prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self._began = time.monotonic()
+        self._waited = False
         self._out, self._errors = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115
         sys.stdout.flush()
         sys.stderr.flush()
@@ -62,26 +72,35 @@ class Command:
             os._exit(self._run(arguments, folder, environment, prepare))
 
     def kill(self) -> None:
-        """End it at once; nothing where it has ended."""
+        """End it at once; nothing where it has ended, as long as nobody has waited for it."""
         os.kill(self.process, signal.SIGKILL)
+
+    def end(self) -> None:
+        """End it, if nobody has waited for its end."""
+        if not self._waited:
+            self.kill()
+            self.wait()
 
     def wait(self) -> Ended:
         """Its end; a command that hangs is killed."""
-        deadline = self._began + LONGEST
+        deadline = time.monotonic() + LONGEST
+        hung = False
         while True:
             process, status = os.waitpid(self.process, os.WNOHANG)
             if process:
                 break
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline and not hung:
                 self.kill()
+                hung = True
             time.sleep(0.002)
+        self._waited = True
         seconds = time.monotonic() - self._began
         texts = []
         for file in (self._out, self._errors):
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
             file.close()
-        return Ended(os.waitstatus_to_exitcode(status), texts[0], texts[1], seconds)
+        return Ended(os.waitstatus_to_exitcode(status), texts[0], texts[1], seconds, hung)
 
     def _run(
         self,
@@ -100,8 +119,6 @@ class Command:
             os.chdir(folder)
             os.environ.update(environment)
             sys.argv = ["swabench", *arguments]
-            from swabench.cli import main
-
             prepare()
             main()
         except SystemExit as left:

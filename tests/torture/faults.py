@@ -1,5 +1,7 @@
 """The faults: what happens to a scenario, and what it may do then. A new kind is a class here."""
 
+import itertools
+import os
 import shutil
 import subprocess
 import time
@@ -8,16 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from tests.torture.commands import Command, run
-from tests.torture.faulty_files import FAILURES, KILLS, FaultyFiles, Kind, let_the_clock_jump
+from tests.torture.faulty_files import (
+    FAILURES,
+    KILLS,
+    WHOLE_OR_NOT,
+    FaultyFiles,
+    Kind,
+    let_the_clock_jump,
+)
 from tests.torture.scenarios import take_over
 from tests.torture.trial import Trial, Whole
 
+# So many of each kind for a scenario, of the damaged files for each kind of file.
 KILLED_AT_RANDOM = 100
 DAMAGED = 20
 PAUSED_AND_DAMAGED = 10
-CLOCKS = 10
+CLOCKS = 5
 DISKS = (64, 256, 1024, 65_536)
+"""Sizes in KiB."""
 
 
 class Fault(Protocol):
@@ -41,12 +51,9 @@ class KilledAtRandom:
     def inflict(self, trial: Trial) -> None:
         """Let it happen."""
         together = trial.rng.choice([1, 1, 2, 4])
-        place = trial.place
-        commands = [
-            Command(place.scenario.command, place.folder, place.environment)
-            for _ in range(together)
-        ]
-        time.sleep(trial.rng.uniform(0, 1.1 * trial.whole.seconds))
+        longest = 1.1 * trial.whole.seconds * max(1, together / (os.cpu_count() or 1))
+        commands = [trial.start() for _ in range(together)]
+        time.sleep(trial.rng.uniform(0, longest))
         commands[0].kill()
         trial.look_at(commands[0].wait(), {0, -9}, "the one that was killed")
         for command in commands[1:]:
@@ -67,17 +74,22 @@ class FaultAtWrite:
 
     def inflict(self, trial: Trial) -> None:
         """Let it happen."""
-        place, faults = trial.place, FaultyFiles(self.number, self.kind)
-        done = run(place.scenario.command, place.folder, place.environment, faults.install)
+        done = trial.start(FaultyFiles(self.number, self.kind).install).wait()
         allowed = {-9, 0} if self.kind in KILLS else {0, 1}
         trial.look_at(done, allowed, "the faulty run")
 
 
 @dataclass(frozen=True)
 class DamagedFile:
-    """A file of a finished study is cut short, or one of its bits is flipped.
+    """A file that a run reads is cut short, or one of its bits is flipped.
 
     What is damaged is named and not used, or not needed; `repair` mends it.
+
+    Attributes:
+        kind: Which kind of file, as `runs/record.json`.
+        how: `cut` or `flip`.
+        number: Tells those of a kind apart.
+        paths: The files of that kind.
     """
 
     kind: str
@@ -89,31 +101,41 @@ class DamagedFile:
     def inflict(self, trial: Trial) -> None:
         """Let it happen to one of these paths."""
         path = trial.rng.choice(self.paths)
-        take_over(trial.whole.place, trial.place)
+        # Who has all results reads nothing of the cache.
+        folders = ["cache"] if path.parts[0] == "cache" else ["results", "cache"]
+        take_over(trial.whole.place, trial.place, *folders)
         trial.damage(trial.place.folder / path, self.how)
-        done = trial.place.run()
+        done = trial.start().wait()
         trial.look_at(done, {0, 2}, f"the run on a damaged {path}")
         if done.code and str(path.parent) not in done.errors:
             trial.find(f"does not name the damaged {path}", done)
-        trial.look_at(trial.place.run("repair", "-c", "study.yaml"), {0}, "repair")
+        repaired = trial.place.run("repair", "-c", "study.yaml")
+        trial.look_at(repaired, {0}, "repair")
+        if done.code and path.parent.name not in repaired.out:
+            trial.find(f"repair does not name the damaged {path}", repaired)
 
 
 @dataclass(frozen=True)
 class DamagedState:
-    """A run is paused, and a file of its state is damaged: it goes on from another."""
+    """A run is killed once a state is kept, and that state is damaged: it goes on from another.
+
+    Attributes:
+        how: `cut` or `flip`.
+        number: Tells them apart.
+        after: The writes at whose end a state is kept.
+    """
 
     how: str
     number: int
+    after: tuple[int, ...] = field(repr=False)
     part: ClassVar[str] = "damaged states"
 
     def inflict(self, trial: Trial) -> None:
         """Let it happen."""
-        place = trial.place
-        seconds = max(1, round(trial.rng.uniform(0.3, 0.9) * trial.whole.seconds))
-        command = (*place.scenario.command, "--save-every", "0s", "--stop-after", f"{seconds}s")
-        trial.look_at(place.run(*command), {0, 130}, "the run that was paused")
-        if kept := sorted(p for p in place.results.glob("unfinished/*/*") if p.is_file()):
-            trial.damage(trial.rng.choice(kept), self.how)
+        faults = FaultyFiles(trial.rng.choice(self.after), "kill after")
+        trial.look_at(trial.start(faults.install).wait(), {-9}, "the run that was killed")
+        kept = sorted(p for p in trial.place.results.glob("unfinished/*/*") if p.stat().st_size)
+        trial.damage(trial.rng.choice(kept), self.how)
 
 
 @dataclass(frozen=True)
@@ -125,18 +147,19 @@ class FullDisk:
 
     def inflict(self, trial: Trial) -> None:
         """Let it happen."""
-        place = trial.place
-        results = place.folder / "results"
-        mount(results, self.size)
+        results = trial.place.folder / "results"
+        if not mount(results, self.size):
+            trial.find("no small file system could be mounted")
+            return
         try:
-            trial.look_at(place.run(), {0, 1}, "the run on a full disk")
+            trial.look_at(trial.start().wait(), {0, 1}, "the run on a full disk")
             mount(results, 4 * 1024**2, "remount,")
-            trial.look_at(place.run(), {0}, "the run after it grew")
-            shutil.copytree(results, place.folder / "kept")
+            trial.look_at(trial.start().wait(), {0}, "the run after it grew")
+            shutil.copytree(results, trial.place.folder / "kept")
         finally:
             unmount(results)
         results.rmdir()
-        (place.folder / "kept").rename(results)
+        (trial.place.folder / "kept").rename(results)
 
 
 @dataclass(frozen=True)
@@ -148,17 +171,15 @@ class JumpingClock:
 
     def inflict(self, trial: Trial) -> None:
         """Let it happen."""
-        place = trial.place
-        asked = place.scenario.command, place.folder, place.environment
-        commands = [Command(*asked, let_the_clock_jump), Command(*asked)]
-        for command in commands:
+        for command in (trial.start(let_the_clock_jump), trial.start()):
             trial.look_at(command.wait(), {0}, "one of two")
 
 
 def faults_of(whole: Whole, disks: bool) -> Iterator[Fault]:
     """Every fault that a scenario meets in the campaign.
 
-    Each write is killed before, within and after, and fails once, in one of the four ways.
+    At each write the process is killed before, within and after it, and it fails once, in one of
+    the four ways.
 
     Args:
         whole: The scenario as it ends without any.
@@ -166,16 +187,26 @@ def faults_of(whole: Whole, disks: bool) -> Iterator[Fault]:
     """
     for number in range(KILLED_AT_RANDOM):
         yield KilledAtRandom(number)
-    for number in range(whole.writes):
-        for kind in (*KILLS, FAILURES[number % len(FAILURES)]):
-            yield FaultAtWrite(number, kind)
+    # Content and renames alternate: each has turns of its own.
+    renames = itertools.cycle(kind for kind in FAILURES if kind in WHOLE_OR_NOT)
+    contents = itertools.cycle(FAILURES)
+    for number, write in enumerate(whole.writes):
+        for kind in KILLS:
+            if kind in WHOLE_OR_NOT or not write.is_rename:
+                yield FaultAtWrite(number, kind)
+        yield FaultAtWrite(number, next(renames if write.is_rename else contents))
     for name, paths in files_by_kind(whole).items():
         for number in range(DAMAGED):
             yield DamagedFile(name, "cut", number, paths)
             yield DamagedFile(name, "flip", number, paths)
+    states = tuple(
+        number
+        for number, write in enumerate(whole.writes)
+        if write.is_rename and "unfinished" in write.path.parts
+    )
     for number in range(PAUSED_AND_DAMAGED):
-        yield DamagedState("cut", number)
-        yield DamagedState("flip", number)
+        yield DamagedState("cut", number, states)
+        yield DamagedState("flip", number, states)
     for size in DISKS if disks else ():
         yield FullDisk(size)
     for number in range(CLOCKS):
@@ -183,16 +214,19 @@ def faults_of(whole: Whole, disks: bool) -> Iterator[Fault]:
 
 
 def files_by_kind(whole: Whole) -> dict[str, tuple[Path, ...]]:
-    """What a finished scenario leaves and reads again, by where it stands and its name."""
+    """What a finished scenario leaves and reads again, by its room and its name.
+
+    What is named by a digest or a seed is of one kind with its like.
+    """
     kinds: dict[str, tuple[Path, ...]] = {}
     folder = whole.place.folder
     for path in sorted(folder.rglob("*")):
         below = path.relative_to(folder)
+        room = next((r for r in ("runs", "landscape", "features") if r in below.parts[:-1]), None)
         needed = set(whole.scenario.not_asked_for).isdisjoint(below.parts)
-        if needed and path.is_file() and path.suffix in {".json", ".safetensors"}:
-            # results/study/runs/swa/seed-0/record.json is a file of runs called record.json.
-            kind = f"{below.parts[min(2, len(below.parts) - 2)]}/{path.name}"
-            kinds[kind] = (*kinds.get(kind, ()), below)
+        if room and needed and path.suffix in {".json", ".safetensors"}:
+            name = f"*{path.suffix}" if room == "landscape" else path.name
+            kinds[f"{room}/{name}"] = (*kinds.get(f"{room}/{name}", ()), below)
     return kinds
 
 
@@ -204,5 +238,5 @@ def mount(folder: Path, size: int, how: str = "") -> bool:
 
 
 def unmount(folder: Path) -> None:
-    """Take it away again."""
-    subprocess.run(["umount", folder], check=True)
+    """Take it away again, as soon as nobody uses it."""
+    subprocess.run(["umount", "--lazy", folder], check=True)

@@ -11,6 +11,7 @@ import pathlib
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,6 +21,9 @@ Kind = Kill | Failure | Literal["none"]
 KILLS: tuple[Kind, ...] = get_args(Kill)
 FAILURES: tuple[Kind, ...] = get_args(Failure)
 
+WHOLE_OR_NOT: tuple[Kind, ...] = ("kill before", "kill after", "ENOSPC", "EIO", "EACCES")
+"""What can happen to a rename, which has no half."""
+
 
 def let_the_clock_jump() -> None:
     """By a day and more, forwards and backwards, whenever somebody looks at it."""
@@ -27,13 +31,26 @@ def let_the_clock_jump() -> None:
     time.time = lambda: real() + next(jumps)
 
 
+@dataclass(frozen=True)
+class Write:
+    """A write of a run.
+
+    Attributes:
+        is_rename: Whether a file is renamed; else its content is written.
+        path: The file that is written to, or the new name.
+    """
+
+    is_rename: bool
+    path: Path
+
+
 class FaultyFiles:
-    """Counts writes, and lets one of them go wrong.
+    """Takes down writes, and lets one of them go wrong.
 
     Args:
         number: Which write.
         kind: How. A `short` write leaves half of its bytes and then finds the disk full.
-        note: A file that gets the number of writes so far, one byte each; None to keep no count.
+        note: A file that gets a line for each write; None to take down none.
     """
 
     def __init__(self, number: int = -1, kind: Kind = "none", note: Path | None = None) -> None:
@@ -46,35 +63,48 @@ class FaultyFiles:
         """Stand between the program and its files, in this process alone."""
         from swabench.runs import features
 
-        self._wrap_content(pathlib.Path, "write_bytes", lambda data: data[: len(data) // 2])
-        self._wrap_content(pathlib.Path, "write_text", lambda data: data[: len(data) // 2])
-        self._wrap(os, "replace")
-        self._wrap(features, "save_file")
+        self._wrap_content(pathlib.Path, "write_bytes")
+        self._wrap_content(pathlib.Path, "write_text")
+        self._wrap_replace()
+        self._wrap_save_file(features)
 
-    def _wrap(self, owner: Any, name: str) -> None:
-        original = getattr(owner, name)
+    def _wrap_replace(self) -> None:
+        original = os.replace
 
-        def wrapped(*arguments: Any, **options: Any) -> Any:
-            return self._write(lambda: original(*arguments, **options), lambda: None)
+        def wrapped(source: Any, target: Any) -> None:
+            self._write(Write(True, Path(target)), lambda: original(source, target), lambda: None)
 
-        setattr(owner, name, wrapped)
+        os.replace = wrapped  # type: ignore[assignment]
 
-    def _wrap_content(self, owner: Any, name: str, half: Callable[[Any], Any]) -> None:
+    def _wrap_save_file(self, owner: Any) -> None:
+        original = owner.save_file
+
+        def wrapped(tensors: Any, path: Path) -> None:
+            def half() -> None:
+                original(tensors, path)
+                os.truncate(path, Path(path).stat().st_size // 2)
+
+            self._write(Write(False, Path(path)), lambda: original(tensors, path), half)
+
+        owner.save_file = wrapped
+
+    def _wrap_content(self, owner: Any, name: str) -> None:
         original = getattr(owner, name)
 
         def wrapped(path: Path, data: Any, *rest: Any, **options: Any) -> Any:
             return self._write(
+                Write(False, path),
                 lambda: original(path, data, *rest, **options),
-                lambda: original(path, half(data), *rest, **options),
+                lambda: original(path, data[: len(data) // 2], *rest, **options),
             )
 
         setattr(owner, name, wrapped)
 
-    def _write(self, whole: Callable[[], Any], half: Callable[[], Any]) -> Any:
+    def _write(self, write: Write, whole: Callable[[], Any], half: Callable[[], Any]) -> Any:
         mine = self._writes == self._number
         self._writes += 1
         if self._note is not None:
-            os.write(self._note, b".")
+            os.write(self._note, f"{int(write.is_rename)} {write.path}\n".encode())
         if not mine or self._kind == "none":
             return whole()
         if self._kind in FAILURES:
@@ -88,3 +118,9 @@ class FaultyFiles:
             whole()
         os.kill(os.getpid(), signal.SIGKILL)
         return None
+
+
+def writes_in(note: Path) -> tuple[Write, ...]:
+    """The writes that were taken down."""
+    lines = (line.split(" ", 1) for line in note.read_text().splitlines())
+    return tuple(Write(is_rename == "1", Path(path)) for is_rename, path in lines)

@@ -58,7 +58,7 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario("heads", HEADS, ("reproduce", "-c", "study.yaml")),
+    Scenario("heads", HEADS, ("reproduce", "-c", "study.yaml", *OFTEN)),
     Scenario(
         "network",
         NETWORK,
@@ -131,8 +131,13 @@ class Place:
         )
 
 
-def take_over(source: Place, target: Place) -> None:
-    """Give a place what another has, as hard links: what is written is written anew."""
-    for name in ("results", "cache"):
-        if (source.folder / name).exists():
-            shutil.copytree(source.folder / name, target.folder / name, copy_function=os.link)
+def take_over(source: Place, target: Place, *names: str) -> None:
+    """Give a place some folders of another's, as hard links: what is written is written anew.
+
+    Not the locks: processes in both would wait for each other.
+    """
+    locks = shutil.ignore_patterns("*.lock")
+    for name in names:
+        shutil.copytree(
+            source.folder / name, target.folder / name, copy_function=os.link, ignore=locks
+        )

@@ -1,12 +1,12 @@
 """One fault in a place of its own, the undisturbed run after it, and what was found wrong."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.torture.commands import LONGEST, Ended, run
-from tests.torture.faulty_files import FaultyFiles
+from tests.torture.commands import Command, Ended, run
+from tests.torture.faulty_files import FaultyFiles, Write, writes_in
 from tests.torture.scenarios import Place, Scenario
 
 
@@ -18,13 +18,13 @@ class Whole:
         place: Where it was carried out.
         content: Digests of what it left, by name.
         seconds: How long it ran.
-        writes: How many times it wrote something.
+        writes: What it wrote, in order.
     """
 
     place: Place
     content: dict[str, str]
     seconds: float
-    writes: int
+    writes: tuple[Write, ...]
 
     @property
     def scenario(self) -> Scenario:
@@ -43,11 +43,13 @@ def carry_out_whole(place: Place) -> Whole:
     done = run(place.scenario.command, place.folder, place.environment, faults.install)
     if done.code or place.litter():
         raise RuntimeError(f"{place.scenario.name} fails without any fault:\n{done.errors}")
-    return Whole(place, place.content(), done.seconds, note.stat().st_size)
+    return Whole(place, place.content(), done.seconds, writes_in(note))
 
 
 class Trial:
     """A place in which a fault happens, and what is found wrong there.
+
+    Leaving it ends the commands that still run.
 
     Args:
         whole: What should be there in the end.
@@ -60,10 +62,25 @@ class Trial:
         self.place = place
         self.rng = rng
         self.findings: list[str] = []
+        self._commands: list[Command] = []
+
+    def __enter__(self) -> "Trial":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for command in self._commands:
+            command.end()
+
+    def start(self, prepare: Callable[[], None] = lambda: None) -> Command:
+        """Start the scenario's command, with a fault put in place."""
+        place = self.place
+        command = Command(place.scenario.command, place.folder, place.environment, prepare)
+        self._commands.append(command)
+        return command
 
     def look_at(self, ended: Ended, allowed: Iterable[int], whose: str) -> None:
         """Note what is wrong with the end of a command; `allowed` are its exit codes."""
-        if ended.seconds > LONGEST:
+        if ended.hung:
             self.find(f"{whose} hung", ended)
         elif ended.has_traceback:
             self.find(f"{whose} ended in a traceback", ended)
@@ -74,7 +91,7 @@ class Trial:
 
     def look_at_what_is_left(self) -> None:
         """Run once more, undisturbed, and note what is lost, changed or left over after it."""
-        self.look_at(self.place.run(), {0}, "the undisturbed run after it")
+        self.look_at(self.start().wait(), {0}, "the undisturbed run after it")
         expected, found = self.whole.content, self.place.content()
         if lost := expected.keys() - found.keys():
             self.find(f"lost {sorted(lost)[:3]}")

@@ -93,9 +93,6 @@ class _Passed(LineProgress):
         """Pass one line on as a warning."""
         self._tell(Note(line, warns=True))
 
-    def tell_done(self, what: str, seconds: float) -> None:
-        """Nothing: the master knows."""
-
 
 class UnitRunner:
     """Carries out the units of one worker, and holds what they share.
