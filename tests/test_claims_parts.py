@@ -95,6 +95,7 @@ def test_rates_are_told_to_be_chosen_where_tuning_chose_them() -> None:
     assert "no rate was chosen" in untuned
     assert untuned == context_of(study_with(2)).fields()["rates_chosen"]
     assert (fields["averaging_side"], fields["annealed_side"]) == ("swa", "sgd-linear")
+    assert fields["best_trial"] == "lowest validation loss"
 
 
 def test_images_are_compared_for_the_pairs_whose_results_are() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -22,8 +23,9 @@ from swabench.analysis.figures.landscape import flatness
 from swabench.analysis.figures.pieces import padded, spread
 from swabench.analysis.figures.sources import Sources
 from swabench.analysis.frame import Records, collect
-from swabench.analysis.surveys import surveys
+from swabench.analysis.surveys import Gathered, surveys
 from swabench.records import RecordStore
+from swabench.study.landscape import Part
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from tests.made_up import Truth, last_of, record_of, small_study, survey, write_run, write_study
@@ -343,6 +345,31 @@ def test_figure_2_counts_the_seeds_that_were_measured(tmp_path: Path) -> None:
     assert picture.caption.endswith("fine-tuning: one seed.")
 
 
+def test_figure_2_has_no_band_where_it_would_reach_below_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a logarithmic axis, for seeds that lie decades apart; each decade has a tick."""
+    study = small_study()
+    store = write_study(tmp_path, study)
+    survey(study, store, [0, 1], ["lines"])
+    measured = Sources.landscape
+
+    def decades_apart(sources: Sources, part: Part) -> Gathered:
+        found = measured(sources, part)
+        lines = found.tables["lines"]
+        lines["loss"] *= np.where(lines["seed"] == 1, 1e4, 1)
+        return found
+
+    monkeypatch.setattr(Sources, "landscape", decades_apart)
+    picture, figure = made_of(study, store, [0, 1])["figure2-line"]
+    assert picture.caption.endswith("fine-tuning: mean over 2 seeds, each seed shown faintly.")
+    assert not [c for ax in figure.axes for c in ax.collections if isinstance(c, PolyCollection)]
+    figure.canvas.draw()
+    labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert {"1", "10", "100"} <= set(labels)
+    assert len(set(labels)) == len(labels)
+
+
 def test_what_is_missing_of_every_part_of_figure_6_is_said_once(tmp_path: Path) -> None:
     study = small_study(segments={"points": 7, "seeds": 2, "low": -1, "high": 2})
     store = write_study(tmp_path, study)
@@ -367,7 +394,7 @@ def test_rays_of_a_network_are_measured_by_its_filters(
         network = study.model_copy(update={"finetune": stage})
         figure, caption, *_ = flatness(replace(heads, study=network))
         assert "along random directions, filter-normalised (Li et al.), the same" in caption
-        assert figure.axes[0].get_xlabel() == "Distance (share of each filter's norm)"
+        assert figure.axes[0].get_xlabel() == "Distance (filter norms)"
 
 
 def images(

@@ -97,5 +97,16 @@ def test_a_tuned_study_says_whose_settings_were_chosen_of_how_many_trials() -> N
     assert what_was_run(tuned(["sgd", "swa"])).endswith(f" The settings of sgd, swa {rest}")
 
 
+def test_a_tuned_study_says_what_its_settings_were_chosen_by() -> None:
+    study = tuned(["sgd", "swa"])
+    tuning = study.tuning
+    assert tuning is not None
+    tuning = tuning.model_copy(update={"chosen_by": "accuracy"})
+    assert "were chosen by validation accuracy, of" in what_was_run(
+        study.model_copy(update={"tuning": tuning})
+    )
+    assert tuning.best == "highest validation accuracy"
+
+
 def test_a_study_that_is_not_tuned_yet_says_nothing_of_choices() -> None:
     assert "chosen" not in what_was_run(load_study("mnist-tuned"))

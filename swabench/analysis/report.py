@@ -76,6 +76,7 @@ def render_report(
         findings=findings(study, rows, claims),
         comparison=tables.presentable(tables.comparison(study, rows), study),
         chosen=chosen_settings(choices) if choices else None,
+        chosen_by=study.tuning.chosen_by if study.tuning else None,
         undecided=[*tables.divergences(study, records), *tables.not_distinguished(study, rows)],
         trajectories=tables.presentable_trajectories(trajectories, study)
         if len(trajectories)

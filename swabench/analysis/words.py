@@ -21,7 +21,7 @@ def what_was_run(study: Study) -> str:
         of_all = families.keys() >= study.methods.keys()
         whose = "Every method's settings" if of_all else f"The settings of {', '.join(families)}"
         sentence += (
-            f" {whose} were chosen by validation loss, of "
+            f" {whose} were chosen by validation {study.tuning.chosen_by}, of "
             f"{study.tuning.trials_per_family} trials each, on {seeds} other seeds (`tuning.md`)."
         )
     return sentence

@@ -111,6 +111,7 @@ class ClaimContext:
             "margin_nats": f"{rules.margin_nats:g}",
             "margin_flatness": f"{rules.margin_flatness:g}",
             "rates_chosen": _rates_chosen(self.study),
+            "best_trial": self.study.tuning.best if self.study.tuning else "",
             "scale": ""
             if head
             else ", each as long in every filter as the filter's own weights "

@@ -26,6 +26,8 @@ def line(sources: Sources) -> Drawn:
     """Figure 2: the loss along the line from the pretrained to the fine-tuned weights."""
     found = sources.landscape("lines")
     lines = found.tables["lines"]
+    over_seeds = lines.groupby(["split", "end", "alpha"])["loss"]
+    band = not (over_seeds.std() >= over_seeds.mean()).any()  # on a logarithmic axis
     figure, axes = new_figure(1, 2, sharey=True)
     for ax, (split, title) in zip(axes, sources.splits.items(), strict=True):
         shown = lines[lines["split"] == split]
@@ -33,7 +35,7 @@ def line(sources: Sources) -> Drawn:
             curves = shown[shown["end"] == name].pivot_table(
                 index="alpha", columns="seed", values="loss"
             )
-            spread(ax, curves, sources.style(name), name, every=5)
+            spread(ax, curves, sources.style(name), name, every=5, band=band)
         mark(ax, 0, "before")
         mark(ax, 1, "after")
         ax.set(title=title, xlabel="α:  w = before + α (after − before)")
@@ -42,7 +44,7 @@ def line(sources: Sources) -> Drawn:
     legend(figure, axes[0], columns=4)
     caption = (
         "Loss along the straight line through the weights before (α = 0) and after (α = 1) "
-        f"fine-tuning: {spread_words(len(found.seeds))}."
+        f"fine-tuning: {spread_words(len(found.seeds), band)}."
     )
     return Drawn(figure, caption, absent(found))
 
@@ -57,6 +59,7 @@ def plane(sources: Sources) -> Drawn:
     )
     figure, axes = new_figure(1, 2, sharey=True)
     start, *ends = marks["method"]
+    sides = {start: "right", ends[0]: "left"}  # these two may lie near each other
     for ax, (split, title) in zip(axes, sources.splits.items(), strict=True):
         losses = grid[grid["split"] == split].pivot_table(index="y", columns="x", values="loss")
         levels = _levels(losses.to_numpy())
@@ -73,7 +76,7 @@ def plane(sources: Sources) -> Drawn:
                 (x, y),
                 xytext=(0, 7 if y > 0.5 * marks["y"].max() else -7),
                 textcoords="offset points",
-                ha="center",
+                ha=sides.get(name, "center"),
                 va="bottom" if y > 0.5 * marks["y"].max() else "top",
                 # No stroke around the letters: with one, SVG draws them as paths.
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.85},
@@ -125,7 +128,7 @@ def _rays(ax: Axes, table: pd.DataFrame, sources: Sources) -> int:
         own = train[train["method"] == name]
         curves = own.pivot_table(index="distance", columns="seed", values="loss")
         spread(ax, curves, sources.style(name), name, every=2, band=False)
-    unit = "share of each filter's norm" if sources.of_network else "weight units"
+    unit = "filter norms" if sources.of_network else "weight units"
     ax.set(xlabel=f"Distance ({unit})", ylabel="Training loss (nats, log scale)")
     ax.set_title("Along random rays")
     log_scale(ax)
@@ -170,7 +173,7 @@ def _sharpness(ax: Axes, values: pd.DataFrame, sources: Sources) -> float:
         xlabel="Sharpness (%)",
         title="In a box",
     )
-    ax.set_xlim(left=0)
+    ax.set_xlim(0, 1.08 * float(values["sharpness"].max()))
     ax.grid(axis="y", visible=False)
     return float(epsilon)
 

@@ -6,11 +6,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    ScalarFormatter,
+)
 
 from swabench.analysis.figures.style import HEIGHT, WIDTH
+
+MANY_DECADES = 200.0
+"""An axis whose ends differ by more than this factor has a tick a decade."""
 
 
 def new_figure(rows: int, columns: int, **options: Any) -> tuple[Figure, Sequence[Axes]]:
@@ -47,11 +58,12 @@ def spread(
     ax.plot(x, mean, label=label, markevery=every, zorder=3, **style)
 
 
-def spread_words(seeds: int) -> str:
+def spread_words(seeds: int, band: bool = True) -> str:
     """What `spread` draws, for a caption."""
     if seeds == 1:
         return "one seed"
-    return f"mean over {seeds} seeds, band of ± 1 standard deviation, each seed shown faintly"
+    shown = " band of ± 1 standard deviation," if band else ""
+    return f"mean over {seeds} seeds,{shown} each seed shown faintly"
 
 
 def interval(
@@ -84,11 +96,22 @@ def mark(ax: Axes, x: float, words: str) -> None:
 
 
 def log_scale(ax: Axes) -> None:
-    """A logarithmic y axis with plain numbers."""
+    """A logarithmic y axis with plain numbers, as many as fit."""
     ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    if high / low > MANY_DECADES:
+        log_ticks(ax.yaxis, low, high)
+        return
     ax.yaxis.set_major_formatter(ScalarFormatter())
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Ticks of a logarithmic axis, each number as short as it can be."""
+    axis.set_major_locator(LogLocator(subs=(1,) if high / low > MANY_DECADES else (1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def whole_epochs(ax: Axes) -> None:

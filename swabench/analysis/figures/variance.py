@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from swabench.analysis.figures.picture import CannotDrawError, Drawn
-from swabench.analysis.figures.pieces import new_figure
+from swabench.analysis.figures.pieces import log_ticks, new_figure
 from swabench.analysis.figures.sources import Sources
 from swabench.analysis.figures.style import COLORS, MARKERS, WIDTH
 from swabench.analysis.variance import RESULT, variances
@@ -82,10 +81,7 @@ def _shares(ax: Axes, of_line: pd.DataFrame, y: float) -> None:
 def _log_scale(ax: Axes) -> None:
     """A logarithmic x axis with plain numbers, as many as fit."""
     ax.set_xscale("log")
-    low, high = ax.get_xlim()
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_locator(NullLocator())
+    log_ticks(ax.xaxis, *ax.get_xlim())
 
 
 def _color(source: int) -> str:
