@@ -24,9 +24,9 @@ from swabench.data.datasets import load_dataset
 from swabench.data.splits import choose_rows
 from swabench.records import Record
 from swabench.runs import materials as module
+from swabench.runs.cache import Features
 from swabench.runs.experiment import Experiment
 from swabench.runs.export import check_output, write_state
-from swabench.runs.features import Features
 from swabench.study.study import Study
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import SilentProgress

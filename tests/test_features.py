@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights
 from torchvision.transforms.v2 import functional
 
+from swabench.runs import cache as cache_module
 from swabench.runs import features
 from swabench.runs.features import batch_size, batchnorm_statistics, extract, frozen_features
 from swabench.study.inputs import BackboneSettings, Precision
@@ -387,7 +388,7 @@ class TestCache:
             shutil.copytree(faster, tmp_path / "shared" / "features" / faster.name)
             return extract(*given) + 1  # told apart from the other's
 
-        monkeypatch.setattr(features, "_held", lambda lock, say: contextlib.nullcontext())
+        monkeypatch.setattr(cache_module, "_held", lambda lock, say: contextlib.nullcontext())
         monkeypatch.setattr(features, "extract", overtaken)
         found = frozen(tmp_path / "shared", arguments())
         assert torch.equal(found, load_file(faster / "features.safetensors")["features"])
@@ -406,7 +407,7 @@ class TestCache:
             return SimpleNamespace(acquire=acquire, release=lambda: events.append("released"))
 
         for busy in (True, False):
-            with features._held(lock(busy), told.append):
+            with cache_module._held(lock(busy), told.append):
                 events.append("works")
         assert events == ["tried", "waited", "works", "released", "tried", "works", "released"]
         assert told == ["waiting for another process, which computes them"]
@@ -469,7 +470,7 @@ class TestCache:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("swabench.runs.features.save_file", interrupted)
+            patch.setattr("swabench.runs.cache.save_file", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 frozen(tmp_path, arguments())
         assert entries(tmp_path) == []
@@ -524,7 +525,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
     def fail(path: Path) -> None:
         raise OSError(number, words, str(path))
 
-    monkeypatch.setattr(features, "FileLock", fail)
+    monkeypatch.setattr(cache_module, "FileLock", fail)
 
 
 @pytest.mark.usefixtures("few_layers")
@@ -612,7 +613,7 @@ def test_statistics_are_of_images_as_the_study_sees_them(tmp_path: Path, size: i
 
 
 def test_what_is_not_to_be_kept_is_the_same_and_leaves_no_entry(tmp_path: Path) -> None:
-    def found(keep: bool) -> features.Features:
+    def found(keep: bool) -> cache_module.Features:
         return frozen_features(
             images(), load_backbone(SETTINGS), "head", 28, NORMALIZATION, "float32",
             device=CPU, cache=tmp_path, progress=SilentProgress(), name="few", keep=keep,

@@ -18,7 +18,7 @@ from torchvision.models import ResNet50_Weights
 from swabench.data.datasets import Dataset
 from swabench.data.splits import choose_rows
 from swabench.runs import materials as module
-from swabench.runs.features import Features
+from swabench.runs.cache import Features
 from swabench.runs.materials import Materials
 from swabench.study.inputs import DataSettings, Precision, SplitName
 from swabench.study.stages import Boundary

@@ -14,9 +14,9 @@ from swabench.records import RecordStore
 from swabench.runs import execution
 from swabench.runs import experiment as experiments
 from swabench.runs import materials as material
+from swabench.runs.cache import Features
 from swabench.runs.checkpoints import GroupCheckpoints
 from swabench.runs.experiment import Experiment
-from swabench.runs.features import Features
 from swabench.runs.learners import make_learner
 from swabench.runs.materials import Materials
 from swabench.runs.tuning import diverged_trials, run_trials

@@ -21,10 +21,10 @@ from swabench.cli import app, plan
 from swabench.records import Record, RecordStore
 from swabench.runs import experiment as experiments
 from swabench.runs import materials as module
+from swabench.runs.cache import Features
 from swabench.runs.estimate import Estimate
 from swabench.runs.execution import Execution
 from swabench.runs.experiment import Experiment
-from swabench.runs.features import Features
 from swabench.runs.lanes import Turns
 from swabench.runs.materials import Materials
 from swabench.study.seeds import SOURCES

@@ -28,8 +28,8 @@ from swabench.records import Provenance
 from swabench.runs import execution, learners
 from swabench.runs import experiment as experiments
 from swabench.runs import materials as material
+from swabench.runs.cache import Features
 from swabench.runs.experiment import Experiment
-from swabench.runs.features import Features
 from swabench.runs.learners import Start, make_learner
 from swabench.runs.materials import Materials
 from swabench.study.inputs import SplitName

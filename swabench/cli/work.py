@@ -184,7 +184,7 @@ def repair(
     """
     from swabench.data.datasets import user_cache
     from swabench.records.status import damages, stale_files
-    from swabench.runs.features import damaged_entries
+    from swabench.runs.cache import damaged_entries
     from swabench.system.files import remove
 
     folder = results / load_study(config).name

@@ -23,7 +23,7 @@ from swabench.runs.groups import Group, groups_of
 from swabench.runs.lanes import Lanes, Turns
 from swabench.runs.learners import Start, complete, in_lockstep
 from swabench.runs.materials import Materials
-from swabench.runs.places.base import Job, Place
+from swabench.runs.places.base import Job, Place, wait_until_seen
 from swabench.runs.places.local import Local
 from swabench.runs.sharing import share
 from swabench.runs.starts import check_starts, result_of
@@ -46,9 +46,6 @@ from swabench.system.progress import Progress
 from swabench.training.backbone import FEATURES, Normalization
 from swabench.training.heads import initial_head
 from swabench.training.loop import MEASURED
-
-SEEN_WITHIN = 60.0
-"""Seconds after which a record that another machine wrote is seen on a shared disk."""
 
 
 class Experiment:
@@ -239,17 +236,8 @@ class Experiment:
         Raises:
             InputError: What was recorded there is not seen here.
         """
-        if not units:
-            return
-        for (name, seed), digest in self._place.carry_out(self._job, title, units).items():
-            deadline = time.monotonic() + SEEN_WITHIN
-            while not (found := self.store.find(name, seed)) and time.monotonic() < deadline:
-                time.sleep(1)
-            if found is None or found.arrays_sha256 != digest:
-                raise InputError(
-                    f"{self.store.folder}: {name} at seed {seed} was recorded by another machine "
-                    "and is not seen here; give --results a folder that all machines share"
-                )
+        if units:
+            wait_until_seen(self.store, self._place.carry_out(self._job, title, units))
 
     def _left_over(self, methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
         """Runs without a record, of groups that stopped while they were recorded: all are to be."""

@@ -61,12 +61,12 @@ class FaultyFiles:
 
     def install(self) -> None:
         """Stand between the program and its files, in this process alone."""
-        from swabench.runs import features
+        from swabench.runs import cache
 
         self._wrap_content(pathlib.Path, "write_bytes")
         self._wrap_content(pathlib.Path, "write_text")
         self._wrap_replace()
-        self._wrap_save_file(features)
+        self._wrap_save_file(cache)
 
     def _wrap_replace(self) -> None:
         original = os.replace

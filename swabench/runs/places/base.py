@@ -1,18 +1,24 @@
 """What a place is, what it is asked for, and what its workers are told."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from swabench.records import RecordStore
 from swabench.runs.units import Unit
 from swabench.study.inputs import SplitName
 from swabench.study.study import Study
+from swabench.system.errors import InputError
 from swabench.system.pausing import Pause
 from swabench.system.progress import Progress
 
 Written = Mapping[tuple[str, int], str]
 """Runs that have a record now, by name and seed: the digests of their arrays."""
+
+SEEN_WITHIN = 60.0
+"""Seconds after which a record that another machine wrote is seen on a shared disk."""
 
 
 @dataclass(frozen=True)
@@ -86,3 +92,20 @@ class Place(Protocol):
 
     def close(self) -> None:
         """Let the workers go."""
+
+
+def wait_until_seen(store: RecordStore, written: Written) -> None:
+    """Wait until the records that a place wrote are seen here.
+
+    Raises:
+        InputError: One is not, or it is another.
+    """
+    for (name, seed), digest in written.items():
+        deadline = time.monotonic() + SEEN_WITHIN
+        while not (found := store.find(name, seed)) and time.monotonic() < deadline:
+            time.sleep(1)
+        if found is None or found.arrays_sha256 != digest:
+            raise InputError(
+                f"{store.folder}: {name} at seed {seed} was recorded by another machine and is "
+                "not seen here; give --results a folder that all machines share"
+            )
