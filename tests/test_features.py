@@ -439,6 +439,7 @@ class TestCache:
     ) -> None:
         frozen(tmp_path, arguments())
         [entry] = entries(tmp_path)
+        assert not list(cache_module.damaged_entries(tmp_path))
         array, meta = entry / "features.safetensors", entry / "features.json"
         if damage == "altered":
             content = bytearray(array.read_bytes())
@@ -457,6 +458,8 @@ class TestCache:
             frozen(tmp_path, arguments())
         assert str(entry) in str(error.value)
         assert array.read_bytes() == before
+        (damaged,) = cache_module.damaged_entries(tmp_path)  # so that `repair` removes it
+        assert damaged.path == entry
 
     def test_a_cache_that_cannot_be_written_names_the_setting(self, tmp_path: Path) -> None:
         (tmp_path / "features").write_text("a file where the folder should be")

@@ -140,6 +140,9 @@ def damaged_entries(cache: Path) -> Iterator[Damage]:
     for folder in sorted(path for home in HOMES for path in (cache / home).glob("[!.]*/")):
         try:
             key = json.loads((folder / _META).read_text())["key"]
+            if _entry_name(key) != folder.name:
+                yield Damage(folder, f"{folder / _META}: altered, its key has another name")
+                continue
             read_entry(folder, key)
         except (InputError, OSError, ValueError, KeyError, TypeError) as error:
             yield Damage(folder, str(error))
