@@ -104,7 +104,7 @@ class Trial:
     def find(self, finding: str, ended: Ended | None = None) -> None:
         """Note something wrong, with what a command said."""
         said = f"\n{ended.errors.strip()[-800:]}" if ended else ""
-        self.findings.append(finding + said)
+        self.findings.append((finding + said).replace(f"{self.place.folder.parent}/", ""))
 
     def damage(self, path: Path, how: str) -> None:
         """Cut a file short at a random place (`cut`), or flip one of its bits (`flip`)."""
