@@ -96,6 +96,9 @@ def test_rates_are_told_to_be_chosen_where_tuning_chose_them() -> None:
     assert untuned == context_of(study_with(2)).fields()["rates_chosen"]
     assert (fields["averaging_side"], fields["annealed_side"]) == ("swa", "sgd-linear")
     assert fields["best_trial"] == "lowest validation loss"
+    content["tuning"]["chosen_by"] = "accuracy"
+    fields = context_of(Study.model_validate(content)).fields()
+    assert fields["best_trial"] == "highest validation accuracy"
 
 
 def test_images_are_compared_for_the_pairs_whose_results_are() -> None:

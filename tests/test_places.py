@@ -6,6 +6,7 @@ Workers here are made up; real ones are in test_spreading.py.
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,8 @@ import pytest
 from swabench.cli import options
 from swabench.records import RecordStore
 from swabench.runs.hardware import check_hardware, hardware_of
-from swabench.runs.places import PLACES, Options, kind_of_place, place_when_needed
-from swabench.runs.places.base import Job
+from swabench.runs.places import PLACES, Options, base, kind_of_place, place_when_needed
+from swabench.runs.places.base import Job, wait_until_seen
 from swabench.runs.places.local import Local
 from swabench.runs.places.pool import (
     MOST_TRIES,
@@ -395,3 +396,35 @@ def test_here_nothing_is_handed_out(job: Job) -> None:
 
 def test_completion_knows_all_places() -> None:
     assert options._places("") == list(PLACES)
+
+
+# --- what other machines wrote -----------------------------------------------------------------
+
+
+def test_records_of_other_machines_must_be_seen_here_and_be_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_with(2)
+    store = RecordStore(tmp_path, study)
+    write_run(store, study, "sgd", 0)
+    record = store.find("sgd", 0)
+    assert record is not None
+    wait_until_seen(store, {("sgd", 0): record.arrays_sha256})
+    monkeypatch.setattr(base, "SEEN_WITHIN", 0.0)
+    for run, digest in ((("sgd", 0), "0" * 64), (("sgd", 1), record.arrays_sha256)):
+        with pytest.raises(InputError, match=f"sgd at seed {run[1]} .* is not seen here"):
+            wait_until_seen(store, {run: digest})
+
+
+def test_a_record_that_a_shared_disk_shows_late_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_with(2)
+    store, elsewhere = RecordStore(tmp_path / "here", study), RecordStore(tmp_path / "there", study)
+    for each in (store, elsewhere):
+        each.prepare()
+    write_run(elsewhere, study, "sgd", 0)
+    written = elsewhere.find("sgd", 0)
+    assert written is not None
+    monkeypatch.setattr(time, "sleep", lambda seconds: write_run(store, study, "sgd", 0))
+    wait_until_seen(store, {("sgd", 0): written.arrays_sha256})

@@ -52,7 +52,7 @@ def test_a_few_faults_cost_nothing(campaign: Campaign) -> None:
 
 
 @pytest.mark.slow
-def test_every_fault_is_in_one_shard_whatever_else_is_planned(campaign: Campaign) -> None:
+def test_every_fault_is_in_one_shard(campaign: Campaign) -> None:
     shards = [campaign.shard(number, 7) for number in range(1, 8)]
     names = sorted(str(planned) for shard in shards for planned in shard)
     assert names == sorted(str(planned) for planned in campaign.faults())

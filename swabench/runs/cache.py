@@ -141,8 +141,7 @@ def damaged_entries(cache: Path) -> Iterator[Damage]:
         try:
             key = json.loads((folder / _META).read_text())["key"]
             if _entry_name(key) != folder.name:
-                yield Damage(folder, f"{folder / _META}: altered, its key has another name")
-                continue
+                raise InputError(f"{folder / _META}: altered, its key has another name")
             read_entry(folder, key)
         except (InputError, OSError, ValueError, KeyError, TypeError) as error:
             yield Damage(folder, str(error))

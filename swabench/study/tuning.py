@@ -119,13 +119,6 @@ class Tuning(Settings):
     chosen_by: Annotated[Literal["loss", "accuracy"], AddedLater(neutral="loss")] = "loss"
     chosen: Choices | None = None
 
-    @property
-    def best(self) -> str:
-        """What the chosen trial of a family has, in words."""
-        return {"loss": "lowest validation loss", "accuracy": "highest validation accuracy"}[
-            self.chosen_by
-        ]
-
     @model_validator(mode="after")
     def _is_fair(self) -> "Tuning":
         for family, grid in self.families.items():

@@ -40,9 +40,10 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing stays behind
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-    began, parts, findings = time.monotonic(), dict[str, Counter[str]](), list[str]()
-    done: dict[str, Any] = {"commit": commit(), "seconds": 0, "left": 0, "parts": parts}
-    done["findings"] = findings
+    began = time.monotonic()
+    parts: dict[str, Counter[str]] = {}
+    findings: list[str] = []
+    done: dict[str, Any] = {"commit": commit(), "parts": parts, "findings": findings}
     with tempfile.TemporaryDirectory(prefix="torture-", ignore_cleanup_errors=True) as folder:
         campaign = Campaign(Path(folder), seed)
         mine = campaign.shard(number, of)

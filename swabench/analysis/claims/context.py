@@ -111,7 +111,7 @@ class ClaimContext:
             "margin_nats": f"{rules.margin_nats:g}",
             "margin_flatness": f"{rules.margin_flatness:g}",
             "rates_chosen": _rates_chosen(self.study),
-            "best_trial": self.study.tuning.best if self.study.tuning else "",
+            "best_trial": _best_trial(self.study),
             "scale": ""
             if head
             else ", each as long in every filter as the filter's own weights "
@@ -122,6 +122,12 @@ class ClaimContext:
             if head
             else "The loss of a network is not convex: methods may lie in different basins.",
         }
+
+
+def _best_trial(study: Study) -> str:
+    """What the trial has that tuning chose."""
+    by_accuracy = study.tuning and study.tuning.chosen_by == "accuracy"
+    return "highest validation accuracy" if by_accuracy else "lowest validation loss"
 
 
 def _rates_chosen(study: Study) -> str:

@@ -20,7 +20,7 @@ from matplotlib.ticker import (
 
 from swabench.analysis.figures.style import HEIGHT, WIDTH
 
-MANY_DECADES = 200.0
+WIDE = 200.0
 """An axis whose ends differ by more than this factor has a tick a decade."""
 
 
@@ -99,7 +99,7 @@ def log_scale(ax: Axes) -> None:
     """A logarithmic y axis with plain numbers, as many as fit."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
-    if high / low > MANY_DECADES:
+    if high / low > WIDE:
         log_ticks(ax.yaxis, low, high)
         return
     ax.yaxis.set_major_formatter(ScalarFormatter())
@@ -109,7 +109,7 @@ def log_scale(ax: Axes) -> None:
 
 def log_ticks(axis: Axis, low: float, high: float) -> None:
     """Ticks of a logarithmic axis, each number as short as it can be."""
-    axis.set_major_locator(LogLocator(subs=(1,) if high / low > MANY_DECADES else (1, 2, 5)))
+    axis.set_major_locator(LogLocator(subs=(1,) if high / low > WIDE else (1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
