@@ -20,7 +20,7 @@ from swabench.study.inputs import SplitName
 from swabench.study.landscape import PARTS
 from swabench.study.study import Study
 from swabench.training.flat import assign, flatten, parameter_views
-from tests.test_network import carry_out, own_images, splits, study_of, tiny
+from tests.test_network import carry_out, own_images, record_of, splits, study_of, tiny
 
 __all__ = ["own_images"]  # a fixture
 
@@ -222,6 +222,33 @@ def test_a_networks_landscape_is_measured_and_written(
     both = lines.merge(rays[rays["distance"] == 0], on=["method", "split"])
     assert len(both) == 2 * 2 * 2  # two ends, two splits, two directions
     np.testing.assert_allclose(both["loss_x"], both["loss_y"], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_line_from_a_head_starts_at_the_whole_backbone_with_that_head(
+    study: Study, own_images: Path, tmp_path: Path
+) -> None:
+    """Adam trained the final layer; the line leads through the weights of `layer4`, too."""
+    other = study_of(own_images, "head", "layer4")
+    # Refused for random weights, as a study; weights that fit it would have to be trained first.
+    finetune = other.finetune.model_copy(update={"batchnorm": "train"})
+    other = other.model_copy(update={"landscape": study.landscape, "finetune": finetune})
+    experiment = carry_out(other, tmp_path, ("swa", "sgd"))
+    experiment.measure([("lines", 0)])
+    found = experiment.store.find_landscape("lines", 0)
+    assert found is not None
+    lines = found.tables["lines"].query("split == 'train' and alpha == 0")
+    materials = experiment._materials(0)
+    training, _ = surveyed_images(other.landscape, materials.splits("layer4"))
+    network = materials.trained_layers("layer4")
+    head = record_of(experiment, "adam").arrays()["weights/iterate"]
+    weight, bias = list(network.parameters())[-2:]
+    weight.data = torch.tensor(head[: weight.numel()]).view(weight.shape)
+    bias.data = torch.tensor(head[weight.numel() :])
+    with torch.no_grad():
+        expected = F.cross_entropy(network.train()(training.inputs), training.labels)
+    np.testing.assert_allclose(lines["loss"], expected.item(), rtol=1e-4)
+    assert len(lines) == 2
 
 
 def test_without_all_its_images_a_landscape_has_a_draw_of_them(study: Study) -> None:

@@ -31,6 +31,7 @@ from swabench.study.inputs import SplitName
 from swabench.study.landscape import PARTS, LandscapeSettings, LineSettings, Part
 from swabench.study.study import Study
 from swabench.system.errors import InputError, SwabenchError
+from swabench.training.flat import flatten, with_end
 from swabench.training.heads import stacked_logits
 from swabench.training.learner import Split, Splits, accuracy_and_loss, log_probabilities
 
@@ -64,6 +65,8 @@ class Surveyor:
         device: Where the scores take weights.
         scaled: Makes of a direction of unit norm, shape (P,), the one to look along from given
             weights (P,).
+        whole: Makes of what a run trained, shape (Q,), what the scores take, shape (P,): the
+            start may have been trained in fewer layers.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Surveyor:
         provenance: Provenance,
         device: torch.device,
         scaled: Callable[[Tensor, Tensor], Tensor] = lambda direction, weights: direction,
+        whole: Callable[[Tensor], Tensor] = lambda weights: weights,
     ) -> None:
         self._study = study
         self._store = store
@@ -81,6 +85,7 @@ class Surveyor:
         self._provenance = provenance
         self._device = device
         self._scaled = scaled
+        self._whole = whole
         self._settings = study.landscape
         # The parts of one seed come one after the other, and share its weights.
         self._weights = lru_cache(maxsize=len(study.row_names))(self._read_weights)
@@ -231,7 +236,7 @@ class Surveyor:
 
     def _read_weights(self, name: str, seed: int) -> Tensor:
         record = self._record(name, seed)
-        return self._on_device(record.arrays()[weights_key(record.result)])
+        return self._whole(self._on_device(record.arrays()[weights_key(record.result)]))
 
     def _trajectory(self, name: str, seed: int) -> Tensor | None:
         """The weights of every epoch; None of a network's, which are not kept."""
@@ -276,12 +281,17 @@ def surveyor_of_networks(
     frozen: nn.Module | None,
     provenance: Provenance,
 ) -> Surveyor:
-    """What measures the landscape of networks; arguments as `network_scores` takes them."""
+    """What measures the landscape of networks; arguments as `network_scores` takes them.
+
+    The network's own weights are those of layers that a run did not train.
+    """
     training, test = surveyed_images(study.landscape, splits)
     at_once = study.finetune.evaluation_batch_size
     scores = network_scores(network, frozen, training, test, evaluation_batch=at_once)
     scaled = partial(filter_normalized, network=network)
-    return Surveyor(study, store, scores, provenance, training.labels.device, scaled)
+    below = flatten(network)[0].to(training.labels.device)
+    whole = partial(with_end, below)
+    return Surveyor(study, store, scores, provenance, training.labels.device, scaled, whole)
 
 
 def _draw(split: Split, count: int | None, seed: int) -> Split:

@@ -10,7 +10,7 @@ from swabench.runs.materials import Materials
 from swabench.study.stages import Boundary, Stage
 from swabench.study.study import Study
 from swabench.system.errors import InputError
-from swabench.training.flat import flatten
+from swabench.training.flat import flatten, with_end
 from swabench.training.heads import StackedHeads
 from swabench.training.learner import Learner
 from swabench.training.network import NetworkLearner
@@ -37,13 +37,9 @@ def complete(trained_above: Start, boundary: Boundary, materials: Materials) -> 
     """
     if boundary == "head":
         return trained_above
-    own = flatten(materials.trained_layers(boundary))
-    tails = (trained_above.weights, trained_above.statistics)
+    weights, statistics = flatten(materials.trained_layers(boundary))
     return Start(
-        *(
-            torch.cat([whole[: len(whole) - len(tail)], tail])
-            for whole, tail in zip(own, tails, strict=True)
-        )
+        with_end(weights, trained_above.weights), with_end(statistics, trained_above.statistics)
     )
 
 

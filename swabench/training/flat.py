@@ -82,6 +82,11 @@ def flatten(network: nn.Module) -> tuple[Tensor, Tensor]:
     return weights, statistics
 
 
+def with_end(whole: Tensor, end: Tensor) -> Tensor:
+    """A vector (P,) whose last numbers are another's (Q,): lower layers, below what was trained."""
+    return torch.cat([whole[: len(whole) - len(end)], end])
+
+
 def adopt(network: nn.Module, weights: Tensor, statistics: Tensor) -> None:
     """Make a network's parameters and statistics views into vectors, (P,) and (S,)."""
     parameters = dict(network.named_parameters())
