@@ -334,6 +334,45 @@ def test_trajectories_side_by_side_give_the_records_of_one_after_another(
     check_same(records_of_a_study(tmp_path / "one", images), side_by_side)
 
 
+def test_where_memory_is_short_fewer_trajectories_go_on_at_a_time(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if GPU.type != "cuda":
+        pytest.skip("CUDA's memory is what is short")
+    watched = WatchedLanes(monkeypatch)
+    plenty = records_of_a_study(tmp_path / "plenty", images)
+    lanes_of_plenty, left = watched.most, int(5.5 * watched.footprint)
+    watched.most = 0
+    gc.collect()
+    torch.cuda.empty_cache()
+    taken = torch.empty(torch.cuda.mem_get_info()[0] - left, dtype=torch.uint8, device=GPU)
+    short = records_of_a_study(tmp_path / "short", images)
+    del taken
+    print(f"{lanes_of_plenty} at a time; {watched.most} where {left >> 20} MB are left")
+    assert 1 < watched.most < lanes_of_plenty
+    check_same(short, plenty)
+
+
+class WatchedLanes:
+    """How many lanes were in use at a time, and the most memory (bytes) that one's start took."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.most = self.footprint = 0
+        enter, note = lanes.Lanes.enter, lanes.Lanes._note_footprint
+
+        def entering(own: lanes.Lanes) -> lanes.Lane:
+            lane = enter(own)
+            self.most = max(self.most, own._under_way)
+            return lane
+
+        def noting(own: lanes.Lanes, taken: int) -> None:
+            note(own, taken)
+            self.footprint = max(self.footprint, taken)
+
+        monkeypatch.setattr(lanes.Lanes, "enter", entering)
+        monkeypatch.setattr(lanes.Lanes, "_note_footprint", noting)
+
+
 def test_two_processes_on_a_gpu_give_the_records_of_one(tmp_path: Path, images: Path) -> None:
     one = records_of_a_study(tmp_path / "one", images)
     check_same(records_of_a_study(tmp_path / "two", images, "--jobs", "2"), one)

@@ -30,11 +30,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 from torchvision.models import ResNet, resnet50
 
+from swabench.runs.lanes import MOST
 from swabench.study.averaging import EqualMean
 from swabench.study.inputs import BackboneSettings, Precision
 from swabench.study.optimizers import SGD
 from swabench.study.stages import Boundary
-from swabench.system.device import choose_device
+from swabench.system.device import choose_device, synchronize
 from swabench.system.environment import environment
 from swabench.training.averages import Member, average_of
 from swabench.training.backbone import Preprocess, frozen_part, load_backbone
@@ -79,13 +80,9 @@ def some_digits(batches: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return images, generator.integers(0, CLASSES, len(images))
 
 
-def product_rate(
-    boundary: Boundary, batches: int, device: torch.device, precision: Precision
-) -> float:
-    """Images a second of the network learner, with one capture into the average."""
+def split_of(boundary: Boundary, batches: int, device: torch.device) -> Split:
+    """What the layers above the boundary take: images, or the cached maps of those below."""
     images, labels = some_digits(batches)
-    part = resnet50_above(boundary, CLASSES)
-    preprocess: nn.Module | None = Preprocess(SIZE, MNISTS)
     inputs = torch.from_numpy(images)
     if boundary == "layer4":
         below = nn.Sequential(
@@ -94,26 +91,51 @@ def product_rate(
         )
         with torch.no_grad():  # the cache is filled once in a study; that is not measured here
             inputs = torch.cat([below(some) for some in inputs.split(256)])
-        preprocess = None
-    split = Split(inputs.to(device), torch.from_numpy(labels).to(device))
-    learner = NetworkLearner(
+    return Split(inputs.to(device), torch.from_numpy(labels).to(device))
+
+
+def learner_of(boundary: Boundary, split: Split, precision: Precision) -> NetworkLearner:
+    """What trains a trajectory."""
+    part = resnet50_above(boundary, CLASSES)
+    return NetworkLearner(
         part,
         {"train": split},
         *flatten(part),
         SGD(name="sgd"),
-        frozen=preprocess,
+        frozen=Preprocess(SIZE, MNISTS) if boundary == "all" else None,
         precision=precision,
     )
-    average = average_of(EqualMean(), Member(learner.weights()[0]))
-    rows = torch.randperm(len(labels)).to(device).split(BATCH)
+
+
+def product_rate(
+    boundary: Boundary,
+    batches: int,
+    device: torch.device,
+    precision: Precision,
+    trajectories: int = 1,
+) -> float:
+    """Images a second of so many trajectories side by side, each with a capture into its average.
+
+    Several share a GPU as in a study: a turn each, on streams of their own.
+    """
+    split = split_of(boundary, batches, device)
+    learners = [learner_of(boundary, split, precision) for _ in range(trajectories)]
+    averages = [average_of(EqualMean(), Member(learner.weights()[0])) for learner in learners]
+    streams = [torch.cuda.Stream(device) if trajectories > 1 else None for _ in learners]
+    rows = torch.randperm(len(split)).to(device).split(BATCH)
     rates = torch.tensor([RATE], device=device)
+    synchronize(device)
 
     def work() -> None:
         for some in rows:
-            learner.step(some, rates)
-        average.capture(Member(learner.weights()[0]))
+            for learner, stream in zip(learners, streams, strict=True):
+                with torch.cuda.stream(stream):
+                    learner.step(some, rates)
+        for learner, average, stream in zip(learners, averages, streams, strict=True):
+            with torch.cuda.stream(stream):
+                average.capture(Member(learner.weights()[0]))
 
-    return len(labels) / seconds(work, device, 3)
+    return trajectories * len(split) / seconds(work, device, 3)
 
 
 def plain_network(boundary: Boundary) -> ResNet:
@@ -253,6 +275,11 @@ def measure(device: torch.device, batches: int) -> dict[str, float]:
             found[f"{boundary}: swabench, {precision}, share of the matrix product's rate"] = (
                 own * step_flops(boundary) / peaks[precision]
             )
+            if device.type == "cuda":
+                many = product_rate(boundary, batches, device, precision, MOST)
+                name = f"{boundary}: swabench, {precision}, {MOST} trajectories side by side"
+                found[f"{name}, images/s of all"] = many
+                found[f"{name}, over the plain loop"] = many / plain
     return found
 
 

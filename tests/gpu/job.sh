@@ -8,14 +8,15 @@
 #
 # The parts: `test` (tests/test_gpu.py), `agreement` (a small study on the CPU and on the GPU),
 # `kernels` and `bench` (where a step's time goes, and how fast it is beside others), `heads`
-# (the study `mnist`) and `study` (the whole network). All but the last run once; that one goes on
-# from call to call. SWABENCH_CACHE must hold the data set where it cannot be fetched.
-# RESULTS (results/gpu/runs, which git ignores) keeps the records between calls. Into $OUT goes one
-# archive: tables, metrics, manifests, the benchmark's numbers and the logs; and the records of
-# every seed of the study.
+# (the study `mnist`), `study` (the whole network) and `transfer` (that study with its source, its
+# landscape and its documents). `study` and `transfer` go on from call to call, the others run once.
+# SWABENCH_CACHE must hold the data sets where they cannot be fetched.
+# RESULTS (results/gpu/runs, which git ignores) keeps the records between calls; the weights that
+# `transfer` keeps take 40 GB. Into $OUT goes one archive: tables, metrics, manifests, the
+# benchmark's numbers and the logs; and the records of every seed of `study`.
 #
 # A rehearsal without a GPU:
-#   DEVICE=cpu STUDY=smoke HEADS=smoke SEEDS=2 OUT=... bash tests/gpu/job.sh
+#   DEVICE=cpu STUDY=smoke HEADS=smoke WHOLE=smoke SEEDS=2 OUT=... bash tests/gpu/job.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 : "${OUT:?name a folder for what the job brings back}"
@@ -24,11 +25,12 @@ RESULTS=${RESULTS:-results/gpu/runs}
 DEVICE=${DEVICE:-cuda}
 STUDY=${STUDY:-tests/gpu/network.yaml}
 HEADS=${HEADS:-mnist}
+WHOLE=${WHOLE:-transfer}
 SEEDS=${SEEDS:-5}
 LIMIT=${LIMIT:-540} # seconds that a call may take
 PROCESSES=${PROCESSES:-2}
-TRANSFER=${TRANSFER:-20} # seconds that are left for packing
-parts=${1:-"test agreement kernels bench heads study"}
+PACKING=${PACKING:-20} # seconds that are left for it
+parts=${1:-"test agreement kernels bench heads study transfer"}
 
 kept=$RESULTS/kept # what goes into the archive
 mkdir -p "$OUT" "$kept"
@@ -91,18 +93,35 @@ bench() {
 
 heads() {
     swabench finetune --config "$HEADS" --method all --results "$RESULTS" --device "$DEVICE"
+    write_documents "$HEADS"
+    keep "$HEADS" "$RESULTS" "$HEADS-$DEVICE"
+}
+
+write_documents() { # study
     local document
     for document in table figures claims report; do
-        swabench "$document" --config "$HEADS" --results "$RESULTS"
+        swabench "$document" --config "$1" --results "$RESULTS"
     done
-    keep "$HEADS" "$RESULTS" "$HEADS-$DEVICE"
+}
+
+# All of a study by one command. Where the time is up before, its documents tell of what is there.
+transfer() {
+    local name
+    name=$(basename "$WHOLE" .yaml)
+    if ! timeout --signal KILL $(($(left) - 2 * PACKING)) "$PYTHON" -m swabench reproduce \
+        --config "$WHOLE" --jobs "$PROCESSES" --save-every 1h --results "$RESULTS" \
+        --device "$DEVICE" >"$kept/$name.log" 2>&1; then
+        write_documents "$WHOLE" >"$kept/$name-documents.log" 2>&1 || true
+    fi
+    tail -n 20 "$kept/$name.log"
+    keep "$name" "$RESULTS" "$name-$DEVICE"
 }
 
 # As many seeds as the time allows, shared out among processes: while one measures, others train.
 # Their records come home without weights; tables and figures are made from them there. Where the
 # machine goes back no states are kept: writing them takes time from all.
 study() {
-    local time=$(($(left) - TRANSFER)) number name seed
+    local time=$(($(left) - PACKING)) number name seed
     name=$(basename "$STUDY" .yaml)
     for ((number = 1; number <= PROCESSES; number++)); do
         timeout --signal KILL "$time" "$PYTHON" -m swabench finetune --config "$STUDY" \
@@ -128,8 +147,9 @@ for part in $parts; do
     bench) once bench 90 bench ;;
     heads) once heads 60 heads ;;
     study) study ;;
+    transfer) transfer ;;
     *)
-        echo "no part is called $part; there are test, agreement, kernels, bench, heads, study" >&2
+        echo "no part is called $part; there are test, agreement, kernels, bench, heads, study, transfer" >&2
         exit 2
         ;;
     esac
