@@ -10,7 +10,6 @@ package `lightning` is installed, Lightning with its SWA callback. Wants an idle
 
 import argparse
 import importlib.util
-import json
 import os
 import time
 from pathlib import Path
@@ -20,8 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
@@ -36,19 +33,18 @@ from swabench.study.inputs import BackboneSettings, Precision
 from swabench.study.optimizers import SGD
 from swabench.study.stages import Boundary
 from swabench.system.device import choose_device, synchronize
-from swabench.system.environment import environment
 from swabench.training.averages import Member, average_of
 from swabench.training.backbone import Preprocess, frozen_part, load_backbone
 from swabench.training.flat import flatten
 from swabench.training.learner import Split
 from swabench.training.network import NetworkLearner
+from tests.bench.notes import Notes
 from tests.bench.speed import peak_flops, seconds
 from tests.networks import MNISTS, resnet50_above
 
 SIZE, CLASSES, BATCH, RATE = 28, 10, 128, 0.005
 BOUNDARIES: tuple[Boundary, ...] = ("all", "layer4")
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
-console = Console()
 
 
 class Digits(Dataset[tuple[Tensor, int]]):
@@ -94,16 +90,19 @@ def split_of(boundary: Boundary, batches: int, device: torch.device) -> Split:
     return Split(inputs.to(device), torch.from_numpy(labels).to(device))
 
 
-def learner_of(boundary: Boundary, split: Split, precision: Precision) -> NetworkLearner:
+def learner_of(
+    boundary: Boundary, split: Split, precision: Precision, evaluation_batch: int = 1000
+) -> NetworkLearner:
     """What trains a trajectory."""
     part = resnet50_above(boundary, CLASSES)
     return NetworkLearner(
         part,
-        {"train": split},
+        {"train": split, "test": split},
         *flatten(part),
         SGD(name="sgd"),
         frozen=Preprocess(SIZE, MNISTS) if boundary == "all" else None,
         precision=precision,
+        evaluation_batch=evaluation_batch,
     )
 
 
@@ -256,31 +255,32 @@ def peak_rate(device: torch.device, precision: Precision) -> float:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def measure(device: torch.device, batches: int) -> dict[str, float]:
+def measure(device: torch.device, batches: int, notes: Notes) -> None:
     """All rates and ratios."""
     peaks = {precision: peak_rate(device, precision) for precision in PRECISIONS}
-    found = {f"matrix product, {name}, GFLOP/s": peak / 1e9 for name, peak in peaks.items()}
+    for precision, peak in peaks.items():
+        notes.note(f"matrix product, {precision}, GFLOP/s", peak / 1e9)
     for boundary in BOUNDARIES:
-        plain = plain_rate(boundary, batches, device)
-        lightning = lightning_rate(boundary, batches, device)
-        found[f"{boundary}: plain loop, images/s"] = plain
-        if lightning is not None:
-            found[f"{boundary}: Lightning with SWA, images/s"] = lightning
+        plain = notes.note(
+            f"{boundary}: plain loop, images/s", plain_rate(boundary, batches, device)
+        )
         for precision in PRECISIONS:
-            own = product_rate(boundary, batches, device, precision)
-            found[f"{boundary}: swabench, {precision}, images/s"] = own
-            found[f"{boundary}: swabench, {precision}, over the plain loop"] = own / plain
-            if lightning is not None:
-                found[f"{boundary}: swabench, {precision}, over Lightning"] = own / lightning
-            found[f"{boundary}: swabench, {precision}, share of the matrix product's rate"] = (
-                own * step_flops(boundary) / peaks[precision]
-            )
+            own, name = product_rate(boundary, batches, device, precision), f"swabench, {precision}"
+            notes.note(f"{boundary}: {name}, images/s", own)
+            notes.note(f"{boundary}: {name}, over the plain loop", own / plain)
+            share = own * step_flops(boundary) / peaks[precision]
+            notes.note(f"{boundary}: {name}, share of the matrix product's rate", share)
             if device.type == "cuda":
                 many = product_rate(boundary, batches, device, precision, MOST)
-                name = f"{boundary}: swabench, {precision}, {MOST} trajectories side by side"
-                found[f"{name}, images/s of all"] = many
-                found[f"{name}, over the plain loop"] = many / plain
-    return found
+                together = f"{boundary}: {name}, {MOST} trajectories side by side"
+                notes.note(f"{together}, images/s of all", many)
+                notes.note(f"{together}, over the plain loop", many / plain)
+        lightning = lightning_rate(boundary, batches, device)
+        if lightning is not None:
+            notes.note(f"{boundary}: Lightning with SWA, images/s", lightning)
+            for precision in PRECISIONS:
+                own = notes.measured[f"{boundary}: swabench, {precision}, images/s"]
+                notes.note(f"{boundary}: swabench, {precision}, over Lightning", own / lightning)
 
 
 def main() -> None:
@@ -291,16 +291,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=None)
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
-    batches = arguments.batches or (8 if device.type == "cpu" else 200)
-    found = measure(device, batches)
-    table = Table("measured", "value", title=f"the network learner on {device.type}")
-    for name, value in found.items():
-        table.add_row(name, f"{value:,.3g}" if value < 100 else f"{value:,.0f}")
-    console.print(table)
     output = arguments.output or Path("results/bench") / f"network-{device.type}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    content = {"measured": found, "environment": environment(device)}
-    output.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    batches = arguments.batches or (8 if device.type == "cpu" else 200)
+    measure(device, batches, Notes(output, device))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@
 # landscape and its documents). `study` and `transfer` go on from call to call, the others run once.
 # SWABENCH_CACHE must hold the data sets where they cannot be fetched.
 # RESULTS (results/gpu/runs, which git ignores) keeps the records between calls; the weights that
-# `transfer` keeps take 40 GB. Into $OUT goes one archive: tables, metrics, manifests, the
+# `transfer` keeps take 25 GB. Into $OUT goes one archive: tables, metrics, manifests, the
 # benchmark's numbers and the logs; and the records of every seed of `study`.
 #
 # A rehearsal without a GPU:
-#   DEVICE=cpu STUDY=smoke HEADS=smoke WHOLE=smoke SEEDS=2 OUT=... bash tests/gpu/job.sh
+#   DEVICE=cpu STUDY=smoke HEADS=smoke WHOLE=smoke SEEDS=2 STAGES="1 2" OUT=... \
+#       bash tests/gpu/job.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 : "${OUT:?name a folder for what the job brings back}"
@@ -27,6 +28,7 @@ STUDY=${STUDY:-tests/gpu/network.yaml}
 HEADS=${HEADS:-mnist}
 WHOLE=${WHOLE:-transfer}
 SEEDS=${SEEDS:-5}
+STAGES=${STAGES:-"5 10"} # seeds of the study that is carried out whole
 LIMIT=${LIMIT:-540} # seconds that a call may take
 PROCESSES=${PROCESSES:-2}
 PACKING=${PACKING:-20} # seconds that are left for it
@@ -48,6 +50,7 @@ keep() { # study, its results folder, name in the archive
 
 archive() { tar -czf "$OUT/gpu.tar.gz" -C "$kept" .; }
 trap archive EXIT # also where a part fails or the time is up
+trap 'exit 143' TERM
 
 once() { # name, seconds it may take, command: done is done
     if [ -e "$kept/$1.done" ]; then return; fi
@@ -57,7 +60,8 @@ once() { # name, seconds it may take, command: done is done
     fi
     echo "$1"
     local start=$SECONDS
-    if "${@:3}" >"$kept/$1.log" 2>&1; then
+    "${@:3}" >"$kept/$1.log" 2>&1 & # a signal is heard while the shell waits
+    if wait $!; then
         touch "$kept/$1.done"
         echo "$1: done in $((SECONDS - start)) s"
     else
@@ -93,28 +97,27 @@ bench() {
 
 heads() {
     swabench finetune --config "$HEADS" --method all --results "$RESULTS" --device "$DEVICE"
-    write_documents "$HEADS"
+    local document
+    for document in table figures claims report; do
+        swabench "$document" --config "$HEADS" --results "$RESULTS"
+    done
     keep "$HEADS" "$RESULTS" "$HEADS-$DEVICE"
 }
 
-write_documents() { # study
-    local document
-    for document in table figures claims report; do
-        swabench "$document" --config "$1" --results "$RESULTS"
-    done
-}
-
-# All of a study by one command. Where the time is up before, its documents tell of what is there.
+# All of a study, first for few seeds: where the time is up before the last, what comes home is
+# the documents of fewer, and they are whole.
 transfer() {
-    local name
+    local name seeds
     name=$(basename "$WHOLE" .yaml)
-    if ! timeout --signal KILL $(($(left) - 2 * PACKING)) "$PYTHON" -m swabench reproduce \
-        --config "$WHOLE" --jobs "$PROCESSES" --save-every 1h --results "$RESULTS" \
-        --device "$DEVICE" >"$kept/$name.log" 2>&1; then
-        write_documents "$WHOLE" >"$kept/$name-documents.log" 2>&1 || true
-    fi
+    for seeds in $STAGES; do
+        if timeout --signal KILL $(($(left) - PACKING)) "$PYTHON" -m swabench reproduce \
+            --config "$WHOLE" --seeds "$seeds" --jobs "$PROCESSES" --save-every 1h \
+            --results "$RESULTS" --device "$DEVICE" >>"$kept/$name.log" 2>&1; then
+            keep "$name" "$RESULTS" "$name-$DEVICE"
+            echo "$name: $seeds seeds are done"
+        fi
+    done
     tail -n 20 "$kept/$name.log"
-    keep "$name" "$RESULTS" "$name-$DEVICE"
 }
 
 # As many seeds as the time allows, shared out among processes: while one measures, others train.
