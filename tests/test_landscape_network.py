@@ -181,7 +181,7 @@ def test_scaling_a_filter_before_batchnorm_changes_no_ray() -> None:
 
 @pytest.fixture(scope="module")
 def study(own_images: Path) -> Study:
-    few = {"points": 3, "seeds": None}
+    few = {"points": 2, "seeds": None}
     small = study_of(own_images, "layer4", "layer4", standardize=False)
     landscape = {
         "training_images": 20,
@@ -189,7 +189,7 @@ def study(own_images: Path) -> Study:
         "lines": {**few, "low": -1, "high": 2},
         "segments": few,
         "plane": {"points": 2},
-        "rays": {"points": 3, "directions": 2, "length": 0.5},
+        "rays": {"points": 2, "directions": 2, "length": 0.5},
         "sharpness": {"steps": 1, "starts": 1},
         "hessian": {"probes": 2, "tolerance": 0.5},
     }
