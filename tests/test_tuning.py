@@ -772,6 +772,27 @@ def test_the_picture_marks_a_rate_at_which_every_trial_diverged_at_its_upper_edg
     assert "A cross at the upper edge" in picture.caption
 
 
+@pytest.mark.parametrize(
+    ("rates", "labels"),
+    [
+        ([0.0025, 0.005, 0.01, 0.02, 0.04], ["0.005", "0.01", "0.02"]),
+        ([0.0003, 0.01, 0.5], ["0.001", "0.01", "0.1"]),
+    ],
+)
+def test_the_picture_names_several_rates_whatever_they_span(
+    rates: list[float], labels: list[str]
+) -> None:
+    families = {"sgd": {"rate.learning_rate": rates}}
+    only = study({"families": families, "sides": {}, "trials_per_family": len(rates)})
+    frame = pd.DataFrame(
+        {"family": "sgd", "rate.learning_rate": rates, "diverged": 0, "loss": 0.2, "chosen": False}
+    ).assign(chosen=[True] + [False] * (len(rates) - 1))
+    (ax,) = axes_of(only, frame)
+    low, high = ax.get_xlim()
+    ticks = zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+    assert [label.get_text() for at, label in ticks if low <= at <= high] == labels
+
+
 def test_the_picture_shows_a_rates_best_trial() -> None:
     losses = {(0.002, 0): 0.5, (0.002, 1): 0.3, (0.004, 0): 0.2, (0.004, 1): 0.6}
     only = study({"families": {"swa": TUNING["families"]["swa"]}, "sides": {}})

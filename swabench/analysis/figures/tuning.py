@@ -5,10 +5,9 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
 
 from swabench.analysis.figures.picture import FORMATS, CannotDrawError, Drawn, Picture
-from swabench.analysis.figures.pieces import new_figure
+from swabench.analysis.figures.pieces import log_ticks, new_figure
 from swabench.analysis.figures.style import (
     COLORS,
     HEIGHT,
@@ -117,7 +116,6 @@ def _dress(ax: Axes, title: str, best: Sequence[float], *, up: bool) -> None:
     below, above = (ROOM_BEYOND, 0.3) if up else (0.3, ROOM_BEYOND)
     ax.set_ylim(best[0] - below * reach, best[-1] + above * reach)
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    log_ticks(ax.xaxis, *ax.get_xlim())
     ax.set(title=title, xlabel="Learning rate")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
