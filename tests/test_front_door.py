@@ -412,8 +412,11 @@ def test_the_guide_to_studies_names_every_section_and_every_choice() -> None:
 
 
 def test_the_guides_examples_are_a_study(tmp_path: Path) -> None:
-    method, tuning = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.S)
+    method, images, tuning = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.S)
     assert method in (ROOT / "README.md").read_text()
+    own = tmp_path / "own.yaml"
+    own.write_text(images)
+    assert load_study(str(own)).data.folder == tmp_path / "my-images"
     path = tmp_path / "my.yaml"
     path.write_text(method + tuning)
     study = load_study(str(path))
