@@ -430,6 +430,7 @@ OPTIONS = {
     "a share of nothing": (["pretrain", "--shard", "0/2"], 2, "give a share such as 1/8"),
     "more shares than seeds": (["pretrain", "-s", "1", "--shard", "1/2"], 2, "has no seed"),
     "nowhere to plan for": (["validate", "--on", "moon"], 2, "choose from local, processes, ray"),
+    "jobs nowhere": (["validate", "-j", "2", "--on", "moon"], 2, "choose from local, processes"),
     "a long output": (["export", "-m", "swa", "-o", f"{'n' * 300}.pth"], 2, "File name too long"),
     "an output within a file": (["export", "-m", "swa", "-o", "file/x.pth"], 2, "where a folder"),
     "an output in a loop": (["export", "-m", "swa", "-o", "loop/x.pth"], 2, "loop/x.pth"),

@@ -772,7 +772,7 @@ LOSS = Quantity("test loss", "nats", -1, 0.005)
 
 @pytest.fixture
 def compare() -> Comparer:
-    return Comparer(study_with(8), np.random.default_rng(0))
+    return Comparer(study_with(8))
 
 
 def over_seeds(values: np.ndarray) -> dict[int, float]:

@@ -272,7 +272,7 @@ def test_better_within_the_margin_beside_equal_settles_nothing() -> None:
 
 
 def test_pairs_are_made_by_seed_whatever_their_order() -> None:
-    compare = Comparer(study_with(3), np.random.default_rng(0))
+    compare = Comparer(study_with(3))
     a, b = {0: 1.0, 1: 2.0, 2: 4.0}, {2: 3.0, 0: 1.5, 1: 1.0}
     assert compare("a − b", POINTS, a, b) == compare("a − b", POINTS, a, dict(sorted(b.items())))
     assert compare("a − b", POINTS, a, b).estimate.deviation == pytest.approx(

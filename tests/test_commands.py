@@ -374,7 +374,11 @@ def test_the_hint_at_a_network_is_of_all_its_runs(monkeypatch: pytest.MonkeyPatc
     asked.clear()
     gpu = torch.device("mps")
     assert len(plan.next_studies(load_study("mnist"), "auto")) == 2
-    assert [study for study, *_ in asked] == [load_study("layer4")]
+    layer4, (trials, runs, _, measured) = asked[0][0], asked[1]
+    assert layer4 == load_study("layer4")
+    assert set(runs) == {(name, seed) for name in trials.run_names for seed in (1000, 1001)}
+    assert len(trials.methods) == 30
+    assert "test" not in measured
 
 
 # --- methods ---------------------------------------------------------------------------------

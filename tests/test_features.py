@@ -42,6 +42,7 @@ from swabench.training.backbone import (
     load_backbone,
     weights_digest,
 )
+from swabench.training.batchnorm import mixed_batches
 
 CPU = torch.device("cpu")
 NORMALIZATION: Normalization = ((0.13,), (0.31,))
@@ -613,6 +614,28 @@ def test_statistics_are_of_images_as_the_study_sees_them(tmp_path: Path, size: i
         maps = small_layers()[0](as_published(images(), size, NORMALIZATION))
     variance, mean = torch.var_mean(maps, dim=(0, 2, 3))
     torch.testing.assert_close(found, torch.cat([mean, variance]), rtol=1e-3, atol=1e-4)
+
+
+def test_the_size_of_batches_is_part_of_the_key_of_statistics_and_the_same_on_every_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network's deeper layers see what batches were normalised by."""
+    for kind in ("cuda", "mps"):
+        monkeypatch.setitem(features.BATCH, kind, 2)
+    asked: list[int] = []
+    mixed = mixed_batches
+
+    def noting(images: int, size: int) -> list[Tensor]:
+        asked.append(size)
+        return list(mixed(images, size))
+
+    monkeypatch.setattr(features, "mixed_batches", noting)
+    given = arguments()
+    for size in (features.BATCH["cpu"], 3):
+        monkeypatch.setitem(features.BATCH, "cpu", size)
+        statistics(tmp_path, given)
+        assert asked[-1] == features.batch_size(CPU, given["image_size"])
+    assert len(list((tmp_path / "statistics").glob("*/features.json"))) == 2
 
 
 def test_what_is_not_to_be_kept_is_the_same_and_leaves_no_entry(tmp_path: Path) -> None:

@@ -305,8 +305,8 @@ def test_figure_7_is_average_and_iterate_of_the_same_runs(
 
     values = {"iterate": accuracies("iterate"), "average": accuracies("average")}
     shown = {
-        "iterate (SGD)": values["iterate"],
-        "average (SWA)": values["average"],
+        "swa, iterate": values["iterate"],
+        "swa, average": values["average"],
         "average − iterate": values["average"] - values["iterate"],
     }
     found: dict[object, Any] = {c.get_label(): c for ax in (left, right) for c in ax.containers}

@@ -108,7 +108,7 @@ LEGENDS = {
     "figure4-forest": ["mean, 80 % interval", "each seed", "the paper's number"],
     "figure5-plane": ["sgd, iterate", "swa, iterate"],
     "figure6-flatness": ["adam", "sgd", "sgd-multiplicative", "swa", "swa-cyclical", "pswa"],
-    "figure7-rates": ["sgd-multiplicative", "iterate (SGD)", "average (SWA)"],
+    "figure7-rates": ["sgd-multiplicative", "swa, iterate", "swa, average"],
 }
 
 
@@ -465,7 +465,7 @@ def test_figure_7_without_a_decayed_rate_speaks_of_no_band(tmp_path: Path) -> No
     assert "band" not in picture.caption
     assert not figure.axes[0].patches
     words = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert words == ["iterate (SGD)", "average (SWA)"]
+    assert words == ["swa, iterate", "swa, average"]
 
 
 def test_a_sweep_without_averages_or_without_runs_is_skipped_in_words(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 import pytest
 
 from swabench.cli import options
@@ -409,11 +410,30 @@ def test_records_of_other_machines_must_be_seen_here_and_be_the_same(
     write_run(store, study, "sgd", 0)
     record = store.find("sgd", 0)
     assert record is not None
-    wait_until_seen(store, {("sgd", 0): record.arrays_sha256})
+    wait_until_seen(store, "finetune", {("sgd", 0): record.arrays_sha256})
     monkeypatch.setattr(base, "SEEN_WITHIN", 0.0)
     for run, digest in ((("sgd", 0), "0" * 64), (("sgd", 1), record.arrays_sha256)):
         with pytest.raises(InputError, match=f"sgd at seed {run[1]} .* is not seen here"):
-            wait_until_seen(store, {run: digest})
+            wait_until_seen(store, "finetune", {run: digest})
+
+
+def test_a_part_of_the_landscape_that_another_machine_measured_must_be_seen_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_with(1)
+    store = RecordStore(tmp_path, study)
+    for name in study.row_names:
+        write_run(store, study, name, 0)
+    tables = {"lines": pd.DataFrame({"loss": [0.25]})}
+    store.write_landscape(
+        "lines", 0, tables, provenance={}, environment=ENVIRONMENT, seconds=1
+    )  # fmt: skip
+    record = store.find_landscape("lines", 0)
+    assert record is not None
+    wait_until_seen(store, "landscape", {("lines", 0): record.identity})
+    monkeypatch.setattr(base, "SEEN_WITHIN", 0.0)
+    with pytest.raises(InputError, match=r"plane at seed 0 .* is not seen here"):
+        wait_until_seen(store, "landscape", {("plane", 0): record.identity})
 
 
 def test_a_record_that_a_shared_disk_shows_late_is_waited_for(
@@ -427,4 +447,4 @@ def test_a_record_that_a_shared_disk_shows_late_is_waited_for(
     written = elsewhere.find("sgd", 0)
     assert written is not None
     monkeypatch.setattr(time, "sleep", lambda seconds: write_run(store, study, "sgd", 0))
-    wait_until_seen(store, {("sgd", 0): written.arrays_sha256})
+    wait_until_seen(store, "finetune", {("sgd", 0): written.arrays_sha256})

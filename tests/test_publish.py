@@ -286,7 +286,8 @@ def test_programs_get_all_of_the_table_and_of_the_seeds_that_were_asked_for(
         pd.testing.assert_frame_equal(pd.DataFrame(done.content[key]), frame)
     lines = table.not_distinguished(study, rows)
     assert len(lines) == len(rows) - 1
-    assert done.content["not_distinguished"] == done.notes == lines
+    assert done.content["not_distinguished"] == lines
+    assert done.notes == ["These are seeds 1; the study has 0, 1.", *lines]
     assert done.title == study.title
     assert len(done.files) > len(TABLES)
     assert set(done.files) == documents(store).keys()

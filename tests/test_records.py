@@ -18,6 +18,7 @@ from swabench.analysis.frame import Records, find_records
 from swabench.records import Record, RecordStore, agree
 from swabench.records.leftovers import tidy
 from swabench.records.sealing import sealed
+from swabench.records.status import damages
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError, SwabenchError
@@ -421,6 +422,43 @@ def test_a_landscape_of_runs_that_went_away_is_not_written(with_landscape: Recor
             "lines", 1, {}, provenance=PROVENANCE, environment=ENVIRONMENT, seconds=1
         )
     assert len(list(with_landscape.folder.glob("landscape/*/*"))) == 1
+
+
+# --- what is damaged -------------------------------------------------------------------------
+
+
+def test_records_and_parts_of_a_landscape_that_are_whole_are_no_damage(
+    with_landscape: RecordStore,
+) -> None:
+    assert list(damages(with_landscape.folder)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "reason"),
+    [
+        ("runs/swa", "seed-7-{identity}", "it is of seed 0, and lies where 7 belongs"),
+        ("runs/swa", "seed-0-0123456789abcdef", "it is of identity"),
+        ("runs/other", "seed-0-{identity}", "it is of method 'swa', and lies where 'other'"),
+        ("runs/swa", "seed-none", "its name is not that of a record"),
+        ("landscape/lines", "seed-7-{identity}.json", "it is of seed 0, and lies where 7"),
+        ("landscape/plane", "seed-0-{identity}.json", "it is of part 'lines', and lies where"),
+    ],
+)
+def test_what_lies_where_another_belongs_is_damage_as_find_sees_it(
+    with_landscape: RecordStore, kind: str, place: str, reason: str
+) -> None:
+    own = "landscape/lines" if kind.startswith("landscape") else "runs/swa"
+    (whole,) = (with_landscape.folder / own).glob("seed-0-*[!k]")
+    identity = whole.stem.rsplit("-", 1)[-1]
+    other = with_landscape.folder / kind / place.format(identity=identity)
+    other.parent.mkdir(exist_ok=True)
+    if whole.is_dir():
+        shutil.copytree(whole, other)
+    else:
+        shutil.copy(whole, other)
+    (found,) = damages(with_landscape.folder)
+    assert found.path == other
+    assert reason in found.reason
 
 
 # --- what was made from the same -------------------------------------------------------------

@@ -195,7 +195,7 @@ def test_tells_what_was_found(study: Study, store: RecordStore, text: str) -> No
     assert f"beyond what chance explains after Holm's correction: swa ({gain:+.2f} points)" in words
     lines = not_distinguished(study, records)
     assert any(
-        re.match(r"swa-cyclical is not disting.* seeds of this spread detect", x) for x in lines
+        re.match(r"swa-cyclical is not disting.* points would be found with", x) for x in lines
     )
     assert all(report.typeset(line) in words for line in lines)
 
@@ -389,7 +389,7 @@ def test_what_could_be_detected_is_by_the_studys_power_and_level(
     d = np.subtract(results(store, "swa-cyclical"), results(store, "sgd"))
     detects = detectable_difference(d.std(ddof=1), 8, 0.95, 0.2 / 5)
     assert f"({d.mean():+.3f} points)" in line
-    assert f"so many seeds of this spread detect {detects:.3f} points at 95% power" in line
+    assert f"{detects:.3f} points would be found with 95% power" in line
 
 
 def test_a_rows_standing_is_by_the_t_test_after_holms_correction(

@@ -114,6 +114,14 @@ def test_weights_are_not_exported_onto_other_features(
         experiment_of(study_on(images), tmp_path).export("adam", 0)
 
 
+def test_weights_of_no_run_are_refused_before_anything_is_computed(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiments, "Materials", None)
+    with pytest.raises(InputError, match="no record of adam at seed 3; run it first"):
+        experiment_of(study_on(images), tmp_path).export("adam", 3)
+
+
 # --- studies that start from another one's run ------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """The decided claims as a person and as a program reads them: Markdown, and a data frame."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -134,6 +135,7 @@ def claims_markdown(claims: Sequence[Claim], study: Study) -> str:
 def rule_in_words(study: Study) -> str:
     """The rule behind every verdict, for a reader who begins here."""
     rules = study.claims
+    fewest = math.ceil(1 - math.log2(rules.alpha))  # n seeds have p-values down to 2^(1 - n)
     return (
         "Methods of a seed share starting weights and data order, so they are compared by their "
         "differences seed by seed. The paired t test decides, at a level of "
@@ -143,12 +145,13 @@ def rule_in_words(study: Study) -> str:
         f"±{rules.margin_nats:g} nats, flatness ±{rules.margin_flatness:g} in the logarithm of its "
         "ratio. The paper calls its fine-tuned rows, which lie 0.14 points apart, extremely close; "
         "margins of the loss and of flatness are our choice. Of “a − b: better” a is the better. "
-        "What none of this settles is "
-        f"open. The exact sign-flip test stands beside the t test; {MARK} marks where the two "
-        "disagree. Comparisons without p (difference) are shown, decide nothing, and are not "
-        "corrected; nor are intervals. “Detectable from zero” "
-        f"is the difference that so many seeds of this spread find with {rules.power:.0%} power, "
-        "at the strictest level of Holm's correction where the comparison decides. Intervals hold "
+        "Open: the data show neither of these. p (difference), p (equal) and p (beyond) are "
+        "corrected; p (t) and p (sign-flip) are not, nor are intervals. The exact sign-flip test "
+        f"stands beside the t test; {MARK} marks where the two disagree, with {fewest} seeds or "
+        f"more, as fewer cannot reach {rules.alpha:g} by flips. Comparisons without p (difference) "
+        "are shown and decide nothing. “Detectable from zero” is the difference that so many seeds "
+        f"would find with {rules.power:.0%} power, given their spread, at the strictest level of "
+        "Holm's correction where the comparison decides. Intervals hold "
         "for these test images; those “over images too” count the images as drawn, like the seeds "
         "(two-way random effects), and are wider."
     )

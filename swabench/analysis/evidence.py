@@ -155,12 +155,11 @@ class Comparer:
 
     Args:
         study: Gives the rules and the confidence of the intervals.
-        rng: Source of sign flips, where seeds are too many to try every pattern.
     """
 
-    def __init__(self, study: Study, rng: np.random.Generator) -> None:
+    def __init__(self, study: Study) -> None:
         self._confidence = study.confidence
-        self._rng = rng
+        self._sign_flip_seed = study.claims.sign_flip_seed
 
     def __call__(
         self,
@@ -181,7 +180,8 @@ class Comparer:
         if a.keys() != b.keys():
             raise ValueError(f"{comparison}: found seeds {sorted(a)} and {sorted(b)}, not pairs")
         pairs = [a[seed] for seed in sorted(a)], [b[seed] for seed in sorted(a)]
-        found = compare_paired(*pairs, confidence=self._confidence, rng=self._rng)
+        rng = np.random.default_rng(self._sign_flip_seed)  # other comparisons change nothing
+        found = compare_paired(*pairs, confidence=self._confidence, rng=rng)
         d = np.subtract(*pairs)
         equal, beyond = math.nan, math.nan
         if quantity.margin is not None and len(d) > 1:

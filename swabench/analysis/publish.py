@@ -21,6 +21,7 @@ from swabench.analysis.manifest import manifest
 from swabench.analysis.predictions import PredictionTables, tables_of_predictions
 from swabench.analysis.report import render_report
 from swabench.analysis.surveys import surveys, tables_by_seed, tables_over_seeds
+from swabench.analysis.words import other_seeds
 from swabench.records import LandscapeRecord, RecordStore
 from swabench.study.study import Study
 
@@ -80,12 +81,11 @@ class Publication:
         shown = table.presentable(frame, study)
         undecided = table.not_distinguished(study, rows)
         lost = table.divergences(study, self._records)
+        notes = [*other_seeds(study, self._seeds), *lost, *undecided]
         lacking = self._lacking(rows)
         written = {
             "table.csv": table.as_csv(frame),
-            "table.md": table.as_markdown(
-                study, shown, trajectories, ensembles, lacking, [*lost, *undecided]
-            ),
+            "table.md": table.as_markdown(study, shown, trajectories, ensembles, lacking, notes),
             "table.tex": table.as_latex(study, shown, lacking),
             "trajectories.csv": table.as_csv(trajectories),
             "ensemble.csv": table.as_csv(ensembles),
@@ -104,7 +104,7 @@ class Publication:
             "ensembles": ensembles.to_dict(orient="records"),
             "not_distinguished": undecided,
         }
-        return Published(files, study.title, shown, [*lost, *undecided], lacking, content)
+        return Published(files, study.title, shown, notes, lacking, content)
 
     def landscape(self) -> Published:
         """Write what was measured around the weights (CSV), and the manifest, which lists it."""

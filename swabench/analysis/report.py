@@ -22,7 +22,7 @@ from swabench.analysis.evidence import Verdict
 from swabench.analysis.figures import Picture
 from swabench.analysis.frame import Records, incompleteness, missing_runs
 from swabench.analysis.tuning import chosen_settings
-from swabench.analysis.words import what_was_run
+from swabench.analysis.words import other_seeds, what_was_run
 from swabench.study.seeds import listed
 from swabench.study.study import Study
 from swabench.system.version import __version__
@@ -77,7 +77,11 @@ def render_report(
         comparison=tables.presentable(tables.comparison(study, rows), study),
         chosen=chosen_settings(choices) if choices else None,
         chosen_by=study.tuning.chosen_by if study.tuning else None,
-        undecided=[*tables.divergences(study, records), *tables.not_distinguished(study, rows)],
+        notes=[
+            *other_seeds(study, seeds),
+            *tables.divergences(study, records),
+            *tables.not_distinguished(study, rows),
+        ],
         trajectories=tables.presentable_trajectories(trajectories, study)
         if len(trajectories)
         else None,

@@ -205,8 +205,8 @@ def not_distinguished(study: Study, records: Records) -> list[str]:
         detects = detectable_difference(found.deviation, found.n, rules.power, level)
         if not np.isnan(detects):
             line += (
-                f"; so many seeds of this spread detect {detects:.3f} points at "
-                f"{rules.power:.0%} power"
+                f"; with {found.n} seeds and their spread, {detects:.3f} points would be found "
+                f"with {rules.power:.0%} power"
             )
         lines.append(f"{line}.")
     return lines
@@ -322,7 +322,7 @@ def as_markdown(
     trajectories: pd.DataFrame,
     ensembles: pd.DataFrame,
     lacking: str,
-    undecided: Sequence[str],
+    notes: Sequence[str],
 ) -> str:
     """The comparison, with average less iterate and the ensembles beside it, for a README."""
     parts = [
@@ -331,7 +331,7 @@ def as_markdown(
         shown.to_markdown(index=False, disable_numparse=True),
     ]
     parts.append(study.draws_in_words)
-    parts.append("\n".join(f"- {line}" for line in undecided))
+    parts.append("\n".join(f"- {line}" for line in notes))
     if len(trajectories):
         beside = presentable_trajectories(trajectories, study)
         parts.append("The average less the iterate of the same trajectory, on the test images:")

@@ -1,6 +1,9 @@
 """A study in one honest sentence: what it trained, on what, from where."""
 
+from collections.abc import Sequence
+
 from swabench.study.published import KNOWN
+from swabench.study.seeds import in_spans
 from swabench.study.stages import Boundary
 from swabench.study.study import Study
 
@@ -25,6 +28,13 @@ def what_was_run(study: Study) -> str:
             f"{study.tuning.trials_per_family} trials each, on {seeds} other seeds (`tuning.md`)."
         )
     return sentence
+
+
+def other_seeds(study: Study, seeds: Sequence[int]) -> list[str]:
+    """A line of a document that is not of all the study's seeds, or of others; else none."""
+    if set(seeds) == set(study.seeds):
+        return []
+    return [f"These are seeds {in_spans(seeds)}; the study has {in_spans(study.seeds)}."]
 
 
 def _layers(trainable: Boundary, study: Study) -> str:

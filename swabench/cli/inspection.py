@@ -57,6 +57,8 @@ def validate(
 ) -> None:
     """Check a study without running it: what it would run, and about how long that takes.
 
+    The time is that of features and training; the landscape and documents come on top.
+
     With --on or --jobs also how it is cut into units, and the time on 1, 8 and 64 workers like
     this machine.
 
@@ -69,7 +71,8 @@ def validate(
     target = choose_device(device)
     use_threads(threads)
     tuned = asked.tuned(written)
-    workers = jobs or (1 if on and kind_of_place(on) != "local" else None)
+    local = kind_of_place(on or "local") == "local"
+    workers = jobs or (None if local else 1)
     planned = plan.planned(
         tuned or written, asked.results, chosen, target, tuned is not None, workers
     )

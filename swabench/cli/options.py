@@ -88,15 +88,16 @@ ThreadsOption = Annotated[
         "--threads",
         "-t",
         min=1,
-        help="CPU threads to compute with; all cores by default. Another number of threads "
-        "changes the last digits.",
+        help="CPU threads to compute with: by default all cores, shared out with --jobs, and one a "
+        "worker with --on ray. Another number changes the last digits.",
     ),
 ]
 SaveEveryOption = Annotated[
     str,
     typer.Option(
         "--save-every",
-        help="How much work an interruption may cost, unless an epoch takes longer: 90s, 2m, 1h.",
+        help="How often a run's state is kept, at an epoch's end: 90s, 2m, 1h. An interruption "
+        "costs at most that much work, or an epoch's where that is more.",
     ),
 ]
 StopAfterOption = Annotated[
@@ -130,15 +131,15 @@ GpusPerUnitOption = Annotated[
     typer.Option(
         "--gpus-per-unit",
         min=0,
-        help="With --on ray: GPUs that each worker takes, such as 0.5, where the device is one.",
+        help="With --on ray, on GPUs: how many each worker takes; 0.5 lets two share one.",
     ),
 ]
 ShardOption = Annotated[
     str | None,
     typer.Option(
         "--shard",
-        help="Only a share of the seeds: 2/8 is the second of eight. For queues, a job a share; "
-        "who finds all shares done writes the documents.",
+        help="Only a share of the seeds: 2/8 is the second of eight (at most as many shares as "
+        "seeds). For queues, a job a share; of `reproduce` the last one writes the documents.",
     ),
 ]
 QuietOption = Annotated[

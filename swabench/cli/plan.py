@@ -206,7 +206,6 @@ def next_studies(study: Study, device: str) -> list[str]:
 
 def _next_network(study: Study, device: str) -> list[str]:
     """Training all of the network on a GPU; on a CPU, after the default study, its last stage."""
-    from swabench.runs.estimate import estimate
     from swabench.system.device import choose_device
 
     target = choose_device(device)
@@ -218,12 +217,25 @@ def _next_network(study: Study, device: str) -> list[str]:
     what = f"next{where}: `swabench reproduce --config {name}` fine-tunes {part}"
     try:
         network = load_study(name)
-        runs = [(m, s) for m in network.run_names for s in network.seeds]
-        cost = estimate(network, runs, target)
+        seconds = _seconds_of_all(network, target)
     except Exception as error:  # the study is finished: a failing hint must not end the command
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return [f"{what}; the time cannot be estimated: {reason}"]
-    return [f"{what}, in about {duration(cost.training_seconds)} by a probe of a few steps"]
+    return [f"{what}, in about {duration(seconds)} by a probe of a few steps"]
+
+
+def _seconds_of_all(study: Study, device: "torch.device") -> float:
+    """What a study takes from its features on, tuning included, but for its landscape."""
+    from swabench.runs.estimate import estimate
+    from swabench.runs.tuning import LOOKED_AT
+
+    cost = estimate(study, [(m, s) for m in study.run_names for s in study.seeds], device)
+    seconds = cost.features_seconds + cost.training_seconds
+    if study.tuning:
+        trials = trial_study(study)
+        runs = [(m, s) for m in trials.run_names for s in trials.seeds]
+        seconds += estimate(trials, runs, device, LOOKED_AT).training_seconds
+    return seconds
 
 
 def _stage(stage: Any, *names: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from torch.func import functional_call
 
 from swabench.landscape.geometry import Score
 from swabench.study.inputs import SplitName
-from swabench.system.device import exact_float32
 from swabench.training.batchnorm import reestimated_statistics
 from swabench.training.convolution import lay_out, memory_format
 from swabench.training.flat import parameter_views
@@ -91,7 +90,6 @@ def filter_normalized(direction: Tensor, weights: Tensor, network: nn.Module) ->
 
 
 def _score(logits: Callable[[Tensor], Tensor], labels: Tensor) -> Score:
-    @exact_float32()
     def score(weights: Tensor) -> tuple[Tensor, Tensor]:
         found = [
             accuracy_and_loss(log_probabilities(logits(one)).unsqueeze(0), labels)

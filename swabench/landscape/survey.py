@@ -25,11 +25,12 @@ from swabench.landscape.geometry import (
     sharpness,
 )
 from swabench.landscape.network import filter_normalized, network_scores
-from swabench.records import Provenance, Record, RecordStore, agree
+from swabench.records import Provenance, Record, RecordStore, check_made_from
 from swabench.records.arrays import TRAJECTORY, weights_key
 from swabench.study.inputs import SplitName
 from swabench.study.landscape import PARTS, LandscapeSettings, LineSettings, Part
 from swabench.study.study import Study
+from swabench.system.device import exact_float32
 from swabench.system.errors import InputError, SwabenchError
 from swabench.training.flat import flatten, with_end
 from swabench.training.heads import stacked_logits
@@ -100,7 +101,8 @@ class Surveyor:
             "sharpness": self._sharpness,
             "hessian": self._hessian,
         }
-        return measures[part](seed)
+        with exact_float32():  # gradients, too
+            return measures[part](seed)
 
     def _lines(self, seed: int) -> Tables:
         return self._straight("lines", self._settings.lines, seed)
@@ -247,11 +249,7 @@ class Surveyor:
         record = self._store.find(name, seed)
         if record is None:
             raise InputError(f"landscape: {name} at seed {seed} has no record; run it first")
-        if not agree(record.provenance, self._provenance):
-            raise InputError(
-                f"{record.folder}: was made from other data, backbone weights or features than "
-                "those at hand; choose another folder with --results, or delete it and run again"
-            )
+        check_made_from(record, self._provenance)
         return record
 
     def _on_device(self, values: NDArray[np.float32]) -> Tensor:

@@ -139,6 +139,19 @@ class LandscapeRecord:
     seconds: float
 
 
+def check_made_from(record: Record, provenance: Provenance) -> None:
+    """Refuse a record of other data or another backbone than what is at hand.
+
+    Raises:
+        InputError: It is.
+    """
+    if not agree(record.provenance, provenance):
+        raise InputError(
+            f"{record.folder}: was made from other data, backbone weights or features than "
+            "those at hand; choose another folder with --results, or delete it and run again"
+        )
+
+
 def agree(
     one: Provenance,
     other: Provenance,

@@ -1,6 +1,6 @@
 """What a study has, what is under way, and what is damaged: read from its folder alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from filelock import Timeout
 
 from swabench.records.record import ARRAYS
 from swabench.records.sealing import read_sealed
-from swabench.records.store import RecordStore
+from swabench.records.store import RecordStore, landscape_in, record_in
 from swabench.records.unfinished import WORKER, Unfinished, Worker
 from swabench.study.landscape import Part
 from swabench.system.errors import InputError
@@ -115,11 +115,11 @@ def damages(folder: Path) -> Iterator[Damage]:
     Every byte of weights and predictions is read.
     """
     for record in sorted(folder.glob("**/runs/*/seed-*")):
-        yield from _damage(record, record / "record.json", record)
+        yield from _damage(record, _check_record)
     for path in sorted(folder.glob("**/landscape/*/seed-*.json")):
-        yield from _damage(path, path)
+        yield from _damage(path, landscape_in)
     for path in sorted(folder.glob("**/runs/files.json")):
-        yield from _damage(path, path)
+        yield from _damage(path, lambda own: read_sealed(own, own, dict))
     for path in sorted(folder.glob("**/unfinished/*/")):
         place = Unfinished(path)
         with suppress(OSError, Timeout), place.lock().acquire(timeout=0):  # else it is worked on
@@ -133,13 +133,17 @@ def stale_files(folder: Path) -> list[Path]:
     return [path for path in found if not set(path.parents) & set(found)]
 
 
-def _damage(whole: Path, sealed: Path, record: Path | None = None) -> Iterator[Damage]:
+def _damage(path: Path, read: Callable[[Path], object]) -> Iterator[Damage]:
     try:
-        content: Mapping[str, str] = read_sealed(sealed, whole, dict)
-        if record and sha256_of_file(record / ARRAYS) != content["arrays_sha256"]:
-            raise ValueError(f"{ARRAYS} is altered or truncated")
-    except (InputError, OSError, ValueError, KeyError) as error:
-        yield Damage(whole, str(error))
+        read(path)
+    except (InputError, OSError, ValueError) as error:
+        yield Damage(path, str(error))
+
+
+def _check_record(folder: Path) -> None:
+    record = record_in(folder)
+    if sha256_of_file(record.folder / ARRAYS) != record.arrays_sha256:
+        raise ValueError(f"{ARRAYS} is altered or truncated")
 
 
 def _damaged_states(place: Unfinished) -> Iterator[Damage]:

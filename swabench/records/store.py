@@ -18,6 +18,7 @@ landscape of other weights than those that are there is not found.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -370,6 +371,35 @@ def _check_place(content: Mapping[str, Any], expected: Mapping[str, Any]) -> Non
     for key, value in expected.items():
         if content[key] != value:
             raise ValueError(f"it is of {key} {content[key]!r}, and lies where {value!r} belongs")
+
+
+def record_in(folder: Path) -> Record:
+    """The record in a run's folder, whose place says what it is to be of.
+
+    Raises:
+        InputError: It cannot be read, or is of something else.
+        ValueError: The folder is not named as a run's.
+    """
+    expected = {"method": folder.parent.name, **_seed_and_identity(folder.name)}
+    return read_sealed(folder / _RECORD, folder, lambda found: _record(found, folder, expected))
+
+
+def landscape_in(path: Path) -> LandscapeRecord:
+    """The part of a landscape in a file, likewise.
+
+    Raises:
+        InputError: It cannot be read, or is of something else.
+        ValueError: The file is not named as a part's.
+    """
+    expected = {"part": path.parent.name, **_seed_and_identity(path.stem)}
+    return read_sealed(path, path, lambda found: _landscape_record(found, expected))
+
+
+def _seed_and_identity(name: str) -> dict[str, Any]:
+    found = re.fullmatch(r"seed-(\d+)-(\w+)", name)
+    if found is None:
+        raise ValueError("its name is not that of a record")
+    return {"seed": int(found[1]), "identity": found[2]}
 
 
 def _record(content: dict[str, Any], folder: Path, expected: Mapping[str, Any]) -> Record:

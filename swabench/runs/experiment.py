@@ -14,7 +14,7 @@ from torch import Tensor
 
 from swabench.data.inputs import starting_run
 from swabench.landscape.parts import missing_parts, unsurveyable
-from swabench.records import RecordStore
+from swabench.records import Record, RecordStore
 from swabench.records.leftovers import tidy, workers
 from swabench.runs.diverged import not_allowed, without_start
 from swabench.runs.execution import Execution
@@ -124,7 +124,7 @@ class Experiment:
         """
         tidy(self.store)
         missing = self.store.missing(methods, seeds)
-        missing += [run for run in self._left_over(methods, seeds) if run not in missing]
+        missing = list(dict.fromkeys([*missing, *self._left_over(methods, seeds)]))
         if missing:
             self.store.prepare()
         concerned = list(dict.fromkeys(seed for _, seed in missing))
@@ -132,8 +132,10 @@ class Experiment:
         self._hand_out("pretraining", starting_units(self.study, self._starts(concerned)))
         units = finetuning_units(self.study, missing, self._device.type)
         self._hand_out("fine-tuning", units)
-        missing = [run for run in missing if not self.store.find(*run)]
-        wanted = {seed: [name for name, at in missing if at == seed] for _, seed in missing}
+        wanted: dict[int, list[str]] = {}
+        for name, seed in missing:
+            if not self.store.find(name, seed):
+                wanted.setdefault(seed, []).append(name)
         # Both stages of some seeds before the next: features of a drawn backbone are not kept.
         for alike, part in self._by_materials(list(wanted)):
             start = self.study.pretrain.name
@@ -219,6 +221,7 @@ class Experiment:
                 f"--method: {method!r} is not a row of study {self.study.name!r}; "
                 f"choose from {', '.join(self.study.row_names)}"
             )
+        self._recorded_run(method, seed)  # before features are computed for nothing
         materials = self._materials(seed)
         _ = materials.standardization  # so that its features are compared with the record's
         trained = self._trained(method, seed)
@@ -237,7 +240,8 @@ class Experiment:
             InputError: What was recorded there is not seen here.
         """
         if units:
-            wait_until_seen(self.store, self._place.carry_out(self._job, title, units))
+            written = self._place.carry_out(self._job, title, units)
+            wait_until_seen(self.store, units[0].task, written)
 
     def _left_over(self, methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
         """Runs without a record, of groups that stopped while they were recorded: all are to be."""
@@ -254,13 +258,17 @@ class Experiment:
         """Runs of the pretraining that have no record, as (name, seed)."""
         return self.store.missing([self.study.pretrain.name], seeds)
 
-    def _trained(self, name: str, seed: int) -> Start:
-        """A recorded run's result."""
+    def _recorded_run(self, name: str, seed: int) -> Record:
         record = self.store.find(name, seed)
         if record is None:
             raise InputError(
                 f"{self.store.folder}: holds no record of {name} at seed {seed}; run it first"
             )
+        return record
+
+    def _trained(self, name: str, seed: int) -> Start:
+        """A recorded run's result."""
+        record = self._recorded_run(name, seed)
         boundary = self.study.row_stage(name).trainable
         return result_of(record, self._materials(seed).provenance(boundary))
 

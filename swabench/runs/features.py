@@ -105,7 +105,8 @@ def batchnorm_statistics(
     """BatchNorm's statistics of a network on other images than its own, from the cache or into it.
 
     Args:
-        images: Shape (N, C, H, W), uint8; all of them, mixed, in batches of nearly equal size.
+        images: Shape (N, C, H, W), uint8; all of them, mixed, in batches of nearly equal size: each
+            is normalised by its own statistics on its way, so that their size matters.
         network: ResNet-50; its own statistics are not looked at, and lost.
         image_size: Side in pixels at which it sees the images.
         normalization: Mean and deviation of each channel.
@@ -121,12 +122,13 @@ def batchnorm_statistics(
         SwabenchError: It cannot be written.
     """
     key = _key(images, network, image_size, normalization)
-    key |= {"what": "BatchNorm's statistics"}
+    size = batch_size(torch.device("cpu"), image_size)  # the same on all devices
+    key |= {"what": "BatchNorm's statistics", "batch_size": size}
 
     def compute() -> Tensor:
         preprocess = lay_out(Preprocess(image_size, normalization), device)
         layers = lay_out(network, device)
-        batches = mixed_batches(len(images), batch_size(device, image_size))
+        batches = mixed_batches(len(images), size)
         task = progress.task("BatchNorm's statistics", len(images), "images")
         with exact_float32(), reestimated_statistics(layers), task as advance:
             for rows in batches:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from swabench.records import Provenance, Record, agree
+from swabench.records import Provenance, Record, check_made_from
 from swabench.runs.learners import Start
 from swabench.study.study import Study
 from swabench.system.errors import InputError, SwabenchError
@@ -47,11 +47,7 @@ def result_of(record: Record, provenance: Provenance) -> Start:
             f"{record.folder}: {record.method} diverged at seed {record.seed} "
             f"({record.diverged}), so it has no weights; name another run"
         )
-    if not agree(record.provenance, provenance):
-        raise InputError(
-            f"{record.folder}: was made from other data, backbone weights or features than "
-            "those at hand; choose another folder with --results, or delete it and run again"
-        )
+    check_made_from(record, provenance)
     arrays = record.arrays()
     if (weights := arrays.weights(record.result)) is None:
         raise InputError(

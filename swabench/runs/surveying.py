@@ -10,6 +10,7 @@ from swabench.study.study import Study
 def make_surveyor(study: Study, store: RecordStore, materials: Materials) -> Surveyor:
     """What measures the landscape of a study's fine-tuned runs."""
     boundary = study.finetune.trainable
+    materials.prepare(boundary)  # loads what provenance is of
     splits, provenance = materials.splits(boundary), materials.provenance(boundary)
     if in_lockstep(study, boundary):
         return surveyor_of_heads(study, store, splits, materials.classes, provenance)

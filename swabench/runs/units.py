@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from swabench.records import RecordStore
 from swabench.runs.learners import in_lockstep
 from swabench.study.landscape import Part
 from swabench.study.study import Study
@@ -19,6 +20,8 @@ if TYPE_CHECKING:  # it makes units, and is what carries them out
 
 Runs = Sequence[tuple[str, int]]
 """Runs as (name, seed)."""
+
+Task = Literal["features", "pretrain", "finetune", "landscape"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Unit:
         names: Of which runs; of the landscape, which part.
     """
 
-    task: Literal["features", "pretrain", "finetune", "landscape"]
+    task: Task
     seeds: tuple[int, ...]
     names: tuple[str, ...] = ()
 
@@ -56,6 +59,15 @@ class Unit:
         else:
             (part,) = self.names
             experiment.measure([(part, seed) for seed in self.seeds])  # type: ignore[misc]
+
+
+def digest_of(store: RecordStore, task: Task, name: str, seed: int) -> str | None:
+    """A digest of what a unit recorded of a run, or of a part of the landscape; None of nothing."""
+    if task == "landscape":
+        measured = store.find_landscape(name, seed)  # type: ignore[arg-type]
+        return measured.identity if measured else None
+    record = store.find(name, seed)
+    return record.arrays_sha256 if record else None
 
 
 def pretraining_units(study: Study, runs: Runs) -> list[Unit]:

@@ -128,14 +128,19 @@ def remove_leftovers(folder: Path) -> list[Path]:
     """Remove these; returns which they were."""
     found = leftovers(folder)
     for path in found:
-        remove(path)
+        with suppress(OSError):  # another process may be at it, too
+            remove(path)
     return found
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it; nothing where there is none."""
+    """Remove a file, or a folder with all that is in it; nothing where there is none.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 

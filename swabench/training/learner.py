@@ -84,11 +84,11 @@ class Learner(Protocol):
         """
 
 
-def accuracy_and_loss(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def accuracy_and_loss(log_p: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Share of right answers and mean cross-entropy (nats) of K predictors.
 
     Args:
-        probabilities: Logarithms of class probabilities, shape (K, N, C).
+        log_p: Logarithms of class probabilities, shape (K, N, C).
         labels: Class numbers, shape (N,).
 
     Returns:
@@ -96,8 +96,8 @@ def accuracy_and_loss(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Te
     """
     # MPS has no float64: there the numbers, one an image, are summed up by the CPU.
     device = torch.device("cpu") if labels.device.type == "mps" else labels.device
-    right = (probabilities.argmax(-1) == labels).to(device).double().mean(-1)
-    picked = probabilities.gather(-1, labels.expand(probabilities.shape[0], -1).unsqueeze(-1))
+    right = (log_p.argmax(-1) == labels).to(device).double().mean(-1)
+    picked = log_p.gather(-1, labels.expand(log_p.shape[0], -1).unsqueeze(-1))
     return right, -picked.squeeze(-1).to(device).double().mean(-1)
 
 

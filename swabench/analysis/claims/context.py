@@ -43,7 +43,7 @@ class ClaimContext:
         self.seeds = list(seeds)
         self.flatness = flatness
         self.predictions = predictions
-        self.compare = Comparer(study, np.random.default_rng(study.claims.sign_flip_seed))
+        self.compare = Comparer(study)
 
     def quantity(self, name: str) -> Quantity:
         """A quantity with its unit, its direction and the study's margin for it."""

@@ -26,8 +26,8 @@ def rates(sources: Sources) -> Drawn:
     frame = frame.sort_values("rate")
     figure, (left, right) = new_figure(1, 2)
     level = _level(sources)
-    _over_rates(left, frame, "iterate_accuracy", ITERATE, "iterate (SGD)")
-    _over_rates(left, frame, "average_accuracy", sources.style(name), "average (SWA)")
+    _over_rates(left, frame, "iterate_accuracy", ITERATE, f"{name}, iterate")
+    _over_rates(left, frame, "average_accuracy", sources.style(name), f"{name}, average")
     _over_rates(right, frame, "accuracy_difference", sources.style(name), "average − iterate")
     if level:
         decayed, at = level

@@ -14,7 +14,7 @@ from swabench.analysis.surveys import Gathered, gather
 from swabench.records import LandscapeRecord
 from swabench.study.landscape import Part
 from swabench.study.published import PUBLISHED_SIZES
-from swabench.study.schedules import Constant
+from swabench.study.schedules import Cyclical, Triangular
 from swabench.study.study import Study
 from swabench.training.measurement import Predictor
 
@@ -48,7 +48,7 @@ class Sources:
             for name in self.study.averaging_methods
             if (plan := methods[name].averaging)
             and plan.phases == 1
-            and not (cyclical and isinstance(methods[name].rate, Constant))
+            and (not cyclical or isinstance(methods[name].rate, Cyclical | Triangular))
         ]
         if not found:
             kind = "averages over a cyclical rate" if cyclical else "averages"

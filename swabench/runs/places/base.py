@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from swabench.records import RecordStore
-from swabench.runs.units import Unit
+from swabench.runs.units import Task, Unit, digest_of
 from swabench.study.inputs import SplitName
 from swabench.study.study import Study
 from swabench.system.errors import InputError
@@ -15,7 +15,7 @@ from swabench.system.pausing import Pause
 from swabench.system.progress import Progress
 
 Written = Mapping[tuple[str, int], str]
-"""Runs that have a record now, by name and seed: the digests of their arrays."""
+"""Runs, or parts of a landscape, that have a record now, by name and seed: its digest."""
 
 SEEN_WITHIN = 60.0
 """Seconds after which a record that another machine wrote is seen on a shared disk."""
@@ -94,17 +94,17 @@ class Place(Protocol):
         """Let the workers go."""
 
 
-def wait_until_seen(store: RecordStore, written: Written) -> None:
-    """Wait until the records that a place wrote are seen here.
+def wait_until_seen(store: RecordStore, task: Task, written: Written) -> None:
+    """Wait until the records that a place wrote in a task are seen here.
 
     Raises:
         InputError: One is not, or it is another.
     """
     for (name, seed), digest in written.items():
         deadline = time.monotonic() + SEEN_WITHIN
-        while not (found := store.find(name, seed)) and time.monotonic() < deadline:
+        while (found := digest_of(store, task, name, seed)) is None and time.monotonic() < deadline:
             time.sleep(1)
-        if found is None or found.arrays_sha256 != digest:
+        if found != digest:
             raise InputError(
                 f"{store.folder}: {name} at seed {seed} was recorded by another machine and is "
                 "not seen here; give --results a folder that all machines share"

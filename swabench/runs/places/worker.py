@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from swabench.runs.places.base import Job
 from swabench.runs.places.pool import Done, Event, Failed, Note, Paused, Ready
-from swabench.runs.units import Unit
+from swabench.runs.units import Unit, digest_of
 from swabench.system.errors import DivergedError, SwabenchError
 from swabench.system.pausing import Interrupted, Pause
 from swabench.system.progress import LineProgress, Progress
@@ -130,16 +130,16 @@ class UnitRunner:
             experiment = self._experiment(job)
             with suppress(DivergedError):  # recorded so; the master says it of all
                 unit.carry_out(experiment)
-            found = {
-                (name, seed): experiment.store.find(name, seed)
-                for name in (unit.names if unit.task != "landscape" else ())
+            written = {
+                (name, seed): digest
+                for name in unit.names
                 for seed in unit.seeds
+                if (digest := digest_of(experiment.store, unit.task, name, seed))
             }
         except (SwabenchError, OSError) as error:
             return Failed(error)
         except Exception:  # a bug of ours: its traceback travels as text
             return Failed(RuntimeError(f"{unit}\n{traceback.format_exc()}"))
-        written = {run: record.arrays_sha256 for run, record in found.items() if record}
         return Done(time.monotonic() - began, written)
 
     def _experiment(self, job: Job) -> "Experiment":
