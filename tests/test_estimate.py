@@ -286,8 +286,8 @@ class CountingHeads(StackedHeads):
     def predict(
         self, splits: Sequence[SplitName], weights: Tensor | None = None, *, running: bool = False
     ) -> tuple[list[Tensor], Tensor]:
-        runs = self.runs if weights is None else len(weights)
-        self.predictions += runs * sum(len(self._splits[name]) for name in splits)
+        vectors = self.trajectories if weights is None else len(weights)
+        self.predictions += vectors * sum(len(self._splits[name]) for name in splits)
         return super().predict(splits, weights)
 
 

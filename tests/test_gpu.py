@@ -99,7 +99,7 @@ def on(device: torch.device, data: dict[SplitName, Split]) -> dict[SplitName, Sp
 
 
 def take_steps(learner: NetworkLearner | StackedHeads, rate: float, device: torch.device) -> None:
-    rates = torch.full((learner.runs,), rate, device=device)
+    rates = torch.full((learner.trajectories,), rate, device=device)
     for rows in ROWS:
         learner.step(rows.to(device), rates)
 

@@ -89,7 +89,7 @@ def run(
     data = splits()
     order = DataOrder(len(data["train"]), BATCH, seed=1, stage=1)
     learner = make(data)
-    methods = METHODS if learner.runs == 1 else {**OTHER, **METHODS}
+    methods = METHODS if learner.trajectories == 1 else {**OTHER, **METHODS}
     outcomes = train(
         learner,
         run_plans(methods, EPOCHS, order.steps_per_epoch),

@@ -69,7 +69,7 @@ class Evidence:
         test: What the claim says of it; None where it is shown only.
         decides: Whether the verdict rests on it; the rest is there to be looked at.
         control: Whether it says what else would do the same.
-        detectable: The difference that so many seeds of this spread detect, see `Rules.power`.
+        detectable: The difference that so many seeds of this spread find, see `ClaimRules.power`.
         over_images: Interval that counts the test images as drawn, too; None where not computed.
         mcnemar_seeds: Seeds at which McNemar's mid-p test distinguishes the two models; None
             where the test was not made.

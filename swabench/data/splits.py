@@ -49,22 +49,22 @@ def _draw(
 def stratified_split(
     labels: NDArray[np.int64], held_out: int, seed: int, key: str = "data.validation_images"
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split images into training and validation, each class keeping its share.
+    """Split images into those held out (for validation, selection, tests) and the rest.
 
-    The validation images are allotted to the classes by largest remainder (of equal remainders the
+    Each class keeps its share. The images held out are allotted to the classes by largest remainder (of equal remainders the
     lower label first); which images of a class are held out is drawn from the seed.
 
     Args:
         labels: Shape (N,).
-        held_out: Number of validation images.
+        held_out: How many are held out.
         seed: Of the NumPy generator that draws.
         key: The study's key behind `held_out`, for the error.
 
     Returns:
-        Training indices (N - held_out,) and validation indices (held_out,), both sorted.
+        Indices of the rest (N - held_out,) and of those held out (held_out,), both sorted.
 
     Raises:
-        InputError: `held_out` is negative, or leaves no image to train on.
+        InputError: `held_out` is negative, or leaves none.
     """
     if not 0 <= held_out < len(labels):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Carries a study out: data → features → pretrained heads → runs → records.
+"""Carries a study out: data → features → pretrained start → runs → records.
 
 What is done already (a record exists) is not done again, and nothing is loaded until something
 is to be trained.

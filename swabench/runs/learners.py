@@ -48,10 +48,18 @@ def make_learner(
     stage: Stage,
     materials: Materials,
     start: Start,
-    runs: int,
+    trajectories: int,
     say: Callable[[str], None] = lambda line: None,
 ) -> Learner:
-    """The learner of a stage, with `runs` runs at the same start; `say` takes lines for the user.
+    """The learner of a stage, with so many trajectories at the same start.
+
+    Args:
+        study: The study.
+        stage: Its stage.
+        materials: What is trained on.
+        start: Where all begin.
+        trajectories: How many there are; a network has one.
+        say: Takes lines for the user.
 
     Raises:
         InputError: The last minibatch would be a single image, which BatchNorm cannot normalise.
@@ -59,10 +67,10 @@ def make_learner(
     boundary = stage.trainable
     splits = materials.splits(boundary)
     if in_lockstep(study, boundary):
-        weights = start.weights.to(splits["train"].labels.device).expand(runs, -1)
+        weights = start.weights.to(splits["train"].labels.device).expand(trajectories, -1)
         return StackedHeads(splits, weights, stage.optimizer, materials.classes)
-    if runs != 1:
-        raise ValueError(f"a network learner has one run, not {runs}")
+    if trajectories != 1:
+        raise ValueError(f"a network learner has one trajectory, not {trajectories}")
     images = len(splits["train"])
     steps_per_epoch = -(-images // stage.batch_size)
     if boundary != "head" and stage.batchnorm != "frozen" and images % stage.batch_size == 1:

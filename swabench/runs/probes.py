@@ -84,11 +84,11 @@ class LearnerCosts:
 
     @cached_property
     def step(self) -> float:
-        """Seconds of a step of all runs."""
+        """Seconds of a step of all trajectories."""
         if self._slow:  # backward is twice forward's arithmetic
-            return 3 * self.score * self._learner.runs * self._batch
+            return 3 * self.score * self._learner.trajectories * self._batch
         self._splits["train"] = self._made_up
-        rates = torch.full((self._learner.runs,), 1e-6, device=self._made_up.labels.device)
+        rates = torch.full((self._learner.trajectories,), 1e-6, device=self._made_up.labels.device)
         seen = 0
 
         def work(images: int) -> None:
@@ -100,14 +100,14 @@ class LearnerCosts:
 
     @cached_property
     def score(self) -> float:
-        """Seconds of predicting one image by one run's weights, and comparing with the truth."""
+        """Seconds of predicting an image by one trajectory's weights, and comparing it."""
 
         def work(images: int) -> None:
             self._splits["test"] = _some(self._made_up, images)
             for scores in self._learner.predict(["test"], running=True)[0]:
                 accuracy_and_loss(log_probabilities(scores), self._splits["test"].labels)
 
-        return self._seconds(work, self._evaluation) / self._evaluation / self._learner.runs
+        return self._seconds(work, self._evaluation) / self._evaluation / self._learner.trajectories
 
     @cached_property
     def reestimate(self) -> float:
@@ -125,7 +125,7 @@ class LearnerCosts:
     @property
     def _slow(self) -> bool:
         """Whether a step could take many seconds, as bfloat16 does on processors without it."""
-        return self.score * self._learner.runs > SLOW
+        return self.score * self._learner.trajectories > SLOW
 
 
 class Probes:
@@ -162,20 +162,22 @@ class Probes:
         batch = batch_size(self._device, self._study.data.image_size)
         return self._seconds("network", work, batch) / batch
 
-    def learner(self, stage: Stage, runs: int) -> LearnerCosts:
-        """What `runs` runs of a stage cost that share a learner."""
+    def learner(self, stage: Stage, trajectories: int) -> LearnerCosts:
+        """What so many trajectories of a stage cost that share a learner."""
         if in_lockstep(self._study, stage.trainable):
-            return self._heads(stage, runs)
+            return self._heads(stage, trajectories)
         # Optimizers and BatchNorm's modes hardly differ in time, beside the passes.
         key = (stage.trainable, stage.batch_size, stage.evaluation_batch_size, stage.precision)
         if key not in self._networks:
             self._networks[key] = self._network(stage)
         return self._networks[key]
 
-    def _heads(self, stage: Stage, runs: int) -> LearnerCosts:
+    def _heads(self, stage: Stage, trajectories: int) -> LearnerCosts:
         rows = min(HEAD_ROWS, self._counts.training)
         splits = self._splits(torch.randn(rows, FEATURES, device=self._device))
-        start = initial_head(FEATURES, self._sizes.classes, 0).to(self._device).expand(runs, -1)
+        start = (
+            initial_head(FEATURES, self._sizes.classes, 0).to(self._device).expand(trajectories, -1)
+        )
         learner = StackedHeads(splits, start, stage.optimizer, self._sizes.classes)
         return self._costs("heads", learner, splits, stage.batch_size, HEAD_ROWS)
 

@@ -21,8 +21,9 @@ MOST_BYTES = 200_000
 MOST_PARTS = 50_000
 """Of a study, keys and values, each counted as often as an alias repeats it."""
 MOST_TOLD = 10
-"""Of the mistakes in one study, and of a mistake's line the next."""
+"""Mistakes in a study that are told; the others are counted."""
 LONGEST_LINE = 1000
+"""Characters of the line that tells a mistake."""
 MOST_EXTENDED = 20
 LARGEST_BITS = 3322
 """Of a whole number: a thousand digits."""

@@ -46,7 +46,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Pause:
-    """Hears wishes to pause while it listens; else there are none.
+    """Signals and a time limit that ask to pause; they are heard while it listens, and not else.
 
     Args:
         tell: Takes a line at the moment a wish is noted, in the middle of whatever runs.

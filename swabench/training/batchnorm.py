@@ -43,7 +43,7 @@ class _Moments:
         self._count = 0
         self._mean = torch.zeros_like(self._running_mean, dtype=exact)
         self._squares = torch.zeros_like(self._mean)
-        # What is not finite would stay so.
+        # With momentum 1 a pass leaves nothing of what was there, but for NaN: 0 · NaN is NaN.
         self._running_mean.zero_()
         self._running_variance.fill_(1)
 

@@ -2,7 +2,8 @@
 
 Trajectories that differ only in their rates are rows of one stacked tensor: with R of them and C
 classes the forward pass of all is one matrix product (R·C, D) × (D, B), and so is the
-gradient. Shapes below: B images of a batch, D features, C classes, R runs, P = C·D + C weights.
+gradient. Shapes below: B images of a batch, D features, C classes, R trajectories, P = C·D + C
+weights.
 Scores have the images last: a softmax over a short last dimension takes ten times as long.
 """
 
@@ -24,7 +25,7 @@ class StackedHeads:
 
     Args:
         splits: Features, shape (N, D) each, and labels.
-        start: Starting weights of the runs, shape (R, P): the matrix row by row, then the bias.
+        start: Where trajectories begin, shape (R, P): the matrix row by row, then the bias.
         optimizer: The update rule.
         classes: Number of classes C.
 
@@ -43,8 +44,8 @@ class StackedHeads:
         self._buffers: dict[int, tuple[Tensor, ...]] = {}
 
     @property
-    def runs(self) -> int:
-        """Number of runs R."""
+    def trajectories(self) -> int:
+        """Number of trajectories R."""
         return len(self._bias)
 
     def weights(self) -> Tensor:
@@ -58,7 +59,7 @@ class StackedHeads:
         return False
 
     def step(self, rows: Tensor, rates: Tensor) -> None:
-        """Take one step of every run on training rows (B,) at rates (R,)."""
+        """Take one step of every trajectory on training rows (B,) at rates (R,)."""
         train = self._splits["train"]
         inputs, scores, error, one_hot = self._kept(len(rows))
         torch.index_select(train.inputs, 0, rows, out=inputs)
@@ -77,22 +78,22 @@ class StackedHeads:
         Large fresh ones would cost more in page faults than the arithmetic on them.
         """
         if batch not in self._buffers:
-            runs, classes, features = self._matrix.shape
+            trajectories, classes, features = self._matrix.shape
             new = self._matrix.new_empty
             self._buffers[batch] = (
                 new(batch, features),
-                new(runs * classes, batch),
-                new(runs, classes, batch),
+                new(trajectories * classes, batch),
+                new(trajectories, classes, batch),
                 new(classes, batch),
             )
         return self._buffers[batch]
 
-    def restart(self, run: int, weights: Tensor) -> None:
-        """Put `weights`, shape (P,), in place of a run's iterate, with momentum zero."""
-        size = self._matrix[run].numel()
-        self._matrix[run] = weights[:size].view_as(self._matrix[run])
-        self._bias[run] = weights[size:]
-        self._optimizer.restart(run)
+    def restart(self, trajectory: int, weights: Tensor) -> None:
+        """Put `weights`, shape (P,), in place of a trajectory's iterate, with momentum zero."""
+        size = self._matrix[trajectory].numel()
+        self._matrix[trajectory] = weights[:size].view_as(self._matrix[trajectory])
+        self._bias[trajectory] = weights[size:]
+        self._optimizer.restart(trajectory)
 
     def state(self) -> State:
         """Weights, and what the optimizer gathered."""

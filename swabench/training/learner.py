@@ -38,22 +38,22 @@ class Learner(Protocol):
     """
 
     @property
-    def runs(self) -> int:
+    def trajectories(self) -> int:
         """Number of trajectories R."""
 
     def weights(self) -> Tensor:
         """The iterates' weights now, shape (R, P); a copy."""
 
     def step(self, rows: Tensor, rates: Tensor) -> None:
-        """Take one step of every run.
+        """Take one step of every trajectory.
 
         Args:
             rows: Indices of the minibatch's training images, int64, shape (B,).
-            rates: Learning rate of each run, shape (R,).
+            rates: Learning rate of each trajectory, shape (R,).
         """
 
-    def restart(self, run: int, weights: Tensor) -> None:
-        """Put an average, shape (P,), in place of a run's iterate, with momentum zero.
+    def restart(self, trajectory: int, weights: Tensor) -> None:
+        """Put an average, shape (P,), in place of a trajectory's iterate, with momentum zero.
 
         BatchNorm is re-estimated where there is any.
         """

@@ -169,14 +169,15 @@ def training(
         score_every: Epochs between measurements; the last epoch is measured always.
         measured: On which splits; no other is predicted, but for the selection images.
         keep_trajectory: Whether to keep the iterate's weights of every epoch.
-        after_epoch: Called when an epoch is done and measured, here and now.
+        after_epoch: Called after every epoch that is trained here; not for those that a
+            checkpoint had behind it.
         checkpoints: Where training's state is kept; nowhere without it.
 
     Returns:
         One outcome a run.
     """
     device = splits["train"].labels.device
-    rates = torch.tensor(_rates(plans, learner.runs)).to(device, learner.weights().dtype)
+    rates = torch.tensor(_rates(plans, learner.trajectories)).to(device, learner.weights().dtype)
     scored = scored_epochs(epochs, score_every)
     ends = {epoch * order.steps_per_epoch - 1 for epoch in scored}
     observers = Observers(learner, plans, splits, measured, ends)

@@ -52,7 +52,7 @@ class NetworkLearner:
         InputError: There is no such optimizer.
     """
 
-    runs = 1
+    trajectories = 1
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class NetworkLearner:
         self._optimizer.step()
         self._steps += 1
 
-    def restart(self, run: int, weights: Tensor) -> None:
+    def restart(self, trajectory: int, weights: Tensor) -> None:
         """Put an average (P,) in place of the iterate: momentum zero, BatchNorm re-estimated."""
         _, statistics = self.predict([], weights.unsqueeze(0))
         self._statistics.copy_(statistics[0])

@@ -22,7 +22,7 @@ class ReplayedHead:
         classes: Number of classes C.
     """
 
-    runs = 1
+    trajectories = 1
     reestimates = False
 
     def __init__(self, splits: Splits, snapshots: Tensor, classes: int) -> None:
@@ -39,7 +39,7 @@ class ReplayedHead:
         """Go on to the next epoch's end; minibatch and rates were those of the training."""
         self._epoch += 1
 
-    def restart(self, run: int, weights: Tensor) -> None:
+    def restart(self, trajectory: int, weights: Tensor) -> None:
         """A restart would be another trajectory.
 
         Raises:

@@ -9,9 +9,9 @@ from swabench.training.state import State, cloned
 
 
 class StackedAdam:
-    """torch.optim.Adam for stacked heads: every run is a parameter group, with its own rate.
+    """torch.optim.Adam for stacked heads: every trajectory is a parameter group, with its own rate.
 
-    The groups' parameters are views into the stacked ones. That is a call a run, where
+    The groups' parameters are views into the stacked ones. That is a call a trajectory, where
     `StackedSGD` makes one for all. On a GPU steps are fused and rates stay there: a number would
     make Python wait for it.
 
@@ -24,7 +24,7 @@ class StackedAdam:
     def __init__(self, settings: Adam, matrix: Tensor, bias: Tensor) -> None:
         self._parameters = (matrix, bias)
         self._matrix_gradient, self._bias_gradient = map(torch.empty_like, (matrix, bias))
-        self._rows = [list(run) for run in zip(matrix, bias, strict=True)]
+        self._rows = [list(trajectory) for trajectory in zip(matrix, bias, strict=True)]
         for rows, *gradients in zip(
             self._rows, self._matrix_gradient, self._bias_gradient, strict=True
         ):
@@ -38,11 +38,11 @@ class StackedAdam:
             fused=self._fused or None,
         )
         # torch divides a rate by 1 − β, and stops where float32 does not hold that. So high a rate
-        # is none: whatever it is, the run diverges.
+        # is none: whatever it is, the trajectory diverges.
         self._most = (1 - settings.beta1) * torch.finfo(torch.float32).max / 2
 
     def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
-        """Update all runs."""
+        """Update all trajectories."""
         torch.mm(error, inputs, out=self._matrix_gradient.flatten(0, 1))
         torch.sum(error, 1, out=self._bias_gradient.flatten())
         every = list(rates) if self._fused else rates.clamp(max=self._most).tolist()
@@ -50,9 +50,9 @@ class StackedAdam:
             group["lr"] = rate
         self._optimizer.step()
 
-    def restart(self, run: int) -> None:
-        """Forget the moments of one run, and how many steps it took."""
-        for row in self._rows[run]:
+    def restart(self, trajectory: int) -> None:
+        """Forget the moments of one trajectory, and how many steps it took."""
+        for row in self._rows[trajectory]:
             self._optimizer.state.pop(row, None)
 
     def result(self) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ class StackedOptimizer(Protocol):
     """
 
     def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
-        """Update all runs.
+        """Update all trajectories.
 
         Args:
             error: Gradient by the scores, shape (R·C, B).
@@ -24,8 +24,8 @@ class StackedOptimizer(Protocol):
             rates: Learning rates, shape (R,).
         """
 
-    def restart(self, run: int) -> None:
-        """Forget what was gathered over one run's steps, whose weights are new."""
+    def restart(self, trajectory: int) -> None:
+        """Forget what was gathered over one trajectory's steps, whose weights are new."""
 
     def result(self) -> tuple[Tensor, Tensor]:
         """The weights that are measured and kept: matrices (R, C, D) and biases (R, C)."""
@@ -49,7 +49,7 @@ class HasResult(Protocol):
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:
-    """One value a run, shape (R,), to multiply a tensor (R, …)."""
+    """One value a trajectory, shape (R,), to multiply a tensor (R, …)."""
     return values.view(-1, *[1] * (like.dim() - 1))
 
 

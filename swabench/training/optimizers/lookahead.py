@@ -27,18 +27,18 @@ class StackedLookahead(StackedSGD):
         self._steps = 0
 
     def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
-        """Update all runs; after every k steps fast and slow weights meet."""
+        """Update all trajectories; after every k steps fast and slow weights meet."""
         super().step(error, inputs, rates)
         self._steps += 1
         if self._steps % self._lookahead.steps == 0:
             for slow, fast in zip(self._slow, self._parameters, strict=True):
                 fast.copy_(slow.lerp_(fast, self._lookahead.alpha))
 
-    def restart(self, run: int) -> None:
-        """Begin the slow weights of one run where its weights are now."""
-        super().restart(run)
+    def restart(self, trajectory: int) -> None:
+        """Begin the slow weights of one trajectory where its weights are now."""
+        super().restart(trajectory)
         for slow, fast in zip(self._slow, self._parameters, strict=True):
-            slow[run] = fast[run]
+            slow[trajectory] = fast[trajectory]
 
     def result(self) -> tuple[Tensor, Tensor]:
         """The slow weights."""

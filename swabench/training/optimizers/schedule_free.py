@@ -29,7 +29,7 @@ class StackedScheduleFree:
         self._total = matrix.new_zeros(len(matrix))
 
     def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
-        """Update all runs."""
+        """Update all trajectories."""
         gradients = ((error @ inputs).view_as(self._y[0]), error.sum(1).view_as(self._y[1]))
         self._highest = torch.maximum(self._highest, rates)
         self._total += self._highest**2
@@ -41,7 +41,7 @@ class StackedScheduleFree:
             x.lerp_(z, column(share, x))
             y.copy_(torch.lerp(z, x, self._settings.momentum))
 
-    def restart(self, run: int) -> None:
+    def restart(self, trajectory: int) -> None:
         """It averages by itself, so no average ever takes its weights' place.
 
         Raises:

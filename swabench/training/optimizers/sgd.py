@@ -15,8 +15,8 @@ class StackedSGD:
     """torch.optim.SGD for stacked heads, each with a rate of its own.
 
     torch's own takes one rate for a tensor; here the rates are a column that multiplies the
-    rows of each run. Momentum, weight decay and Nesterov are as in torch.optim.SGD. The momentum
-    is what the gradient's product is added to: no large tensor is made in a step.
+    rows of each trajectory. Momentum, weight decay and Nesterov are as in torch.optim.SGD. The
+    momentum is what the gradient's product is added to: no large tensor is made in a step.
 
     Args:
         settings: The update rule.
@@ -31,16 +31,16 @@ class StackedSGD:
         self._gradient = torch.empty_like(matrix) if settings.nesterov else None
 
     def step(self, error: Tensor, inputs: Tensor, rates: Tensor) -> None:
-        """Update all runs."""
+        """Update all trajectories."""
         for parameter, direction in zip(
             self._parameters, self._directions(error, inputs), strict=True
         ):
             parameter.addcmul_(column(rates, parameter), direction, value=-1)
 
-    def restart(self, run: int) -> None:
-        """Forget the momentum of one run."""
+    def restart(self, trajectory: int) -> None:
+        """Forget the momentum of one trajectory."""
         for momentum in self._momentum:
-            momentum[run] = 0
+            momentum[trajectory] = 0
 
     def result(self) -> tuple[Tensor, Tensor]:
         """The weights that steps are taken of."""
