@@ -51,8 +51,9 @@ def stratified_split(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split images into those held out (for validation, selection, tests) and the rest.
 
-    Each class keeps its share. The images held out are allotted to the classes by largest remainder (of equal remainders the
-    lower label first); which images of a class are held out is drawn from the seed.
+    Each class keeps its share. The images held out are allotted to the classes by largest
+    remainder (of equal remainders the lower label first); which of a class are held out is drawn
+    from the seed.
 
     Args:
         labels: Shape (N,).
