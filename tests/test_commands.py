@@ -15,13 +15,13 @@ import torch
 from typer.testing import CliRunner, Result
 
 from swabench.cli import app, plan
+from swabench.cli.drawing import draw_rate
 from swabench.cli.options import AskedWork
 from swabench.cli.printing import out
 from swabench.records import RecordStore
 from swabench.runs.estimate import Estimate
 from swabench.runs.experiment import Experiment
 from swabench.runs.tuning import LOOKED_AT
-from swabench.study.drawing import draw_rate
 from swabench.study.loading import load_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError, SwabenchError

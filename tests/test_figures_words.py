@@ -19,9 +19,9 @@ from scipy import stats
 
 from swabench.analysis import figures
 from swabench.analysis.figures import Picture, draw
+from swabench.analysis.figures.inputs import FigureInputs
 from swabench.analysis.figures.landscape import flatness
 from swabench.analysis.figures.pieces import padded, spread
-from swabench.analysis.figures.sources import Sources
 from swabench.analysis.frame import Records, collect
 from swabench.analysis.surveys import Gathered, surveys
 from swabench.records import RecordStore
@@ -352,15 +352,15 @@ def test_figure_2_has_no_band_where_it_would_reach_below_zero(
     study = small_study()
     store = write_study(tmp_path, study)
     survey(study, store, [0, 1], ["lines"])
-    measured = Sources.landscape
+    measured = FigureInputs.landscape
 
-    def decades_apart(sources: Sources, part: Part) -> Gathered:
-        found = measured(sources, part)
+    def decades_apart(inputs: FigureInputs, part: Part) -> Gathered:
+        found = measured(inputs, part)
         lines = found.tables["lines"]
         lines["loss"] *= np.where(lines["seed"] == 1, 1e4, 1)
         return found
 
-    monkeypatch.setattr(Sources, "landscape", decades_apart)
+    monkeypatch.setattr(FigureInputs, "landscape", decades_apart)
     picture, figure = made_of(study, store, [0, 1])["figure2-line"]
     assert picture.caption.endswith("fine-tuning: mean over 2 seeds, each seed shown faintly.")
     assert not [c for ax in figure.axes for c in ax.collections if isinstance(c, PolyCollection)]
@@ -386,9 +386,9 @@ def test_rays_of_a_network_are_measured_by_its_filters(
 ) -> None:
     study = small_study()
     records = collect(study, store, [0, 1], study.run_names)
-    heads = Sources(study, [0, 1], records, surveys(study, store, [0, 1]))
+    heads = FigureInputs(study, [0, 1], records, surveys(study, store, [0, 1]))
     parts = {part: heads.landscape(part) for part in ("rays", "segments", "sharpness")}
-    monkeypatch.setattr(Sources, "landscape", lambda _, part: parts[part])
+    monkeypatch.setattr(FigureInputs, "landscape", lambda _, part: parts[part])
     for trainable in ("layer4", "all"):
         stage = study.finetune.model_copy(update={"trainable": trainable})
         network = study.model_copy(update={"finetune": stage})
@@ -406,7 +406,7 @@ def images(
     content["landscape"] |= {"training_images": drawn, "test_images": tested}
     study = Study.model_validate(content)
     none: Any = None
-    return list(Sources(study, [], none, []).splits.values())
+    return list(FigureInputs(study, [], none, []).splits.values())
 
 
 def test_the_landscapes_images_are_as_many_as_there_are(tmp_path: Path) -> None:

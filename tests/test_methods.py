@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swabench.cli.drawing import draw_rate
 from swabench.study.averaging import EqualMean, GreedySoup
-from swabench.study.drawing import draw_rate
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method, Timeline
 from swabench.study.optimizers import SGD

@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from swabench.data import mirror
+from swabench.data.unpickling import load_arrays
 from swabench.system.errors import SwabenchError
 
 Split = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -104,13 +105,13 @@ def test_malicious_pickle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_no_other_global_is_looked_up(name: str) -> None:
     stream = io.BytesIO(f"\x80\x02c{name}\n.".encode("latin1"))
     with pytest.raises(SwabenchError, match=name.replace("\n", ".")):
-        mirror.load_arrays(stream)
+        load_arrays(stream)
 
 
 def test_truncated_pickle() -> None:
     whole = numpy_1_pickle(np.arange(100))
     with pytest.raises(SwabenchError, match="unpickle"):
-        mirror.load_arrays(io.BytesIO(whole[:-50]))
+        load_arrays(io.BytesIO(whole[:-50]))
 
 
 def test_python_2_text_is_an_array_again() -> None:
@@ -120,7 +121,7 @@ def test_python_2_text_is_an_array_again() -> None:
         b"(K\x01K\x03\x85cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN"
         b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x03\x00\x7f\xfftb."
     )
-    assert mirror.load_arrays(io.BytesIO(pickled)).tolist() == [0, 127, 255]
+    assert load_arrays(io.BytesIO(pickled)).tolist() == [0, 127, 255]
 
 
 @pytest.mark.parametrize(

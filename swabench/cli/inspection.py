@@ -2,6 +2,7 @@
 
 from swabench.cli import plan
 from swabench.cli.app import LOOK, app
+from swabench.cli.drawing import draw_rate
 from swabench.cli.options import (
     Asked,
     ConfigOption,
@@ -14,7 +15,6 @@ from swabench.cli.options import (
     with_options,
 )
 from swabench.cli.printing import out, print_table, progress, say, say_json
-from swabench.study.drawing import draw_rate
 from swabench.study.loading import load_study
 from swabench.study.trajectories import trajectories
 

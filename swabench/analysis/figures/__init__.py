@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 from swabench.analysis.figures.curves import average, phases
 from swabench.analysis.figures.forest import forest
+from swabench.analysis.figures.inputs import FigureInputs
 from swabench.analysis.figures.landscape import flatness, line, plane
 from swabench.analysis.figures.picture import FORMATS, CannotDrawError, Drawn, Picture
 from swabench.analysis.figures.rates import rates
-from swabench.analysis.figures.sources import Sources
 from swabench.analysis.figures.style import DPI, HEIGHT, WIDTH, plain_style, render
 from swabench.analysis.figures.variance import variance
 from swabench.analysis.frame import Records, collect
@@ -47,8 +47,8 @@ def draw(
     everything = records or collect(study, store, seeds, study.run_names)
     if landscape is None:
         landscape = surveys(study, store, seeds, everything)
-    sources = Sources(study, seeds, everything, landscape)
-    drawers: dict[str, Callable[[Sources], Drawn]] = {
+    inputs = FigureInputs(study, seeds, everything, landscape)
+    drawers: dict[str, Callable[[FigureInputs], Drawn]] = {
         "figure1-average": average,
         "figure2-line": line,
         "figure3-phases": phases,
@@ -59,13 +59,13 @@ def draw(
     }
     if study.one_source_at_a_time:  # a mean over its seeds would mix what they draw
         drawers = {"sources": variance}
-    return [_picture(name, drawer, sources) for name, drawer in drawers.items()]
+    return [_picture(name, drawer, inputs) for name, drawer in drawers.items()]
 
 
-def _picture(name: str, drawer: Callable[[Sources], Drawn], sources: Sources) -> Picture:
+def _picture(name: str, drawer: Callable[[FigureInputs], Drawn], inputs: FigureInputs) -> Picture:
     try:
         with plain_style():
-            figure, caption, lacking, diverged = drawer(sources)
+            figure, caption, lacking, diverged = drawer(inputs)
     except CannotDrawError as reason:
         return Picture(name, "", {}, skipped=str(reason))
     if note := f"{lacking} {diverged}".strip():

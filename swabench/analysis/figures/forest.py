@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from swabench.analysis.figures.inputs import FigureInputs
 from swabench.analysis.figures.picture import CannotDrawError, Drawn
 from swabench.analysis.figures.pieces import (
     interval,
@@ -16,7 +17,6 @@ from swabench.analysis.figures.pieces import (
     padded,
     signed_interval,
 )
-from swabench.analysis.figures.sources import Sources
 from swabench.analysis.figures.style import PAPER
 from swabench.analysis.table import comparison
 from swabench.study.study import Study
@@ -27,18 +27,18 @@ Differences = Mapping[str, Sequence[float]]
 """Of each row but the reference: final accuracy less the reference's, seed by seed, in points."""
 
 
-def forest(sources: Sources) -> Drawn:
+def forest(inputs: FigureInputs) -> Drawn:
     """Figure 4: accuracies on the left, differences to the reference on the right."""
-    study, whole = sources.study, comparison(sources.study, sources.records)
+    study, whole = inputs.study, comparison(inputs.study, inputs.records)
     frame = whole[whole["diverged"] == 0].reset_index(drop=True)
     if frame.empty:
         raise CannotDrawError("every row diverged at some seed")
     figure, (left, right) = new_figure(1, 2, sharey=True, width_ratios=[1, 1.35])
-    finals = {name: sources.records.final(name, "accuracy") for name in sources.records}
+    finals = {name: inputs.records.final(name, "accuracy") for name in inputs.records}
     differences = _differences(finals, study.reference)
     limits = _limits(study, whole, differences)
     for y, (_, row) in enumerate(frame.iterrows()):
-        style = {**sources.style(row["method"]), "linestyle": "none"}
+        style = {**inputs.style(row["method"]), "linestyle": "none"}
         _accuracy(left, row, list(finals[row["method"]].values()), y, style)
         _difference(right, row, differences, frame, study.reference, limits, y, style)
     right.axvline(0, color=GREY, linewidth=0.8)
@@ -60,8 +60,8 @@ def forest(sources: Sources) -> Drawn:
         f"means with {100 * study.confidence:g} % t intervals{beside}. A triangle at the edge "
         "marks a difference beyond the axis; its value is on the right."
     )
-    left_out = sources.diverged(study.row_names, "left out")
-    return Drawn(figure, caption, sources.lacking(study.row_names), left_out)
+    left_out = inputs.diverged(study.row_names, "left out")
+    return Drawn(figure, caption, inputs.lacking(study.row_names), left_out)
 
 
 def _differences(finals: Mapping[str, Mapping[int, float]], reference: str) -> Differences:

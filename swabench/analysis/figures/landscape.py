@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 from numpy.typing import NDArray
 
+from swabench.analysis.figures.inputs import FigureInputs, absent
 from swabench.analysis.figures.picture import Drawn
 from swabench.analysis.figures.pieces import (
     legend,
@@ -19,23 +20,22 @@ from swabench.analysis.figures.pieces import (
     spread,
     spread_words,
 )
-from swabench.analysis.figures.sources import Sources, absent
 
 
-def line(sources: Sources) -> Drawn:
+def line(inputs: FigureInputs) -> Drawn:
     """Figure 2: the loss along the line from the pretrained to the fine-tuned weights."""
-    found = sources.landscape("lines")
+    found = inputs.landscape("lines")
     lines = found.tables["lines"]
     over_seeds = lines.groupby(["split", "end", "alpha"])["loss"]
     band = not (over_seeds.std() >= over_seeds.mean()).any()  # on a logarithmic axis
     figure, axes = new_figure(1, 2, sharey=True)
-    for ax, (split, title) in zip(axes, sources.splits.items(), strict=True):
+    for ax, (split, title) in zip(axes, inputs.splits.items(), strict=True):
         shown = lines[lines["split"] == split]
         for name in dict.fromkeys(shown["end"]):
             curves = shown[shown["end"] == name].pivot_table(
                 index="alpha", columns="seed", values="loss"
             )
-            spread(ax, curves, sources.style(name), name, every=5, band=band)
+            spread(ax, curves, inputs.style(name), name, every=5, band=band)
         mark(ax, 0, "before")
         mark(ax, 1, "after")
         ax.set(title=title, xlabel="α:  w = before + α (after − before)")
@@ -49,9 +49,9 @@ def line(sources: Sources) -> Drawn:
     return Drawn(figure, caption, absent(found))
 
 
-def plane(sources: Sources) -> Drawn:
+def plane(inputs: FigureInputs) -> Drawn:
     """Figure 5: the loss on the plane through three weights."""
-    found = sources.landscape("plane")
+    found = inputs.landscape("plane")
     seed = found.seeds[0]
     grid, marks, paths = (
         found.tables[name][found.tables[name]["seed"] == seed]
@@ -60,7 +60,7 @@ def plane(sources: Sources) -> Drawn:
     figure, axes = new_figure(1, 2, sharey=True)
     start, *ends = marks["method"]
     sides = {start: "right", ends[0]: "left"}  # these two may lie near each other
-    for ax, (split, title) in zip(axes, sources.splits.items(), strict=True):
+    for ax, (split, title) in zip(axes, inputs.splits.items(), strict=True):
         losses = grid[grid["split"] == split].pivot_table(index="y", columns="x", values="loss")
         levels = _levels(losses.to_numpy())
         norm = BoundaryNorm(levels, 256)
@@ -68,7 +68,7 @@ def plane(sources: Sources) -> Drawn:
         ax.contour(*_xyz(losses), levels=levels, colors="white", linewidths=0.4)
         for name in dict.fromkeys(paths["method"]):
             way = paths[paths["method"] == name]
-            ax.plot(way["x"], way["y"], label=f"{name}, iterate", **_on_dark(sources.style(name)))
+            ax.plot(way["x"], way["y"], label=f"{name}, iterate", **_on_dark(inputs.style(name)))
         for x, y, name in marks[["x", "y", "method"]].itertuples(index=False, name=None):
             ax.plot(x, y, marker="*", ms=11, color="white", mec="black", mew=0.8)
             ax.annotate(
@@ -99,17 +99,17 @@ def plane(sources: Sources) -> Drawn:
     return Drawn(figure, caption, absent(found))
 
 
-def flatness(sources: Sources) -> Drawn:
+def flatness(inputs: FigureInputs) -> Drawn:
     """Figure 6: the loss along random rays, and between SGD and the averages; sharpness."""
-    rays, sharp = sources.landscape("rays"), sources.landscape("sharpness")
-    segments = sources.landscape("segments")
+    rays, sharp = inputs.landscape("rays"), inputs.landscape("sharpness")
+    segments = inputs.landscape("segments")
     figure, (left, middle, right) = new_figure(1, 3, width_ratios=[1, 1, 0.8])
-    directions = _rays(left, rays.tables["rays"], sources)
-    start = _segments(middle, segments.tables["segments"], sources)
-    epsilon = _sharpness(right, sharp.tables["sharpness"], sources)
+    directions = _rays(left, rays.tables["rays"], inputs)
+    start = _segments(middle, segments.tables["segments"], inputs)
+    epsilon = _sharpness(right, sharp.tables["sharpness"], inputs)
     legend(figure, left, columns=4)
     caption = (
-        f"Left: loss of {sources.splits['train']} along random directions{_scale(sources)}, the "
+        f"Left: loss of {inputs.splits['train']} along random directions{_scale(inputs)}, the "
         f"same for every method: mean over {directions} of them, and each of {len(rays.seeds)} "
         "seeds shown faintly. Middle: test "
         f"loss on the straight line from the weights of {start} to each average, and beyond both: "
@@ -121,27 +121,27 @@ def flatness(sources: Sources) -> Drawn:
     return Drawn(figure, caption, " ".join(filter(None, notes)))
 
 
-def _rays(ax: Axes, table: pd.DataFrame, sources: Sources) -> int:
+def _rays(ax: Axes, table: pd.DataFrame, inputs: FigureInputs) -> int:
     """The training loss along the rays, mean by seed; returns how many rays a seed has."""
     train = table[table["split"] == "train"]
     for name in dict.fromkeys(train["method"]):
         own = train[train["method"] == name]
         curves = own.pivot_table(index="distance", columns="seed", values="loss")
-        spread(ax, curves, sources.style(name), name, every=2, band=False)
-    unit = "filter norms" if sources.of_network else "weight units"
+        spread(ax, curves, inputs.style(name), name, every=2, band=False)
+    unit = "filter norms" if inputs.of_network else "weight units"
     ax.set(xlabel=f"Distance ({unit})", ylabel="Training loss (nats, log scale)")
     ax.set_title("Along random rays")
     log_scale(ax)
     return int(train["direction"].nunique())
 
 
-def _scale(sources: Sources) -> str:
-    if sources.of_network:
+def _scale(inputs: FigureInputs) -> str:
+    if inputs.of_network:
         return ", filter-normalised (Li et al.)"
     return " of unit norm"
 
 
-def _segments(ax: Axes, table: pd.DataFrame, sources: Sources) -> str:
+def _segments(ax: Axes, table: pd.DataFrame, inputs: FigureInputs) -> str:
     """The test loss between SGD and each average; returns the name of what they start from."""
     test = table[table["split"] == "test"]
     (start,) = test["start"].unique()
@@ -149,7 +149,7 @@ def _segments(ax: Axes, table: pd.DataFrame, sources: Sources) -> str:
         between = test[test["end"] == name].pivot_table(
             index="alpha", columns="seed", values="loss"
         )
-        spread(ax, between, sources.style(name), name, every=5, band=False)
+        spread(ax, between, inputs.style(name), name, every=5, band=False)
     mark(ax, 0, start)
     mark(ax, 1, "average")
     ax.set(xlabel=f"α:  {start} + α (average − {start})", ylabel="Test loss (nats)")
@@ -157,13 +157,13 @@ def _segments(ax: Axes, table: pd.DataFrame, sources: Sources) -> str:
     return str(start)
 
 
-def _sharpness(ax: Axes, values: pd.DataFrame, sources: Sources) -> float:
+def _sharpness(ax: Axes, values: pd.DataFrame, inputs: FigureInputs) -> float:
     """The sharpness of every row in the largest box; returns the box's ε."""
     epsilon = values["epsilon"].max()
     rows = list(dict.fromkeys(values["method"]))
     for y, name in enumerate(rows):
         own = values[(values["method"] == name) & (values["epsilon"] == epsilon)]["sharpness"]
-        style = {**sources.style(name), "linestyle": "none"}
+        style = {**inputs.style(name), "linestyle": "none"}
         ax.plot(own, [y] * len(own), "|", color=style["color"], alpha=0.5, ms=7)
         ax.plot(own.mean(), y, ms=6, **style)
     ax.set(

@@ -7,32 +7,32 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
+from swabench.analysis.figures.inputs import FigureInputs
 from swabench.analysis.figures.picture import CannotDrawError, Drawn
 from swabench.analysis.figures.pieces import legend, new_figure
-from swabench.analysis.figures.sources import Sources
 from swabench.analysis.figures.style import ITERATE, LOST
 from swabench.analysis.statistics import mean_interval
 from swabench.analysis.table import on_one_trajectory
 
 
-def rates(sources: Sources) -> Drawn:
+def rates(inputs: FigureInputs) -> Drawn:
     """Figure 7: iterate and average over the rate, and their difference; decay's level beside."""
-    name = _swept_average(sources)
-    runs = [run for (method, _), run in sources.study.sweep_cells.items() if method == name]
-    there = sources.everything.of([run for run in runs if run in sources.everything])
-    frame = on_one_trajectory(sources.study, there)
+    name = _swept_average(inputs)
+    runs = [run for (method, _), run in inputs.study.sweep_cells.items() if method == name]
+    there = inputs.everything.of([run for run in runs if run in inputs.everything])
+    frame = on_one_trajectory(inputs.study, there)
     if frame.empty:
         raise CannotDrawError(f"there is no run of {name} in the rate sweep")
     frame = frame.sort_values("rate")
     figure, (left, right) = new_figure(1, 2)
-    level = _level(sources)
+    level = _level(inputs)
     _over_rates(left, frame, "iterate_accuracy", ITERATE, f"{name}, iterate")
-    _over_rates(left, frame, "average_accuracy", sources.style(name), f"{name}, average")
-    _over_rates(right, frame, "accuracy_difference", sources.style(name), "average − iterate")
+    _over_rates(left, frame, "average_accuracy", inputs.style(name), f"{name}, average")
+    _over_rates(right, frame, "accuracy_difference", inputs.style(name), "average − iterate")
     if level:
         decayed, at = level
-        left.axhspan(*at[1:], color=sources.style(decayed)["color"], alpha=0.25, lw=0)
-        left.axhline(at[0], color=sources.style(decayed)["color"], lw=1.2, label=decayed)
+        left.axhspan(*at[1:], color=inputs.style(decayed)["color"], alpha=0.25, lw=0)
+        left.axhline(at[0], color=inputs.style(decayed)["color"], lw=1.2, label=decayed)
     right.axhline(0, color="#444444", linewidth=0.8)
     _lost(left, frame)
     _lost(right, frame)
@@ -45,7 +45,7 @@ def rates(sources: Sources) -> Drawn:
         ax.tick_params(axis="x", rotation=45)
         ax.set_xlabel("Constant learning rate")
     legend(figure, left, columns=3)
-    confidence = f"{100 * sources.study.confidence:g} %"
+    confidence = f"{100 * inputs.study.confidence:g} %"
     caption = (
         f"Averaging at equal rates: test accuracy of the iterate and of its average ({name}) at "
         f"every rate of the sweep, and the difference on the same trajectory; means with "
@@ -53,26 +53,26 @@ def rates(sources: Sources) -> Drawn:
     )
     if level:
         caption += f" The band is {level[0]}, which decays its rate and averages nothing."
-    marked = sources.diverged(runs, "a cross at the lower edge in place of means")
-    return Drawn(figure, caption, sources.lacking([]), marked)
+    marked = inputs.diverged(runs, "a cross at the lower edge in place of means")
+    return Drawn(figure, caption, inputs.lacking([]), marked)
 
 
-def _swept_average(sources: Sources) -> str:
+def _swept_average(inputs: FigureInputs) -> str:
     """The first averaging method whose rate is swept."""
-    study = sources.study
+    study = inputs.study
     for method, _ in study.sweep_cells:
         if study.row_method(method).averaging:
             return method
     raise CannotDrawError("the study sweeps no averaging method's rate")
 
 
-def _level(sources: Sources) -> tuple[str, tuple[float, float, float]] | None:
+def _level(inputs: FigureInputs) -> tuple[str, tuple[float, float, float]] | None:
     """The decayed SGD's accuracy with its interval; None where the study has none."""
-    name = sources.study.claims.decayed
-    found = sources.records.final(name, "accuracy") if name in sources.records else {}
+    name = inputs.study.claims.decayed
+    found = inputs.records.final(name, "accuracy") if name in inputs.records else {}
     if not found:
         return None
-    at = mean_interval(list(found.values()), sources.study.confidence)
+    at = mean_interval(list(found.values()), inputs.study.confidence)
     return name, (at.mean, at.low, at.high)
 
 

@@ -5,9 +5,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from swabench.analysis.figures.inputs import FigureInputs
 from swabench.analysis.figures.picture import CannotDrawError, Drawn
 from swabench.analysis.figures.pieces import log_ticks, new_figure
-from swabench.analysis.figures.sources import Sources
 from swabench.analysis.figures.style import COLORS, MARKERS, WIDTH
 from swabench.analysis.variance import RESULT, variances
 
@@ -16,10 +16,10 @@ APART = 0.19  # between the intervals of a line, which are one apart
 GAP = 0.7  # between the rows' own results and their differences
 
 
-def variance(sources: Sources) -> Drawn:
+def variance(inputs: FigureInputs) -> Drawn:
     """Deviations of the test accuracy over each source's draws, and the sources' shares."""
-    study = sources.study
-    frame = variances(study, sources.records.of(study.row_names))
+    study = inputs.study
+    frame = variances(study, inputs.records.of(study.row_names))
     frame = frame[frame["measure"] == "accuracy"]
     if not (frame["deviation"] > 0).any():
         raise CannotDrawError("no source has two draws that differ; run more seeds")
@@ -56,8 +56,8 @@ def variance(sources: Sources) -> Drawn:
         f"difference to {study.reference}, paired by seed; and each source's share in the summed "
         "variances. The deviations' axis is logarithmic, so what never varies is not on it."
     )
-    left_out = sources.diverged(study.row_names, "left out")
-    return Drawn(figure, caption, sources.lacking(study.row_names), left_out)
+    left_out = inputs.diverged(study.row_names, "left out")
+    return Drawn(figure, caption, inputs.lacking(study.row_names), left_out)
 
 
 def _deviations(ax: Axes, of_line: pd.DataFrame, y: float) -> None:

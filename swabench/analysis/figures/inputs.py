@@ -20,7 +20,7 @@ from swabench.training.measurement import Predictor
 
 
 @dataclass(frozen=True)
-class Sources:
+class FigureInputs:
     """What figures are drawn from.
 
     Attributes:
