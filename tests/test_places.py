@@ -35,6 +35,7 @@ from swabench.runs.places.pool import (
 )
 from swabench.runs.units import Unit
 from swabench.study.study import Study
+from swabench.system.device import DEVICES
 from swabench.system.errors import InputError, SwabenchError
 from swabench.system.pausing import Interrupted, Pause
 from swabench.system.progress import SilentProgress
@@ -397,6 +398,10 @@ def test_here_nothing_is_handed_out(job: Job) -> None:
 
 def test_completion_knows_all_places() -> None:
     assert options._places("") == list(PLACES)
+
+
+def test_completion_knows_all_devices() -> None:
+    assert options._devices("") == list(DEVICES)
 
 
 # --- what other machines wrote -----------------------------------------------------------------

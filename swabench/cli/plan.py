@@ -8,7 +8,7 @@ from swabench.study.loading import load_study
 from swabench.study.search_space import trial_study, tuning_of
 from swabench.study.study import Study
 from swabench.study.trajectories import trajectories
-from swabench.system.errors import SwabenchError
+from swabench.system.errors import SwabenchError, first_line
 from swabench.system.progress import duration
 
 WORKERS = (1, 8, 64)
@@ -219,7 +219,7 @@ def _next_network(study: Study, device: str) -> list[str]:
         network = load_study(name)
         seconds = _seconds_of_all(network, target)
     except Exception as error:  # the study is finished: a failing hint must not end the command
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         return [f"{what}; the time cannot be estimated: {reason}"]
     return [f"{what}, in about {duration(seconds)} by a probe of a few steps"]
 

@@ -4,13 +4,13 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
 from swabench.system.errors import InputError, NoMemoryError
 
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 # What torch's allocators and NVIDIA's libraries say, in small letters.
 _OUT_OF_MEMORY = (
@@ -30,8 +30,8 @@ def choose_device(name: str) -> torch.device:
     Raises:
         InputError: The name is unknown, or this machine or this torch has no such device.
     """
-    if name not in get_args(DeviceName):
-        raise InputError(f"--device: {name!r} is unknown; use one of {', '.join(_names())}")
+    if name not in DEVICES:
+        raise InputError(f"--device: {name!r} is unknown; use one of {', '.join(DEVICES)}")
     present = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -135,7 +135,3 @@ def memory_for(what: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise NoMemoryError(f"out of memory for {what}") from None
-
-
-def _names() -> tuple[str, ...]:
-    return get_args(DeviceName)

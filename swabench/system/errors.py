@@ -68,6 +68,11 @@ def not_usable(error: OSError) -> SwabenchError:
     return InputError(told) if wrong else SwabenchError(told)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def in_short(value: object) -> str:
     """A value as Python writes it, for a message: cut where it is long."""
     return cut(repr(value))

@@ -21,7 +21,7 @@ from torchvision.models.resnet import Bottleneck
 
 from swabench.study.inputs import BackboneSettings, RunOfStudy
 from swabench.study.stages import Boundary
-from swabench.system.errors import InputError
+from swabench.system.errors import InputError, first_line
 from swabench.system.files import is_file
 from swabench.training.convolution import memory_format, narrow_convolutions
 
@@ -265,7 +265,7 @@ def _weights_file(weights: str) -> Mapping[str, Tensor]:
         # Weights only: a pickle that would run code is refused.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch passes pickle's many errors through
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         if isinstance(error, pickle.UnpicklingError) or "weights_only" in reason:
             # torch's own words say how to run whatever code such a file brings.
             reason = "it is damaged, or a pickle of more than tensors, which was not opened"

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from swabench.study.inputs import Precision, SplitName
 from swabench.study.optimizers import Optimizer
 from swabench.system.device import exact_float32, is_out_of_memory
+from swabench.system.errors import first_line
 from swabench.training.batchnorm import mixed_batches, reestimated_statistics
 from swabench.training.convolution import lay_out, memory_format
 from swabench.training.flat import adopt, adopt_convolutions, as_in_vector, batchnorm_layers
@@ -240,7 +241,7 @@ class NetworkLearner:
             if is_out_of_memory(error):
                 raise
             self._replays = False
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             self._say(f"training goes on without a CUDA graph, which takes longer: {reason}")
             return None
         finally:
