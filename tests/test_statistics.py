@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from swabench.analysis.crossed import TwoWay, crossed_interval
+from swabench.analysis.crossed import MeanSquares, TwoWay, crossed_interval
 from swabench.analysis.statistics import (
     EXACT_SEEDS,
     Estimate,
@@ -421,6 +421,18 @@ class TestTwoWay:
         layout = TwoWay()
         layout.add([1.0, 2.0, 4.0])
         assert all(math.isnan(end) for end in crossed_interval(layout.mean_squares()))
+
+    @pytest.mark.parametrize("beyond", [1e-15, 1e-9, 1e-3])
+    def test_mean_squares_that_all_but_cancel_give_no_boundless_interval(
+        self, beyond: float
+    ) -> None:
+        """As of two runs that have every accuracy in common, on other images."""
+        residual = 0.1667
+        found = MeanSquares(12, 10_000, 0.0, 0.0, residual * (1 + beyond), residual)
+        low, high = crossed_interval(found)
+        standard_error = math.sqrt((found.of_images - residual) / 120_000)
+        assert high == pytest.approx(stats.t.isf(0.025, 1) * standard_error, rel=1e-6)
+        assert low == -high
 
     def test_seeds_share_their_images(self) -> None:
         layout = TwoWay()

@@ -74,7 +74,8 @@ def crossed_interval(found: MeanSquares, confidence: float = 0.95) -> tuple[floa
     Two-way random effects: the variance of the mean is estimated by (MS_seeds + MS_images −
     MS_residual) / (S·N), its degrees of freedom by Satterthwaite's formula. It is wider than
     that over seeds alone, which holds for these very test images; where the images' share comes
-    out negative, it is left out.
+    out negative, it is left out. Where the mean squares all but cancel, the formula's degrees of
+    freedom go to zero and the interval would reach anywhere: there is one at least.
 
     Raises:
         ValueError: If `confidence` is not between 0 and 1.
@@ -90,7 +91,7 @@ def crossed_interval(found: MeanSquares, confidence: float = 0.95) -> tuple[floa
     if square <= 0:
         return found.mean, found.mean
     # No more than the seeds', so that counting the images can only widen it.
-    freedom = min(s - 1, square**2 / sum(part**2 / df for part, df in parts))
+    freedom = min(s - 1, max(1.0, square**2 / sum(part**2 / df for part, df in parts)))
     reach = float(stats.t.isf((1 - confidence) / 2, freedom)) * math.sqrt(square / (s * n))
     return found.mean - reach, found.mean + reach
 
