@@ -284,18 +284,31 @@ def test_a_worker_that_ended_does_not_live() -> None:
     assert replace(worker, host="another machine").may_live
 
 
+LOOK = """
+import sys
+from pathlib import Path
+
+from swabench.records import RecordStore
+from swabench.records.status import begun_groups
+from swabench.study.study import Study
+
+results, study = map(Path, sys.argv[1:])
+store = RecordStore(results, Study.model_validate_json(study.read_text()))
+print([group.works for group in begun_groups(store)])
+"""
+
+
 def test_a_group_is_under_way_while_its_lock_is_held(tmp_path: Path) -> None:
     """A number of a process that is gone may be another's by now."""
     study = study_with(1)
     store = RecordStore(tmp_path, study)
     place = store.unfinished(["swa"], 0)
     place.write_worker(Worker({"swa": "a"}, 0, 9, 3, None, host(), os.getpid(), 0.0))
-    works = "from swabench.records.status import begun_groups as b; from pathlib import Path;"
-    works += "from swabench.records import RecordStore as R; from tests.made_up import study_with;"
-    works += f"print([g.works for g in b(R(Path({str(tmp_path)!r}), study_with(1)))])"
+    content = tmp_path / "study.json"
+    content.write_text(study.model_dump_json())
 
     def seen_by_another() -> str:
-        command = [sys.executable, "-c", works]
+        command = [sys.executable, "-c", LOOK, str(tmp_path), str(content)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
