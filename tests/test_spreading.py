@@ -35,7 +35,7 @@ extends: smoke
 title: A tiny study whose trajectories train apart
 data: {{dataset: folder, folder: {folder}, validation_images: 20, selection_images: 10, training_images: null, test_images: null}}
 backbone: {{cache_features: false}}
-finetune: {{batch_size: 20, epochs: 18, score_every_epochs: 18}}
+finetune: {{batch_size: 20, epochs: 12, score_every_epochs: 12}}
 """  # noqa: E501
 HEADS = ("finetune", "-m", "all", *TINY, "--seeds", "4", "--threads", "1")
 PATHS = ("finetune", "-m", "swa-cyclical", "-m", "pswa", *TINY, "--seeds", "1")
