@@ -280,6 +280,15 @@ def test_pairs_are_made_by_seed_whatever_their_order() -> None:
     )
 
 
+def test_signs_drawn_for_one_comparison_move_no_other() -> None:
+    values = dict(enumerate(np.random.default_rng(3).normal(0.3, 1, 20).tolist()))
+    zeros = dict.fromkeys(values, 0.0)
+    compare = Comparer(study_with(20))
+    first = compare("a − b", POINTS, values, zeros)
+    assert 0 < first.p_sign_flip < 1
+    assert compare("a − b", POINTS, values, zeros) == first
+
+
 def test_signs_of_many_seeds_are_drawn_by_the_rules_seed() -> None:
     values = dict(enumerate(np.random.default_rng(3).normal(0.3, 1, 20).tolist()))
     zeros = dict.fromkeys(values, 0.0)

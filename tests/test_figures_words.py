@@ -409,6 +409,17 @@ def images(
     return list(FigureInputs(study, [], none, []).splits.values())
 
 
+def test_a_rate_that_falls_is_no_cyclical_one() -> None:
+    content = load_study("smoke").model_dump()
+    cosine = {"schedule": "cosine", "learning_rate": 0.01}
+    first = {"falling": {**content["methods"]["swa"], "rate": cosine}}
+    study = Study.model_validate({**content, "methods": {**first, **content["methods"]}})
+    none: Any = None
+    inputs = FigureInputs(study, [], none, [])
+    assert inputs.averaging(cyclical=True) == "swa-cyclical"
+    assert inputs.averaging(cyclical=False) == "falling"
+
+
 def test_the_landscapes_images_are_as_many_as_there_are(tmp_path: Path) -> None:
     """Those that it draws, unless there are fewer; those of a folder are not counted."""
     assert images({}, 2000, None) == ["2,000 training images", "Test images"]

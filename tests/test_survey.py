@@ -166,6 +166,23 @@ def test_curvature_is_probed_as_often_and_as_closely_as_the_study_says(
         assert row["trace_standard_error"] == pytest.approx(expected.standard_error, rel=1e-2)
 
 
+def test_all_of_a_part_is_measured_in_full_float32(
+    whole: RecordStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients, too: on a GPU a convolution's would be taken with TF32's factors."""
+    rough: list[bool] = []
+
+    def noting(own: survey.Surveyor, seed: int) -> survey.Tables:
+        rough.append(torch.backends.cudnn.allow_tf32)
+        return {}
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(survey.Surveyor, "_hessian", noting)
+    made_up.surveyor(small_study(), whole).measure("hessian", 0)
+    assert rough == [False]
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_a_networks_rays_are_as_long_as_its_filters(whole: RecordStore) -> None:
     """A head as a network: each class's weights move by their own norm, and biases not at all."""
     study, network = small_study(), nn.Linear(FEATURES, CLASSES)

@@ -374,32 +374,29 @@ def _check_place(content: Mapping[str, Any], expected: Mapping[str, Any]) -> Non
 
 
 def record_in(folder: Path) -> Record:
-    """The record in a run's folder, whose place says what it is to be of.
+    """The record in a folder, which must be of the seed and the identity that the folder names.
 
     Raises:
-        InputError: It cannot be read, or is of something else.
-        ValueError: The folder is not named as a run's.
+        InputError: It cannot be read, or is of others.
     """
-    expected = {"method": folder.parent.name, **_seed_and_identity(folder.name)}
-    return read_sealed(folder / _RECORD, folder, lambda found: _record(found, folder, expected))
+    named = _named(folder.name)
+    return read_sealed(folder / _RECORD, folder, lambda found: _record(found, folder, named))
 
 
 def landscape_in(path: Path) -> LandscapeRecord:
     """The part of a landscape in a file, likewise.
 
     Raises:
-        InputError: It cannot be read, or is of something else.
-        ValueError: The file is not named as a part's.
+        InputError: It cannot be read, or is of others.
     """
-    expected = {"part": path.parent.name, **_seed_and_identity(path.stem)}
-    return read_sealed(path, path, lambda found: _landscape_record(found, expected))
+    named = _named(path.stem)
+    return read_sealed(path, path, lambda found: _landscape_record(found, named))
 
 
-def _seed_and_identity(name: str) -> dict[str, Any]:
+def _named(name: str) -> dict[str, Any]:
+    """What a record's place says of it; nothing where it is no place that anybody looks at."""
     found = re.fullmatch(r"seed-(\d+)-(\w+)", name)
-    if found is None:
-        raise ValueError("its name is not that of a record")
-    return {"seed": int(found[1]), "identity": found[2]}
+    return {"seed": int(found[1]), "identity": found[2]} if found else {}
 
 
 def _record(content: dict[str, Any], folder: Path, expected: Mapping[str, Any]) -> Record:

@@ -3,8 +3,7 @@
 Trajectories that differ only in their rates are rows of one stacked tensor: with R of them and C
 classes the forward pass of all is one matrix product (R·C, D) × (D, B), and so is the
 gradient. Shapes below: B images of a batch, D features, C classes, R trajectories, P = C·D + C
-weights.
-Scores have the images last: a softmax over a short last dimension takes ten times as long.
+weights. Scores have the images last: a softmax over a short last dimension takes ten times as long.
 """
 
 from collections.abc import Sequence
