@@ -29,13 +29,13 @@ from tests.test_cli import images as images
 from tests.test_interruptions import check_same, groups, pretrained, wait_for_states
 
 # A final layer without cached features: its trajectories are units, as a network's, and its
-# states are small.
+# states are small. So many epochs that both are under way at once, though one worker starts later.
 NETWORK = """
 extends: smoke
 title: A tiny study whose trajectories train apart
 data: {{dataset: folder, folder: {folder}, validation_images: 20, selection_images: 10, training_images: null, test_images: null}}
 backbone: {{cache_features: false}}
-finetune: {{batch_size: 20, epochs: 12, score_every_epochs: 12}}
+finetune: {{batch_size: 20, epochs: 18, score_every_epochs: 18}}
 """  # noqa: E501
 HEADS = ("finetune", "-m", "all", *TINY, "--seeds", "4", "--threads", "1")
 PATHS = ("finetune", "-m", "swa-cyclical", "-m", "pswa", *TINY, "--seeds", "1")
