@@ -16,6 +16,7 @@ from pathlib import Path
 import swabench.analysis.publish
 import swabench.runs.experiment  # noqa: F401
 from swabench.cli import main
+from tests.torture import stand_ins
 
 LONGEST = 600.0
 """Seconds after which a command counts as hanging."""
@@ -119,6 +120,7 @@ class Command:
             os.chdir(folder)
             os.environ.update(environment)
             sys.argv = ["swabench", *arguments]
+            stand_ins.install()
             prepare()
             main()
         except SystemExit as left:

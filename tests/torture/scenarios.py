@@ -17,6 +17,9 @@ extends: smoke
 title: Heads
 data: {{dataset: folder, folder: {images}, validation_images: 20, selection_images: 10, training_images: null, test_images: null}}
 finetune: {{batch_size: 16}}
+methods: {{sgd-multiplicative: null, swa-cyclical: null}}
+controls: null
+rate_sweep: null
 """  # noqa: E501
 NETWORK = """
 extends: smoke
