@@ -307,13 +307,15 @@ def splits_with_selection() -> dict[SplitName, Split]:
     return {**whole, "validation": validation, "selection": selection}
 
 
-def counted(stage: Stage, methods: tuple[Method, ...]) -> tuple[float, float, float]:
+def counted(
+    stage: Stage, methods: tuple[Method, ...], selection: int = 0
+) -> tuple[float, float, float]:
     """Steps, images predicted by a run, and images passed for BatchNorm: the estimate's counts."""
     found = []
     for key in ("step", "score", "reestimate"):
         costs = {"step": 0.0, "score": 0.0, "reestimate": 0.0, key: 1.0}
         cost = cast(LearnerCosts, SimpleNamespace(**costs))
-        counts = Counts(TRAINING, SCORED, SELECTION)
+        counts = Counts(TRAINING, SCORED, selection)
         found.append(estimates._stage_seconds(stage, methods, counts, cost))
     return found[0], found[1], found[2]
 
@@ -356,7 +358,8 @@ def test_what_a_soup_tries_is_counted() -> None:
     network = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, CLASSES))
     learner = CountingNetwork(network, splits, *flatten(network), SGD(name="sgd"))
     carry_out(learner, (SOUP,), splits)
-    assert counted(stage, (SOUP,)) == (learner.steps, learner.predictions, learner.passes)
+    found = counted(stage, (SOUP,), SELECTION)
+    assert found == (learner.steps, learner.predictions, learner.passes)
 
 
 @pytest.mark.parametrize("names", [["sgd"], ["swa"], ["sgd", "swa", "pswa"]])

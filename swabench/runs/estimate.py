@@ -180,7 +180,8 @@ def _stage_seconds(stage: Stage, methods: Methods, counts: Counts, cost: Learner
     scored = scored_epochs(stage.epochs, stage.score_every_epochs)
     ends = {epoch * steps_per_epoch - 1 for epoch in scored}
     ensembles = [plan for plan in plans if keeps_ensemble(plan, ends)]
-    asking = [*ensembles, *(p for p in plans if isinstance(p.averaging, NEEDS_SELECTION))]
+    selecting = [plan for plan in plans if isinstance(plan.averaging, NEEDS_SELECTION)]
+    asking = [*ensembles, *selecting]
     captures = (np.flatnonzero(plan.timeline.captures).tolist() for plan in asking)
     # The members of an ensemble, or of a choice, are predicted from the start on.
     looks = len(ends.union(*captures)) + bool(asking)
@@ -189,13 +190,16 @@ def _stage_seconds(stage: Stage, methods: Methods, counts: Counts, cost: Learner
         sum(int(plan.timeline.restarts.sum()) for plan in some) for some in (plans, ensembles)
     )
     predicted = iterates * looks + averages * len(scored) + restarted_ensembles
-    seconds = len(plans[0].timeline.rates) * cost.step + predicted * counts.scored * cost.score
     candidates = sum(_candidates(plan, ends) for plan in plans)
-    seconds += candidates * counts.selection * cost.score
+    # Iterates alone are predicted of the selection images, which are none of the measured.
+    selections = candidates + iterates * looks * bool(selecting)
+    measured = counts.scored - counts.selection
+    seconds = len(plans[0].timeline.rates) * cost.step
+    seconds += (predicted * measured + selections * counts.selection) * cost.score
     if stage.batchnorm == "train" and stage.trainable != "head":
         seconds += (predicted + restarts + candidates) * counts.training * cost.reestimate
         # At the end with running statistics, too.
-        seconds += (iterates + averages) * counts.scored * cost.score
+        seconds += (iterates + averages) * measured * cost.score
     return seconds
 
 

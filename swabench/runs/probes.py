@@ -49,7 +49,13 @@ DIFFERENT = 16  # made-up images that differ; more would take time to make
 
 @dataclass(frozen=True)
 class Counts:
-    """Images that a study trains on, that it scores after an epoch, and that soups look at."""
+    """Images that a study trains on, and that it scores.
+
+    Attributes:
+        training: Those that train.
+        scored: Those held out and those of the test.
+        selection: Of those held out: what plans that weigh or choose captures look at.
+    """
 
     training: int
     scored: int

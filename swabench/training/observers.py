@@ -187,12 +187,14 @@ class Observers:
     # --- predicting ------------------------------------------------------------------------
 
     def _predict(self, weights: Tensor | None, *, running: bool = False) -> _Predicted:
-        logits, statistics = self._learner.predict(self._wanted, weights, running=running)
+        # Plans look at what iterates predict of the selection images, never at an average's.
+        wanted = self._wanted if weights is None else self._measured
+        logits, statistics = self._learner.predict(wanted, weights, running=running)
         found = (log_probabilities(each) for each in logits)
         return _Predicted(
             self._learner.weights() if weights is None else weights,
             statistics,
-            dict(zip(self._wanted, found, strict=True)),
+            dict(zip(wanted, found, strict=True)),
         )
 
     def _predicted_iterates(self) -> _Predicted:
