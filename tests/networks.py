@@ -1,7 +1,10 @@
 """ResNet-50 as tests and benchmarks train it: seeded random weights, features as they are."""
 
+from functools import partial
+
 import torch
 from torch import nn
+from torchvision.models import resnet50
 
 from swabench.study.inputs import BackboneSettings
 from swabench.study.stages import Boundary
@@ -9,6 +12,9 @@ from swabench.training.backbone import FEATURES, Standardize, load_backbone, tra
 
 MNISTS = ((0.1307,), (0.3081,))
 """Mean and deviation of MNIST's pixels."""
+
+narrow_resnet50 = partial(resnet50, width_per_group=4)
+"""A sixth of the weights: narrow within its blocks, as wide as ever between them."""
 
 
 def resnet50_above(boundary: Boundary, classes: int = 10) -> nn.Sequential:

@@ -19,7 +19,9 @@ from swabench.landscape.survey import surveyed_images
 from swabench.study.inputs import SplitName
 from swabench.study.landscape import PARTS
 from swabench.study.study import Study
+from swabench.training import backbone
 from swabench.training.flat import assign, flatten, parameter_views
+from tests.networks import narrow_resnet50
 from tests.test_network import carry_out, own_images, record_of, splits, study_of, tiny
 
 __all__ = ["own_images"]  # a fixture
@@ -179,6 +181,12 @@ def test_scaling_a_filter_before_batchnorm_changes_no_ray() -> None:
 # --- a study -------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested does not depend on the network's width, and its time does."""
+    monkeypatch.setattr(backbone, "resnet50", narrow_resnet50)
+
+
 @pytest.fixture(scope="module")
 def study(own_images: Path) -> Study:
     few = {"points": 2, "seeds": None}
@@ -197,6 +205,7 @@ def study(own_images: Path) -> Study:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_narrow")
 def test_a_networks_landscape_is_measured_and_written(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +234,7 @@ def test_a_networks_landscape_is_measured_and_written(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_narrow")
 def test_a_line_from_a_head_starts_at_the_whole_backbone_with_that_head(
     study: Study, own_images: Path, tmp_path: Path
 ) -> None:

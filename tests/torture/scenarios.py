@@ -20,6 +20,13 @@ finetune: {{batch_size: 16}}
 methods: {{sgd-multiplicative: null, swa-cyclical: null}}
 controls: null
 rate_sweep: null
+landscape:
+  lines: {{points: 3}}
+  segments: {{points: 3}}
+  plane: {{points: 3}}
+  rays: {{directions: 2, points: 3}}
+  sharpness: {{steps: 1, starts: 1}}
+  hessian: {{probes: 2, tolerance: 0.5}}
 """  # noqa: E501
 NETWORK = """
 extends: smoke

@@ -4,14 +4,9 @@ They write as many files in the same order. Pictures are written without being d
 of what a small study takes, and ResNet-50's inner layers are narrow: states have 10 MB, not 60.
 """
 
-from functools import partial
-
-from torchvision.models import resnet50
-
 from swabench.analysis import figures
 from swabench.training import backbone
-
-narrow_resnet50 = partial(resnet50, width_per_group=4)
+from tests.networks import narrow_resnet50
 
 
 def install() -> None:
