@@ -161,6 +161,9 @@ class Asked:
     results: ResultsOption = DEFAULT_RESULTS
     seeds: SeedsOption = None
 
+    def begin(self) -> None:
+        """What is to happen before the command; nothing for those that only read."""
+
     def as_written(self) -> tuple[Study, list[int]]:
         """The study as its file has it, and its seeds or those given instead.
 
@@ -209,8 +212,12 @@ class AskedWork(Asked):
     stop_after: StopAfterOption = None
     quiet: QuietOption = False
 
-    def __post_init__(self) -> None:
-        """Let the time that was given run from now on."""
+    def begin(self) -> None:
+        """Let the time that was given run from now on.
+
+        Raises:
+            InputError: It is no time.
+        """
         if self.stop_after is not None:
             seconds = parse_duration("--stop-after", self.stop_after)
             if not seconds:
@@ -337,6 +344,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**given: Any) -> None:
         asked = kind(**{name: given.pop(name) for name in shared})
+        asked.begin()
         command(asked=asked, **given)
 
     required = [p for p in own.values() if p.default is p.empty]

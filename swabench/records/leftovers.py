@@ -5,7 +5,8 @@ from contextlib import suppress
 
 from filelock import FileLock, Timeout
 
-from swabench.records.store import FIGURES, LANDSCAPE, RUNS, UNFINISHED, RecordStore
+from swabench.records.layout import Layout
+from swabench.records.store import RecordStore
 from swabench.records.unfinished import Unfinished, Worker
 from swabench.system.errors import InputError
 from swabench.system.files import remove_leftovers
@@ -18,18 +19,16 @@ def workers(store: RecordStore) -> list[Worker]:
 
 def tidy(store: RecordStore) -> None:
     """Let go of what killed processes left: temporary files, and states of recorded runs."""
-    places = (RUNS, LANDSCAPE, UNFINISHED)
-    kinds = (*places, *(f"{place}/*" for place in places), FIGURES)
-    for folder in (store.folder, *(found for kind in kinds for found in store.folder.glob(kind))):
+    layout = Layout(store.folder)
+    for folder in layout.written_in():
         with suppress(OSError):  # a folder that cannot be written keeps them
             remove_leftovers(folder)
-    for pattern in (f"{UNFINISHED}/*.lock", f"{LANDSCAPE}/*/*.lock"):
-        for path in store.folder.glob(pattern):
-            with suppress(OSError, Timeout), FileLock(path, timeout=0):
-                path.unlink(missing_ok=True)
+    for path in layout.locks():
+        with suppress(OSError, Timeout), FileLock(path, timeout=0):
+            path.unlink(missing_ok=True)
     for place, worker in _begun(store):
         if all(
-            (store.folder / RUNS / name / f"seed-{worker.seed}-{identity}").is_dir()
+            layout.run(name, worker.seed, identity).is_dir()
             for name, identity in worker.runs.items()
         ):
             place.drop()

@@ -1,10 +1,9 @@
 """Records as bytes, for a worker that shares no folder with the results."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from swabench.records.record import ARRAYS
+from swabench.records.layout import ARRAYS, Layout, is_in_a_run, is_of_a_record
 from swabench.records.store import RecordStore
 from swabench.study.study import Study
 from swabench.system.errors import InputError, in_short
@@ -12,12 +11,6 @@ from swabench.system.files import new_folder, write_file
 
 Parcel = Mapping[str, bytes]
 """Files of a study's results folder, by their paths in it."""
-
-_FILE = re.compile(
-    r"runs/[^\W_][\w.-]*/seed-\d+-[0-9a-f]+/[a-z]+\.[a-z]+"
-    r"|landscape/[a-z]+/seed-\d+-[0-9a-f]+\.json"
-    r"|runs/files\.json"
-)
 
 
 def pack(
@@ -38,11 +31,12 @@ def pack(
         without: Paths of files that are left out.
     """
     store = RecordStore(results, study)
-    wanted = list(store.folder.glob("runs/files.json"))
+    layout = Layout(store.folder)
+    wanted = [layout.named_files] if layout.named_files.is_file() else []
     for seed in seeds:
-        wanted += store.folder.glob(f"landscape/*/seed-{seed}-*.json")
+        wanted += layout.every_landscape(seed)
         for name in study.run_names:
-            run = store.folder / "runs" / name / f"seed-{seed}-{store.identity(name, seed)}"
+            run = layout.run(name, seed, store.identity(name, seed))
             bare = arrays_of is not None and name not in arrays_of
             wanted += [path for path in run.glob("*") if not (bare and path.name == ARRAYS)]
     named = {path.relative_to(store.folder).as_posix(): path for path in wanted}
@@ -60,12 +54,12 @@ def unpack(parcel: Parcel, folder: Path) -> None:
         InputError: A path is none that a record has; nothing is written then.
     """
     for name in parcel:
-        if not _FILE.fullmatch(name):
+        if not is_of_a_record(name):
             raise InputError(f"{in_short(name)}: no record's path; nothing is written")
     runs: dict[Path, dict[str, bytes]] = {}
     for name, content in parcel.items():
         path = folder / name
-        if "/seed-" in name and name.startswith("runs/"):
+        if is_in_a_run(name):
             runs.setdefault(path.parent, {})[path.name] = content
         elif not path.exists():
             write_file(path, content)

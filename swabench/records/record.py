@@ -9,6 +9,7 @@ import pandas as pd
 from safetensors.numpy import load
 
 from swabench.records.arrays import TRAJECTORY, RunArrays, weights_key
+from swabench.records.layout import ARRAYS
 from swabench.study.inputs import SplitName
 from swabench.study.landscape import Part
 from swabench.system.errors import InputError
@@ -17,9 +18,6 @@ from swabench.training.measurement import Divergence, Measurement, Predictor
 
 Provenance = Mapping[str, Any]
 """SHA-256 of what went in: `data` (by file), `backbone`, and `features` by boundary and images."""
-
-ARRAYS = "arrays.safetensors"
-"""A run's file of weights and predictions, in its folder."""
 
 
 @dataclass(frozen=True)

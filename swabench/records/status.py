@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from filelock import Timeout
 
-from swabench.records.record import ARRAYS
+from swabench.records.layout import ARRAYS, Layout
 from swabench.records.sealing import read_sealed
 from swabench.records.store import RecordStore, landscape_in, record_in
 from swabench.records.unfinished import WORKER, Unfinished, Worker
@@ -114,16 +114,18 @@ def damages(folder: Path) -> Iterator[Damage]:
 
     Every byte of weights and predictions is read.
     """
-    for record in sorted(folder.glob("**/runs/*/seed-*")):
-        yield from _damage(record, _check_record)
-    for path in sorted(folder.glob("**/landscape/*/seed-*.json")):
-        yield from _damage(path, landscape_in)
-    for path in sorted(folder.glob("**/runs/files.json")):
-        yield from _damage(path, lambda own: read_sealed(own, own, dict))
-    for path in sorted(folder.glob("**/unfinished/*/")):
-        place = Unfinished(path)
-        with suppress(OSError, Timeout), place.lock().acquire(timeout=0):  # else it is worked on
-            yield from _damaged_states(place)
+    layout = Layout(folder)
+    for own in (layout, layout.of_trials):
+        for record in own.every_run():
+            yield from _damage(record, _check_record)
+        for path in own.every_landscape():
+            yield from _damage(path, landscape_in)
+        if own.named_files.exists():
+            yield from _damage(own.named_files, lambda path: read_sealed(path, path, dict))
+        for path in own.under_way():
+            place = Unfinished(path)
+            with suppress(OSError, Timeout), place.lock().acquire(timeout=0):  # else worked on
+                yield from _damaged_states(place)
 
 
 def stale_files(folder: Path) -> list[Path]:

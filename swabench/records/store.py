@@ -1,15 +1,4 @@
-"""The store of a study's records: where they lie, how they are written and found.
-
-Only this room knows where files lie. Under a study's results folder:
-
-    runs/<method>/seed-<seed>-<identity>/record.json         measurements and provenance
-    runs/<method>/seed-<seed>-<identity>/arrays.safetensors  weights and predictions
-    runs/files.json                                           digests of files named by a path
-    landscape/<part>/seed-<seed>-<identity>.json              what was measured around the weights
-    figures/<name>.<format>                                   pictures, drawn from the above
-    unfinished/<group>/…                                      what is under way (`unfinished.py`)
-    tuning/runs/…                                             trials of a tuning, as another study's
-    choices.yaml                                              what tuning chose among them
+"""The store of a study's records: how they are written and found, where `layout.py` says.
 
 An identity is a digest of everything that a run depends on (`study/identity.py`), so the records
 of a changed study are not found and not touched. A record that lies in a folder of another
@@ -18,7 +7,6 @@ landscape of other weights than those that are there is not found.
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -32,7 +20,8 @@ from safetensors.numpy import save
 from swabench.data.inputs import named_files
 from swabench.records.arrays import arrays_of
 from swabench.records.choices import choices_text, read_choices
-from swabench.records.record import ARRAYS, LandscapeRecord, Provenance, Record
+from swabench.records.layout import ARRAYS, RECORD, Layout, named_by
+from swabench.records.record import LandscapeRecord, Provenance, Record
 from swabench.records.sealing import read_sealed, sealed
 from swabench.records.unfinished import Unfinished
 from swabench.study.identity import Identities, NamedFiles
@@ -57,11 +46,6 @@ if TYPE_CHECKING:  # tables are made from records in moments, and torch takes se
 Find = Callable[[str, int], Record | None]
 """Finds a run's record by name and seed."""
 
-_RECORD = "record.json"
-RUNS, LANDSCAPE, FIGURES, UNFINISHED = "runs", "landscape", "figures", "unfinished"
-_FILES = f"{RUNS}/files.json"
-_CHOICES = "choices.yaml"
-
 
 class RecordStore:
     """The records of one study.
@@ -77,6 +61,7 @@ class RecordStore:
 
     def __init__(self, results: Path, study: Study, files: NamedFiles | None = None) -> None:
         self.folder = results / study.name
+        self._layout = Layout(self.folder)
         self._study = study
         self._files = named_files(study) if files is None else files
         self._identities = Identities(study, self._files)
@@ -91,7 +76,7 @@ class RecordStore:
         try:
             return cls(results, study)
         except InputError:
-            path = results / study.name / _FILES
+            path = Layout(results / study.name).named_files
             if not path.is_file():
                 raise
             return cls(results, study, read_sealed(path, path, lambda found: NamedFiles(**found)))
@@ -110,7 +95,7 @@ class RecordStore:
         if not folder.is_dir():
             return None
         expected = {"method": method, "seed": seed, "identity": self.identity(method, seed)}
-        return read_sealed(folder / _RECORD, folder, lambda found: _record(found, folder, expected))
+        return read_sealed(folder / RECORD, folder, lambda found: _record(found, folder, expected))
 
     def missing(self, methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
         """Runs that have no record, as (method, seed)."""
@@ -124,11 +109,7 @@ class RecordStore:
 
         One look at a folder, where `find` is one for each of maybe 10,000 seeds.
         """
-        try:
-            names = [path.name for path in (self.folder / RUNS / method).iterdir()]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        there = {name.split("-")[1] for name in names if name.startswith("seed-")}
+        there = self._layout.seeds_of(method)
         return [seed for seed in seeds if str(seed) in there]
 
     def diverged(self, methods: Sequence[str], seeds: Sequence[int]) -> list[Record]:
@@ -183,9 +164,9 @@ class RecordStore:
         }
         with self._told_if_unwritable(), new_folder(self._run_folder(method, seed)) as folder:
             (folder / ARRAYS).write_bytes(arrays)
-            (folder / _RECORD).write_bytes(sealed(content))
+            (folder / RECORD).write_bytes(sealed(content))
         if self._files != NamedFiles():
-            self._write_file(self.folder / _FILES, sealed(dataclasses.asdict(self._files)))
+            self._write_file(self._layout.named_files, sealed(dataclasses.asdict(self._files)))
 
     def unfinished(self, names: Sequence[str], seed: int, source: str | None = None) -> Unfinished:
         """Where a group of runs is kept while it is under way.
@@ -197,12 +178,11 @@ class RecordStore:
         """
         runs = {name: self.identity(name, seed) for name in names}
         group = sha256_of_json({"runs": list(runs.items()), "seed": seed, "source": source})
-        return Unfinished(self.folder / UNFINISHED / group[:16])
+        return Unfinished(self._layout.unfinished(group[:16]))
 
     def under_way(self) -> list[Unfinished]:
         """The places of groups that were begun, also of those that killed processes left."""
-        folders = sorted(path for path in self.folder.glob(f"{UNFINISHED}/*") if path.is_dir())
-        return [Unfinished(folder) for folder in folders]
+        return [Unfinished(folder) for folder in self._layout.under_way()]
 
     def of_trials(self) -> "RecordStore":
         """Where the trials of the study's tuning lie: in its own folder, apart."""
@@ -218,13 +198,13 @@ class RecordStore:
         Raises:
             InputError: The file cannot be read.
         """
-        path = self.folder / _CHOICES
+        path = self._layout.choices
         found = read_choices(path) if path.is_file() else None
         return found if found and found.search_space == self.search_space() else None
 
     def write_choices(self, choices: Choices) -> str:
         """Write what tuning chose; returns the file's name."""
-        return self.write_text(_CHOICES, choices_text(choices))
+        return self.write_text(self._layout.choices.name, choices_text(choices))
 
     def find_landscape(
         self, part: Part, seed: int, find: Find | None = None
@@ -281,9 +261,9 @@ class RecordStore:
 
     def landscape_lock(self, part: Part, seed: int) -> FileLock:
         """Held by the one process of a machine that measures a part of the landscape."""
-        folder = self.folder / LANDSCAPE / part
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"seed-{seed}.lock")
+        path = self._layout.landscape_lock(part, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path)
 
     def prepare(self) -> None:
         """Find out before any work is done whether results can be written.
@@ -307,12 +287,13 @@ class RecordStore:
 
     def write_figure(self, name: str, content: bytes) -> str:
         """Write a picture of the study under its file name; returns its name in the folder."""
-        self._write_file(self.folder / FIGURES / name, content)
-        return f"{FIGURES}/{name}"
+        path = self._layout.figure(name)
+        self._write_file(path, content)
+        return path.relative_to(self.folder).as_posix()
 
     def remove_figure(self, name: str) -> None:
         """Take away a picture of records that are no longer these."""
-        (self.folder / FIGURES / name).unlink(missing_ok=True)
+        self._layout.figure(name).unlink(missing_ok=True)
 
     @contextmanager
     def _told_if_unwritable(self) -> Iterator[None]:
@@ -335,10 +316,10 @@ class RecordStore:
 
     def _landscape_path(self, part: Part, seed: int, weights: Mapping[str, str]) -> Path:
         identity = self._identities.landscape(part, seed, weights)
-        return self.folder / LANDSCAPE / part / f"seed-{seed}-{identity}.json"
+        return self._layout.landscape(part, seed, identity)
 
     def _run_folder(self, method: str, seed: int) -> Path:
-        return self.folder / RUNS / method / f"seed-{seed}-{self.identity(method, seed)}"
+        return self._layout.run(method, seed, self.identity(method, seed))
 
 
 def tuned_study(results: Path, study: Study) -> Study | None:
@@ -357,13 +338,13 @@ def tuned_study(results: Path, study: Study) -> Study | None:
     try:
         return tuned(study, choices) if choices else None
     except InputError as error:
-        path = store.folder / _CHOICES
+        path = Layout(store.folder).choices
         raise InputError(f"{path}: {error}; delete it and run `swabench tune` again") from None
 
 
 def has_runs(folder: Path) -> bool:
     """Whether a study's results folder holds any run, of whatever settings."""
-    return (folder / RUNS).is_dir()
+    return Layout(folder).runs.is_dir()
 
 
 def _check_place(content: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -379,8 +360,8 @@ def record_in(folder: Path) -> Record:
     Raises:
         InputError: It cannot be read, or is of others.
     """
-    named = _named(folder.name)
-    return read_sealed(folder / _RECORD, folder, lambda found: _record(found, folder, named))
+    named = _named(folder)
+    return read_sealed(folder / RECORD, folder, lambda found: _record(found, folder, named))
 
 
 def landscape_in(path: Path) -> LandscapeRecord:
@@ -389,14 +370,14 @@ def landscape_in(path: Path) -> LandscapeRecord:
     Raises:
         InputError: It cannot be read, or is of others.
     """
-    named = _named(path.stem)
+    named = _named(path)
     return read_sealed(path, path, lambda found: _landscape_record(found, named))
 
 
-def _named(name: str) -> dict[str, Any]:
+def _named(path: Path) -> dict[str, Any]:
     """What a record's place says of it; nothing where it is no place that anybody looks at."""
-    found = re.fullmatch(r"seed-(\d+)-(\w+)", name)
-    return {"seed": int(found[1]), "identity": found[2]} if found else {}
+    found = named_by(path)
+    return dict(zip(("seed", "identity"), found, strict=True)) if found else {}
 
 
 def _record(content: dict[str, Any], folder: Path, expected: Mapping[str, Any]) -> Record:

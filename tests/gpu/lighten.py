@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors.numpy import load_file, save
 
-from swabench.records.record import ARRAYS
+from swabench.records.layout import ARRAYS, RECORD
 from swabench.records.sealing import sealed
 from swabench.system.files import sha256
 
@@ -18,7 +18,7 @@ HEAVY = ("weights/", "statistics/", "trajectory")
 
 def lighten(folder: Path) -> None:
     """Rewrite one record without what is heavy."""
-    path = folder / "record.json"
+    path = folder / RECORD
     record = json.loads(path.read_text())
     del record["sha256"]
     arrays = load_file(folder / ARRAYS)
