@@ -8,7 +8,7 @@ from torchvision.models import resnet50
 
 from swabench.study.inputs import BackboneSettings
 from swabench.study.stages import Boundary
-from swabench.training.backbone import FEATURES, Standardize, load_backbone, trained_part
+from swabench.training.backbone import Standardize, load_backbone, trained_part
 
 MNISTS = ((0.1307,), (0.3081,))
 """Mean and deviation of MNIST's pixels."""
@@ -19,7 +19,7 @@ narrow_resnet50 = partial(resnet50, width_per_group=4)
 
 def resnet50_above(boundary: Boundary, classes: int = 10) -> nn.Sequential:
     """The layers that train, with a final layer that is the same every time."""
-    standardize = Standardize(torch.zeros(FEATURES), torch.ones(FEATURES))
+    standardize = Standardize.nothing()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return trained_part(load_backbone(BackboneSettings()), boundary, standardize, classes)

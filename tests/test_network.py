@@ -663,7 +663,7 @@ def test_vectors_are_in_the_order_in_which_records_hold_them() -> None:
 
 def test_what_trains_higher_up_is_the_tail_of_what_trains_lower_down() -> None:
     network = load_backbone(BackboneSettings())
-    standardize = Standardize(torch.zeros(2048), torch.ones(2048))
+    standardize = Standardize.nothing()
     vectors = {}
     for boundary in BOUNDARIES:
         part = trained_part(network, boundary, standardize, 10)
@@ -1036,7 +1036,7 @@ def test_upper_layers_on_cached_features_equal_the_whole_network_each_step(
 @pytest.mark.slow
 def test_layer4_on_cached_features_equals_the_whole_network_each_step() -> None:
     """In float64: in float32 the two differ by the rounding of batches of different sizes."""
-    standardize = Standardize(torch.zeros(2048), torch.ones(2048))
+    standardize = Standardize.nothing()
     above = trained_part(narrow_resnet50(), "layer4", standardize, CLASSES).double()
     below = nn.Sequential(
         Preprocess(40, ((0.1,), (0.3,))), *frozen_part(narrow_resnet50(), "layer4")

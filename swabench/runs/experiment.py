@@ -223,7 +223,7 @@ class Experiment:
             )
         self._recorded_run(method, seed)  # before features are computed for nothing
         materials = self._materials(seed)
-        _ = materials.standardization  # so that its features are compared with the record's
+        _ = materials.standardize  # so that its features are compared with the record's
         trained = self._trained(method, seed)
         return plain_state(materials, self.study.row_stage(method).trainable, trained)
 

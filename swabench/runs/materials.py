@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from swabench.system.files import in_bytes
 from swabench.system.pausing import SAVE_EVERY
 from swabench.system.progress import Progress
 from swabench.training.backbone import (
-    FEATURES,
     IMAGENET_NORMALIZATION,
     Normalization,
     Preprocess,
@@ -37,25 +35,6 @@ from swabench.training.backbone import (
 from swabench.training.flat import assign, flatten
 from swabench.training.learner import Split, Splits
 from swabench.training.loop import MEASURED
-
-
-@dataclass(frozen=True)
-class Standardization:
-    """The training set's mean and deviation of every feature, shape (D,) each."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    @classmethod
-    def of(cls, features: Tensor) -> "Standardization":
-        """Measured on features (N, D); a feature that never varies keeps its scale."""
-        variance, mean = torch.var_mean(features, dim=0, correction=0)
-        deviation = variance.sqrt()
-        return cls(mean, torch.where(deviation > 0, deviation, 1.0))
-
-    def apply_(self, features: Tensor) -> Tensor:
-        """Standardise (N, D) in place: half a gigabyte is not copied for nothing."""
-        return features.sub_(self.mean).div_(self.deviation)
 
 
 class Materials:
@@ -106,7 +85,7 @@ class Materials:
         if study.backbone.reestimate_batchnorm:
             self._reestimate_batchnorm()
         self._splits: dict[Boundary, Splits] = {}
-        self._standardization: Standardization | None = None
+        self._standardize: Standardize | None = None
         self._features_sha256: dict[Boundary, dict[str, str]] = {}
         self.classes = self._dataset.classes
 
@@ -121,9 +100,9 @@ class Materials:
             backbone = self._study.backbone
             if boundary == "head" and backbone.cache_features and backbone.standardize_features:
                 # Measured here, so that the features are not read twice.
-                self._standardization = Standardization.of(inputs["train"])
+                self._standardize = Standardize.by(inputs["train"])
                 for features in inputs.values():
-                    self._standardization.apply_(features)
+                    self._standardize.in_place(features)
             self._splits[boundary] = self._on_the_device(inputs)
         return self._splits[boundary]
 
@@ -135,7 +114,7 @@ class Materials:
         """
         self.splits(boundary)
         if boundary != "head" or self._runs_whole(boundary):
-            _ = self.standardization
+            _ = self.standardize
 
     def frozen_layers(self, boundary: Boundary) -> nn.Module | None:
         """What stands between `splits` and `trained_layers`; None where that is cached."""
@@ -154,7 +133,7 @@ class Materials:
             boundary: Where training begins.
             backbone: Whose layers they are; without it a copy's of the study's own.
         """
-        standardize = Standardize(self.standardization.mean, self.standardization.deviation)
+        standardize = copy.deepcopy(self.standardize)
         return trained_part(backbone or self.backbone(), boundary, standardize, self.classes)
 
     def backbone(self) -> ResNet:
@@ -162,13 +141,13 @@ class Materials:
         return copy.deepcopy(self._backbone)
 
     @property
-    def standardization(self) -> "Standardization":
-        """Of the starting backbone's features, whatever trains; the identity if not wanted."""
-        if self._standardization is None:
+    def standardize(self) -> Standardize:
+        """By the starting backbone's features, whatever trains; nothing where not wanted."""
+        if self._standardize is None:
             if not self._study.backbone.standardize_features:
-                return Standardization(torch.zeros(FEATURES), torch.ones(FEATURES))
-            self._standardization = Standardization.of(self._features("head")["train"])
-        return self._standardization
+                return Standardize.nothing()
+            self._standardize = Standardize.by(self._features("head")["train"])
+        return self._standardize
 
     def provenance(self, boundary: Boundary) -> Provenance:
         """Digests of what training above a boundary is made from, as far as it is loaded."""

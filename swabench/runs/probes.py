@@ -189,7 +189,7 @@ class Probes:
 
     def _network(self, stage: Stage) -> LearnerCosts:
         boundary, cached = stage.trainable, self._study.backbone.cache_features
-        standardize = Standardize(torch.zeros(FEATURES), torch.ones(FEATURES))
+        standardize = Standardize.nothing()
         part = trained_part(_backbone(), boundary, standardize, self._sizes.classes)
         inputs = self._images()
         frozen: nn.Module | None = self._preprocess
