@@ -24,7 +24,7 @@ from swabench.runs import estimate as estimates
 from swabench.runs import probes
 from swabench.runs.estimate import Estimate, count_images, estimate
 from swabench.runs.probes import Counts, LearnerCosts, Probes, try_out
-from swabench.study.averaging import EqualMean, GreedySoup
+from swabench.study.averaging import EqualMean, GreedySoup, ScoreWeighted
 from swabench.study.inputs import DataSettings, SplitName
 from swabench.study.loading import bundled_studies, load_study
 from swabench.study.methods import Method
@@ -253,7 +253,8 @@ METHODS = {
     "pswa": Method(title="", rate=CONSTANT, averaging=EqualMean(phases=2)),
 }
 SOUP = Method(title="", rate=CONSTANT, averaging=GreedySoup(plan="greedy-soup"))
-SELECTION = 2  # of the scored images
+WEIGHTED = Method(title="", rate=CONSTANT, averaging=ScoreWeighted(plan="score-weighted"))
+SELECTION = 2  # of the images that are held out or of the test
 
 
 class CountingNetwork(NetworkLearner):
@@ -315,7 +316,7 @@ def counted(
     for key in ("step", "score", "reestimate"):
         costs = {"step": 0.0, "score": 0.0, "reestimate": 0.0, key: 1.0}
         cost = cast(LearnerCosts, SimpleNamespace(**costs))
-        counts = Counts(TRAINING, SCORED, selection)
+        counts = Counts(TRAINING, SCORED - selection, selection)
         found.append(estimates._stage_seconds(stage, methods, counts, cost))
     return found[0], found[1], found[2]
 
@@ -362,21 +363,26 @@ def test_what_a_soup_tries_is_counted() -> None:
     assert found == (learner.steps, learner.predictions, learner.passes)
 
 
-@pytest.mark.parametrize("names", [["sgd"], ["swa"], ["sgd", "swa", "pswa"]])
+@pytest.mark.parametrize(
+    "names", [["sgd"], ["swa"], ["sgd", "swa", "pswa"], ["pswa", "sgd", "weighted"]]
+)
 def test_heads_work_is_counted_as_the_loop_does_it(names: list[str]) -> None:
-    methods = tuple(METHODS[name] for name in names)
-    paths = len(trajectories({name: METHODS[name] for name in names}))
+    every = {**METHODS, "weighted": WEIGHTED}
+    methods = tuple(every[name] for name in names)
+    paths = len(trajectories({name: every[name] for name in names}))
     start = initial_head(5, CLASSES, 0).expand(paths, -1)
-    learner = CountingHeads(some_splits(), start, SGD(name="sgd"), CLASSES)
-    carry_out(learner, methods)
-    assert counted(stage_of(), methods) == (learner.steps, learner.predictions, 0)
+    splits = splits_with_selection()
+    learner = CountingHeads(splits, start, SGD(name="sgd"), CLASSES)
+    carry_out(learner, methods, splits)
+    found = counted(stage_of(), methods, SELECTION)
+    assert found == (learner.steps, learner.predictions, 0)
 
 
 def test_images_are_those_of_the_data_set() -> None:
     for name, expected in {
-        "cifar10": Counts(training=45_000, scored=15_000),
-        "mnist": Counts(training=55_000, scored=15_000, selection=2500),
-        "smoke": Counts(training=2000, scored=1500, selection=250),
+        "cifar10": Counts(training=45_000, measured=15_000),
+        "mnist": Counts(training=55_000, measured=12_500, selection=2500),
+        "smoke": Counts(training=2000, measured=1250, selection=250),
     }.items():
         data = load_study(name).data
         assert count_images(data, PUBLISHED_SIZES[data.dataset]) == expected

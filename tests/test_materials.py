@@ -267,15 +267,15 @@ def test_features_are_standardised_by_the_training_images_alone(
         np.testing.assert_allclose(split.inputs, (raw - mean) / deviation, rtol=1e-4, atol=1e-5)
     # The same map stands before the final layer where the layers below it train.
     for other in (found, materials(fewer, standardize_features=True)):
-        np.testing.assert_allclose(other.standardize.mean, mean, rtol=1e-5)
-        np.testing.assert_allclose(other.standardize.deviation, deviation, rtol=1e-5)
+        np.testing.assert_allclose(other.standardization.mean, mean, rtol=1e-5)
+        np.testing.assert_allclose(other.standardization.deviation, deviation, rtol=1e-5)
         before = other.trained_layers("head").get_submodule("standardize")
         given = torch.from_numpy(train).float()
         np.testing.assert_allclose(before(given), (train - mean) / deviation, rtol=1e-3, atol=1e-4)
 
 
 def test_unstandardised_features_are_left_as_they_are() -> None:
-    found = materials(standardize_features=False).standardize
+    found = materials(standardize_features=False).standardization
     assert (found.mean == 0).all()
     assert (found.deviation == 1).all()
 
@@ -403,5 +403,5 @@ def test_what_a_run_is_made_from_does_not_depend_on_what_is_trained_first(
     found.prepare(trainable)
     before = found.provenance(trainable)
     assert before["features"]
-    _ = found.standardize  # what training asks for
+    _ = found.standardization  # what training asks for
     assert found.provenance(trainable) == before

@@ -88,7 +88,7 @@ def tiny(seed: int = 0) -> nn.Sequential:
     ).double()
 
 
-def narrow_resnet50(**options: object) -> ResNet:
+def quarter_resnet50(**options: object) -> ResNet:
     """All of ResNet-50's fifty layers, a quarter as wide within its blocks."""
     torch.manual_seed(0)
     return resnet50(num_classes=CLASSES, width_per_group=16, **options).eval()
@@ -214,7 +214,7 @@ def test_tiny_network_equals_the_usual_way(name: str, settings: SGD) -> None:
 def test_resnet50_equals_the_usual_way() -> None:
     """By the plan that asks most: captures, a restart from the average, momentum forgotten."""
     # Blocks that begin as the identity: through fifty random layers rounding would grow too far.
-    network = narrow_resnet50(zero_init_residual=True).double()
+    network = quarter_resnet50(zero_init_residual=True).double()
     data = splits(images=8, shape=(3, 40, 40), held_out=(2, 3))
     gentle = Constant(schedule="constant", learning_rate=1e-3)
     method = METHODS["pswa"].model_copy(update={"rate": gentle})
@@ -663,7 +663,7 @@ def test_vectors_are_in_the_order_in_which_records_hold_them() -> None:
 
 def test_what_trains_higher_up_is_the_tail_of_what_trains_lower_down() -> None:
     network = load_backbone(BackboneSettings())
-    standardize = Standardize.nothing()
+    standardize = Standardize.identity()
     vectors = {}
     for boundary in BOUNDARIES:
         part = trained_part(network, boundary, standardize, 10)
@@ -1036,10 +1036,10 @@ def test_upper_layers_on_cached_features_equal_the_whole_network_each_step(
 @pytest.mark.slow
 def test_layer4_on_cached_features_equals_the_whole_network_each_step() -> None:
     """In float64: in float32 the two differ by the rounding of batches of different sizes."""
-    standardize = Standardize.nothing()
-    above = trained_part(narrow_resnet50(), "layer4", standardize, CLASSES).double()
+    standardize = Standardize.identity()
+    above = trained_part(quarter_resnet50(), "layer4", standardize, CLASSES).double()
     below = nn.Sequential(
-        Preprocess(40, ((0.1,), (0.3,))), *frozen_part(narrow_resnet50(), "layer4")
+        Preprocess(40, ((0.1,), (0.3,))), *frozen_part(quarter_resnet50(), "layer4")
     ).double()
     generator = torch.Generator().manual_seed(0)
     images: dict[SplitName, Split] = {

@@ -75,6 +75,11 @@ def test_seeds_that_are_given_and_empty_are_not_the_studys() -> None:
         AskedWork("smoke", seeds="").as_written()
 
 
+def test_no_time_is_no_time_to_stop_after() -> None:
+    with pytest.raises(InputError, match="--stop-after: no time; give a time such as"):
+        AskedWork("smoke", stop_after="0s").begin()
+
+
 def test_threads_are_those_asked_for(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     study = load_study("smoke")

@@ -94,7 +94,7 @@ def test_no_more_images_are_tried_than_a_study_takes_at_once(
     heads = study_of()
     few = probes_of(heads, counts).learner(heads.finetune, 3)
     assert few.score == pytest.approx(0.5 / 3)
-    evaluated = min(probes.HEAD_ROWS, counts.training, counts.scored)
+    evaluated = min(probes.HEAD_ROWS, counts.training, counts.measured)
     assert asked == [("heads", evaluated)]
 
 

@@ -16,10 +16,12 @@ import pytest
 
 from swabench.analysis.frame import Records, find_records
 from swabench.records import Record, RecordStore, agree
+from swabench.records.layout import ARRAYS, RECORD, Layout, may_travel, named_by
 from swabench.records.leftovers import tidy
 from swabench.records.sealing import sealed
 from swabench.records.status import damages
 from swabench.study.loading import load_study
+from swabench.study.search_space import trial_study
 from swabench.study.study import Study
 from swabench.system.errors import InputError, SwabenchError
 from swabench.training.measurement import Divergence, Measurement, Statistics
@@ -459,6 +461,42 @@ def test_what_lies_where_another_belongs_is_damage_and_a_copy_put_aside_is_none(
     found = list(damages(with_landscape.folder))
     assert [damage.path for damage in found] == [other] * bool(reason)
     assert all(reason in damage.reason for damage in found)
+
+
+def test_damage_among_the_trials_of_a_tuning_is_found(tmp_path: Path) -> None:
+    study = load_study("mnist-tuned")
+    store = RecordStore(tmp_path, study)
+    trials, trial = store.of_trials(), trial_study(study)
+    assert trials.folder == store.layout.of_trials.folder
+    name = trial.row_names[0]
+    write_run(trials, trial, name, 1000)
+    assert list(damages(store.folder)) == []
+    (path,) = trials.folder.glob("runs/*/*/arrays.safetensors")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert [damage.path for damage in damages(store.folder)] == [path.parent]
+
+
+def test_a_place_names_what_lies_there_and_is_found_by_its_kind(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    for seed in (1, 12):
+        layout.run("swa-rate-0.01", seed, "ab" * 8).mkdir(parents=True)
+        part = layout.landscape("lines", seed, "cd" * 8)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+    layout.named_files.touch()
+    run, part = layout.run("swa-rate-0.01", 1, "ab" * 8), layout.landscape("lines", 1, "cd" * 8)
+    assert named_by(run) == {"seed": 1, "identity": "ab" * 8}
+    assert named_by(part) == {"seed": 1, "identity": "cd" * 8}
+    assert named_by(run.with_name(f"{run.name}-kept")) == {}
+    assert (len(layout.every_run()), len(layout.every_landscape())) == (2, 2)
+    assert layout.every_landscape(1) == [part]
+    assert layout.every_named_files() == [layout.named_files]
+    assert layout.seeds_of("swa-rate-0.01") == {"1", "12"}
+    for path in (run / RECORD, run / ARRAYS, part, layout.named_files):
+        assert may_travel(path.relative_to(tmp_path).as_posix())
+    assert not may_travel(layout.choices.relative_to(tmp_path).as_posix())
 
 
 # --- what was made from the same -------------------------------------------------------------

@@ -87,11 +87,11 @@ def test_shards_of_one_campaign_add_up(tmp_path: Path) -> None:
     path = tmp_path / "faults.json"
     for number, tried in ((2, 7), (1, 5), (2, 6)):
         parts = {"kills, heads": {"tried": tried, "found": 1}}
-        Kept(path, 3, 20).write(number, {"parts": parts})
+        Kept(path, 3, 20, "ab").write(number, {"parts": parts})
     whole = json.loads(path.read_text())
     assert whole["parts"] == {"kills, heads": {"tried": 11, "found": 2}}
     assert list(whole["done"]) == ["1", "2"]
-    for seed, shards in ((4, 20), (3, 10)):
-        with pytest.raises(typer.BadParameter, match="holds 20 shards with seed 3"):
-            Kept(path, seed, shards)
+    for other in ((4, 20, "ab"), (3, 10, "ab"), (3, 20, "cd")):
+        with pytest.raises(typer.BadParameter, match="another campaign, of 20 shards with seed 3"):
+            Kept(path, *other)
     assert json.loads(path.read_text()) == whole

@@ -409,8 +409,8 @@ def test_validate_counts_the_trials(tmp_path: Path) -> None:
 
 def test_test_images_are_no_part_of_a_tunings_time() -> None:
     sizes, data = Sizes(100, 40, 1, 6, 6, 4), DataSettings(validation_images=30)
-    assert count_images(data, sizes).scored == 70
-    assert count_images(data, sizes, LOOKED_AT).scored == 30
+    assert count_images(data, sizes).measured == 70
+    assert count_images(data, sizes, LOOKED_AT).measured == 30
 
 
 def test_a_tuning_as_json(tuned: Place, tmp_path: Path) -> None:

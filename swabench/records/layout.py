@@ -1,16 +1,17 @@
-"""Where files lie in a study's folder of results; no other module spells their paths.
+"""Where records, and what belongs to them, lie in a study's folder of results.
 
     runs/<name>/seed-<seed>-<identity>/record.json          measurements and provenance
     runs/<name>/seed-<seed>-<identity>/arrays.safetensors   weights and predictions
     runs/files.json                                         digests of files named by a path
     landscape/<part>/seed-<seed>-<identity>.json            what was measured around the weights
     landscape/<part>/seed-<seed>.lock                       held by who measures it
-    figures/<name>.<format>                                 pictures, drawn from the above
     unfinished/<group>/…                                    what is under way (`unfinished.py`)
+    unfinished/<group>.lock                                 held by who trains it
+    figures/<name>.<format>                                 pictures, drawn from the above
     tuning/runs/…                                           trials of a tuning, as another study's
     choices.yaml                                            what tuning chose among them
 
-A store of records knows what is in them; this is about names alone.
+No other module spells these paths.
 """
 
 import re
@@ -46,6 +47,10 @@ class Layout:
     def named_files(self) -> Path:
         """Digests of the files that the study names by a path."""
         return self.folder / _FILES
+
+    def every_named_files(self) -> list[Path]:
+        """The same, where it is there."""
+        return list(self.folder.glob(_FILES))  # unlike `exists` it minds no folder's rights
 
     @property
     def choices(self) -> Path:
@@ -110,17 +115,17 @@ class Layout:
         return [path for each in patterns for path in self.folder.glob(each)]
 
 
-def named_by(path: Path) -> tuple[int, str] | None:
-    """The seed and the identity that a record's place names; None where it is no such place."""
+def named_by(path: Path) -> dict[str, int | str]:
+    """The seed and the identity that a record's place names; nothing where it is no such place."""
     found = re.fullmatch(r"seed-(\d+)-(\w+)", path.name.removesuffix(".json"))
-    return (int(found[1]), found[2]) if found else None
+    return {"seed": int(found[1]), "identity": found[2]} if found else {}
 
 
-def is_in_a_run(name: str) -> bool:
+def is_file_of_a_run(name: str) -> bool:
     """Whether a path in a study's folder is that of a file in a run's folder."""
     return bool(_OF_A_RUN.fullmatch(name))
 
 
-def is_of_a_record(name: str) -> bool:
-    """Whether a path in a study's folder is one that a record or its like has."""
-    return is_in_a_run(name) or bool(_OF_A_LANDSCAPE.fullmatch(name)) or name == _FILES
+def may_travel(name: str) -> bool:
+    """Whether a path in a study's folder is one that a parcel of records may hold."""
+    return is_file_of_a_run(name) or bool(_OF_A_LANDSCAPE.fullmatch(name)) or name == _FILES

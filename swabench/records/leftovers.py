@@ -5,7 +5,6 @@ from contextlib import suppress
 
 from filelock import FileLock, Timeout
 
-from swabench.records.layout import Layout
 from swabench.records.store import RecordStore
 from swabench.records.unfinished import Unfinished, Worker
 from swabench.system.errors import InputError
@@ -19,16 +18,15 @@ def workers(store: RecordStore) -> list[Worker]:
 
 def tidy(store: RecordStore) -> None:
     """Let go of what killed processes left: temporary files, and states of recorded runs."""
-    layout = Layout(store.folder)
-    for folder in layout.written_in():
+    for folder in store.layout.written_in():
         with suppress(OSError):  # a folder that cannot be written keeps them
             remove_leftovers(folder)
-    for path in layout.locks():
+    for path in store.layout.locks():
         with suppress(OSError, Timeout), FileLock(path, timeout=0):
             path.unlink(missing_ok=True)
     for place, worker in _begun(store):
         if all(
-            layout.run(name, worker.seed, identity).is_dir()
+            store.layout.run(name, worker.seed, identity).is_dir()
             for name, identity in worker.runs.items()
         ):
             place.drop()

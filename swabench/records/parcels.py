@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from swabench.records.layout import ARRAYS, Layout, is_in_a_run, is_of_a_record
+from swabench.records.layout import ARRAYS, is_file_of_a_run, may_travel
 from swabench.records.store import RecordStore
 from swabench.study.study import Study
 from swabench.system.errors import InputError, in_short
@@ -31,8 +31,8 @@ def pack(
         without: Paths of files that are left out.
     """
     store = RecordStore(results, study)
-    layout = Layout(store.folder)
-    wanted = [layout.named_files] if layout.named_files.is_file() else []
+    layout = store.layout
+    wanted = layout.every_named_files()
     for seed in seeds:
         wanted += layout.every_landscape(seed)
         for name in study.run_names:
@@ -54,12 +54,12 @@ def unpack(parcel: Parcel, folder: Path) -> None:
         InputError: A path is none that a record has; nothing is written then.
     """
     for name in parcel:
-        if not is_of_a_record(name):
+        if not may_travel(name):
             raise InputError(f"{in_short(name)}: no record's path; nothing is written")
     runs: dict[Path, dict[str, bytes]] = {}
     for name, content in parcel.items():
         path = folder / name
-        if is_in_a_run(name):
+        if is_file_of_a_run(name):
             runs.setdefault(path.parent, {})[path.name] = content
         elif not path.exists():
             write_file(path, content)

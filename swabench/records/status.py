@@ -120,8 +120,8 @@ def damages(folder: Path) -> Iterator[Damage]:
             yield from _damage(record, _check_record)
         for path in own.every_landscape():
             yield from _damage(path, landscape_in)
-        if own.named_files.exists():
-            yield from _damage(own.named_files, lambda path: read_sealed(path, path, dict))
+        for path in own.every_named_files():
+            yield from _damage(path, lambda found: read_sealed(found, found, dict))
         for path in own.under_way():
             place = Unfinished(path)
             with suppress(OSError, Timeout), place.lock().acquire(timeout=0):  # else worked on

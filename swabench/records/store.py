@@ -61,7 +61,7 @@ class RecordStore:
 
     def __init__(self, results: Path, study: Study, files: NamedFiles | None = None) -> None:
         self.folder = results / study.name
-        self._layout = Layout(self.folder)
+        self.layout = Layout(self.folder)
         self._study = study
         self._files = named_files(study) if files is None else files
         self._identities = Identities(study, self._files)
@@ -109,7 +109,7 @@ class RecordStore:
 
         One look at a folder, where `find` is one for each of maybe 10,000 seeds.
         """
-        there = self._layout.seeds_of(method)
+        there = self.layout.seeds_of(method)
         return [seed for seed in seeds if str(seed) in there]
 
     def diverged(self, methods: Sequence[str], seeds: Sequence[int]) -> list[Record]:
@@ -166,7 +166,7 @@ class RecordStore:
             (folder / ARRAYS).write_bytes(arrays)
             (folder / RECORD).write_bytes(sealed(content))
         if self._files != NamedFiles():
-            self._write_file(self._layout.named_files, sealed(dataclasses.asdict(self._files)))
+            self._write_file(self.layout.named_files, sealed(dataclasses.asdict(self._files)))
 
     def unfinished(self, names: Sequence[str], seed: int, source: str | None = None) -> Unfinished:
         """Where a group of runs is kept while it is under way.
@@ -178,11 +178,11 @@ class RecordStore:
         """
         runs = {name: self.identity(name, seed) for name in names}
         group = sha256_of_json({"runs": list(runs.items()), "seed": seed, "source": source})
-        return Unfinished(self._layout.unfinished(group[:16]))
+        return Unfinished(self.layout.unfinished(group[:16]))
 
     def under_way(self) -> list[Unfinished]:
         """The places of groups that were begun, also of those that killed processes left."""
-        return [Unfinished(folder) for folder in self._layout.under_way()]
+        return [Unfinished(folder) for folder in self.layout.under_way()]
 
     def of_trials(self) -> "RecordStore":
         """Where the trials of the study's tuning lie: in its own folder, apart."""
@@ -198,13 +198,14 @@ class RecordStore:
         Raises:
             InputError: The file cannot be read.
         """
-        path = self._layout.choices
+        path = self.layout.choices
         found = read_choices(path) if path.is_file() else None
         return found if found and found.search_space == self.search_space() else None
 
     def write_choices(self, choices: Choices) -> str:
         """Write what tuning chose; returns the file's name."""
-        return self.write_text(self._layout.choices.name, choices_text(choices))
+        self._write_file(self.layout.choices, choices_text(choices).encode())
+        return self.layout.choices.name
 
     def find_landscape(
         self, part: Part, seed: int, find: Find | None = None
@@ -261,7 +262,7 @@ class RecordStore:
 
     def landscape_lock(self, part: Part, seed: int) -> FileLock:
         """Held by the one process of a machine that measures a part of the landscape."""
-        path = self._layout.landscape_lock(part, seed)
+        path = self.layout.landscape_lock(part, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path)
 
@@ -287,13 +288,13 @@ class RecordStore:
 
     def write_figure(self, name: str, content: bytes) -> str:
         """Write a picture of the study under its file name; returns its name in the folder."""
-        path = self._layout.figure(name)
+        path = self.layout.figure(name)
         self._write_file(path, content)
         return path.relative_to(self.folder).as_posix()
 
     def remove_figure(self, name: str) -> None:
         """Take away a picture of records that are no longer these."""
-        self._layout.figure(name).unlink(missing_ok=True)
+        self.layout.figure(name).unlink(missing_ok=True)
 
     @contextmanager
     def _told_if_unwritable(self) -> Iterator[None]:
@@ -316,10 +317,10 @@ class RecordStore:
 
     def _landscape_path(self, part: Part, seed: int, weights: Mapping[str, str]) -> Path:
         identity = self._identities.landscape(part, seed, weights)
-        return self._layout.landscape(part, seed, identity)
+        return self.layout.landscape(part, seed, identity)
 
     def _run_folder(self, method: str, seed: int) -> Path:
-        return self._layout.run(method, seed, self.identity(method, seed))
+        return self.layout.run(method, seed, self.identity(method, seed))
 
 
 def tuned_study(results: Path, study: Study) -> Study | None:
@@ -338,7 +339,7 @@ def tuned_study(results: Path, study: Study) -> Study | None:
     try:
         return tuned(study, choices) if choices else None
     except InputError as error:
-        path = Layout(store.folder).choices
+        path = store.layout.choices
         raise InputError(f"{path}: {error}; delete it and run `swabench tune` again") from None
 
 
@@ -360,7 +361,7 @@ def record_in(folder: Path) -> Record:
     Raises:
         InputError: It cannot be read, or is of others.
     """
-    named = _named(folder)
+    named = named_by(folder)
     return read_sealed(folder / RECORD, folder, lambda found: _record(found, folder, named))
 
 
@@ -370,14 +371,8 @@ def landscape_in(path: Path) -> LandscapeRecord:
     Raises:
         InputError: It cannot be read, or is of others.
     """
-    named = _named(path)
+    named = named_by(path)
     return read_sealed(path, path, lambda found: _landscape_record(found, named))
-
-
-def _named(path: Path) -> dict[str, Any]:
-    """What a record's place says of it; nothing where it is no place that anybody looks at."""
-    found = named_by(path)
-    return dict(zip(("seed", "identity"), found, strict=True)) if found else {}
 
 
 def _record(content: dict[str, Any], folder: Path, expected: Mapping[str, Any]) -> Record:

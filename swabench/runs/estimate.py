@@ -85,7 +85,8 @@ class Costs:
         Raises:
             SwabenchError: The device has not enough memory.
         """
-        extracted = self._counts.training + self._counts.scored
+        counts = self._counts
+        extracted = counts.training + counts.measured + counts.selection
         with self._memory():
             return sum(
                 times * extracted * self._probes.frozen(below)
@@ -132,8 +133,8 @@ def count_images(
         if count > most:
             raise InputError(f"data.{key}: {count:,} images, where there are {most:,}; lower it")
     tested = (data.test_images or sizes.test_images) if "test" in measured else 0
-    scored = data.validation_images + tested
-    return Counts(data.training_images or left, scored, data.selection_images)
+    held_out = data.validation_images - data.selection_images
+    return Counts(data.training_images or left, held_out + tested, data.selection_images)
 
 
 def _learners(study: Study, missing: Sequence[tuple[str, int]]) -> list[tuple[Stage, Methods]]:
@@ -191,15 +192,14 @@ def _stage_seconds(stage: Stage, methods: Methods, counts: Counts, cost: Learner
     )
     predicted = iterates * looks + averages * len(scored) + restarted_ensembles
     candidates = sum(_candidates(plan, ends) for plan in plans)
-    # Iterates alone are predicted of the selection images, which are none of the measured.
+    # Of the selection images: iterates where a plan asks for them, and a soup's mixtures.
     selections = candidates + iterates * looks * bool(selecting)
-    measured = counts.scored - counts.selection
     seconds = len(plans[0].timeline.rates) * cost.step
-    seconds += (predicted * measured + selections * counts.selection) * cost.score
+    seconds += (predicted * counts.measured + selections * counts.selection) * cost.score
     if stage.batchnorm == "train" and stage.trainable != "head":
         seconds += (predicted + restarts + candidates) * counts.training * cost.reestimate
         # At the end with running statistics, too.
-        seconds += (iterates + averages) * measured * cost.score
+        seconds += (iterates + averages) * counts.measured * cost.score
     return seconds
 
 

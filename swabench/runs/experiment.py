@@ -185,24 +185,26 @@ class Experiment:
         with memory, self._progress.task("landscape", len(parts), "parts") as advance:
             surveyor = make_surveyor(self.study, self.store, materials)
 
-            def measure(unit: tuple[Part, int]) -> Turns:
-                if self.store.find_landscape(*unit) is None:  # else another process was faster
+            def look(part_and_seed: tuple[Part, int]) -> Turns:
+                if (
+                    self.store.find_landscape(*part_and_seed) is None
+                ):  # else another process was faster
                     began = time.monotonic()
-                    measured = surveyor.measure(*unit)
+                    measured = surveyor.measure(*part_and_seed)
                     seconds = time.monotonic() - began
                     self.store.write_landscape(
-                        *unit,
+                        *part_and_seed,
                         measured,
                         provenance=materials.provenance(self.study.finetune.trainable),
                         environment=self._execution.environment,
                         seconds=seconds,
                     )
-                    part, seed = unit
+                    part, seed = part_and_seed
                     self._progress.tell_done(f"{part} of the landscape at seed {seed}", seconds)
                 advance(1)
                 yield from ()  # all in one turn
 
-            share(parts, lambda unit: self.store.landscape_lock(*unit), measure, self._say_waits)
+            share(parts, lambda own: self.store.landscape_lock(*own), look, self._say_waits)
 
     def prepare(self, seed: int) -> None:
         """Compute what a seed's runs are made from, as far as others share it."""
@@ -223,7 +225,7 @@ class Experiment:
             )
         self._recorded_run(method, seed)  # before features are computed for nothing
         materials = self._materials(seed)
-        _ = materials.standardize  # so that its features are compared with the record's
+        _ = materials.standardization  # so that its features are compared with the record's
         trained = self._trained(method, seed)
         return plain_state(materials, self.study.row_stage(method).trainable, trained)
 
@@ -299,8 +301,8 @@ class Experiment:
             classes = self._materials(seed).classes
             return Start(initial_head(FEATURES, classes, self.study.draws(seed).head))
 
-        units = [(seed, Group([stage.name])) for seed in seeds]
-        self._carry_out(stage, units, start_of, f"pretraining{part}")
+        groups = [(seed, Group([stage.name])) for seed in seeds]
+        self._carry_out(stage, groups, start_of, f"pretraining{part}")
 
     def _finetune(self, wanted: Mapping[int, Sequence[str]], part: str) -> None:
         """Fine-tune runs of seeds that share a split and a backbone, by seed."""
@@ -308,7 +310,7 @@ class Experiment:
         self._materials(first).prepare(study.finetune.trainable)
         order = self._execution.order(study.finetune, first, self._materials(first))
         steps = order.steps_per_epoch
-        units = [
+        groups = [
             (seed, group)
             for seed, names in wanted.items()
             for group in groups_of(study, self.store, names, seed, steps)
@@ -317,12 +319,12 @@ class Experiment:
         def start_of(seed: int) -> Start:
             return self._trained(study.pretrain.name, seed)
 
-        self._carry_out(study.finetune, units, start_of, f"fine-tuning{part}")
+        self._carry_out(study.finetune, groups, start_of, f"fine-tuning{part}")
 
     def _carry_out(
         self,
         stage: Stage,
-        units: Sequence[tuple[int, Group]],
+        groups: Sequence[tuple[int, Group]],
         start_of: Callable[[int], Start],
         title: str,
     ) -> None:
@@ -330,13 +332,13 @@ class Experiment:
 
         Processes that work on the same results share the groups.
         """
-        total = sum(len(group.names) for _, group in units) * stage.epochs
+        total = sum(len(group.names) for _, group in groups) * stage.epochs
         # Heads train together in any case; on a GPU networks do so on streams of their own.
         lanes = Lanes(None if in_lockstep(self.study, stage.trainable) else self._device)
         with self._progress.task(title, total, "epochs") as advance:
 
-            def carry_out(unit: tuple[int, Group]) -> Turns:
-                seed, group = unit
+            def carry_out(seed_and_group: tuple[int, Group]) -> Turns:
+                seed, group = seed_and_group
                 materials = self._materials(seed)
                 yield from self._execution.carry_out(
                     stage,
@@ -348,12 +350,13 @@ class Experiment:
                     lanes.seconds,
                 )
 
-            def lock_of(unit: tuple[int, Group]) -> FileLock:
-                return self._execution.place(unit[1], unit[0]).lock()
+            def lock_of(seed_and_group: tuple[int, Group]) -> FileLock:
+                seed, group = seed_and_group
+                return self._execution.place(group, seed).lock()
 
-            share(units, lock_of, carry_out, self._say_waits, lanes)
+            share(groups, lock_of, carry_out, self._say_waits, lanes)
 
-    def _say_waits(self, unit: object) -> None:
+    def _say_waits(self, _: object) -> None:
         self._progress.say("waiting for another process, which has the rest in hand")
 
     def _materials(self, seed: int) -> Materials:

@@ -39,7 +39,7 @@ def plain_state(materials: Materials, boundary: Boundary, trained: Start) -> dic
     head = layers.get_submodule("fc")
     mean, deviation = (
         values.cpu().double()
-        for values in (materials.standardize.mean, materials.standardize.deviation)
+        for values in (materials.standardization.mean, materials.standardization.deviation)
     )
     matrix = head.get_parameter("weight").detach().cpu().double() / deviation
     bias = head.get_parameter("bias").detach().cpu().double() - matrix @ mean

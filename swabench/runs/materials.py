@@ -85,7 +85,7 @@ class Materials:
         if study.backbone.reestimate_batchnorm:
             self._reestimate_batchnorm()
         self._splits: dict[Boundary, Splits] = {}
-        self._standardize: Standardize | None = None
+        self._standardization: Standardize | None = None
         self._features_sha256: dict[Boundary, dict[str, str]] = {}
         self.classes = self._dataset.classes
 
@@ -100,9 +100,9 @@ class Materials:
             backbone = self._study.backbone
             if boundary == "head" and backbone.cache_features and backbone.standardize_features:
                 # Measured here, so that the features are not read twice.
-                self._standardize = Standardize.by(inputs["train"])
+                self._standardization = Standardize.measured_on(inputs["train"])
                 for features in inputs.values():
-                    self._standardize.in_place(features)
+                    self._standardization.apply_(features)
             self._splits[boundary] = self._on_the_device(inputs)
         return self._splits[boundary]
 
@@ -114,7 +114,7 @@ class Materials:
         """
         self.splits(boundary)
         if boundary != "head" or self._runs_whole(boundary):
-            _ = self.standardize
+            _ = self.standardization
 
     def frozen_layers(self, boundary: Boundary) -> nn.Module | None:
         """What stands between `splits` and `trained_layers`; None where that is cached."""
@@ -133,7 +133,7 @@ class Materials:
             boundary: Where training begins.
             backbone: Whose layers they are; without it a copy's of the study's own.
         """
-        standardize = copy.deepcopy(self.standardize)
+        standardize = copy.deepcopy(self.standardization)  # a learner moves and casts its own
         return trained_part(backbone or self.backbone(), boundary, standardize, self.classes)
 
     def backbone(self) -> ResNet:
@@ -141,13 +141,13 @@ class Materials:
         return copy.deepcopy(self._backbone)
 
     @property
-    def standardize(self) -> Standardize:
-        """By the starting backbone's features, whatever trains; nothing where not wanted."""
-        if self._standardize is None:
+    def standardization(self) -> Standardize:
+        """Of the starting backbone's features, whatever trains; the identity if not wanted."""
+        if self._standardization is None:
             if not self._study.backbone.standardize_features:
-                return Standardize.nothing()
-            self._standardize = Standardize.by(self._features("head")["train"])
-        return self._standardize
+                return Standardize.identity()
+            self._standardization = Standardize.measured_on(self._features("head")["train"])
+        return self._standardization
 
     def provenance(self, boundary: Boundary) -> Provenance:
         """Digests of what training above a boundary is made from, as far as it is loaded."""

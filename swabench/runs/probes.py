@@ -49,16 +49,16 @@ DIFFERENT = 16  # made-up images that differ; more would take time to make
 
 @dataclass(frozen=True)
 class Counts:
-    """Images that a study trains on, and that it scores.
+    """How many images a study uses.
 
     Attributes:
         training: Those that train.
-        scored: Those held out and those of the test.
-        selection: Of those held out: what plans that weigh or choose captures look at.
+        measured: What is measured on: of the test, and those held out but for the next.
+        selection: Those held out for plans that weigh or choose captures.
     """
 
     training: int
-    scored: int
+    measured: int
     selection: int = 0
 
 
@@ -189,7 +189,7 @@ class Probes:
 
     def _network(self, stage: Stage) -> LearnerCosts:
         boundary, cached = stage.trainable, self._study.backbone.cache_features
-        standardize = Standardize.nothing()
+        standardize = Standardize.identity()
         part = trained_part(_backbone(), boundary, standardize, self._sizes.classes)
         inputs = self._images()
         frozen: nn.Module | None = self._preprocess
@@ -220,7 +220,7 @@ class Probes:
         evaluation: int,
     ) -> LearnerCosts:
         batch = min(batch, self._counts.training)
-        evaluation = min(evaluation, self._counts.scored, self._counts.training)
+        evaluation = min(evaluation, self._counts.measured, self._counts.training)
         return LearnerCosts(learner, splits, batch, evaluation, partial(self._seconds, kind))
 
     def _seconds(self, kind: str, work: Work, most: int) -> float:

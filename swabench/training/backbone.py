@@ -84,14 +84,14 @@ class Standardize(nn.Module):
         self.register_buffer("deviation", deviation.clone(), persistent=False)
 
     @classmethod
-    def by(cls, features: Tensor) -> "Standardize":
-        """By what features (N, D) have; one that never varies keeps its scale."""
+    def measured_on(cls, features: Tensor) -> "Standardize":
+        """By the mean and deviation of features (N, D); one that never varies keeps its scale."""
         variance, mean = torch.var_mean(features, dim=0, correction=0)
         deviation = variance.sqrt()
         return cls(mean, torch.where(deviation > 0, deviation, 1.0))
 
     @classmethod
-    def nothing(cls) -> "Standardize":
+    def identity(cls) -> "Standardize":
         """The map that leaves features as they are."""
         return cls(torch.zeros(FEATURES), torch.ones(FEATURES))
 
@@ -99,9 +99,9 @@ class Standardize(nn.Module):
         """Standardise (N, D)."""
         return (features - self.mean) / self.deviation
 
-    def in_place(self, features: Tensor) -> Tensor:
+    def apply_(self, features: Tensor) -> None:
         """The same (N, D) in place: half a gigabyte is not copied for nothing."""
-        return features.sub_(self.mean).div_(self.deviation)
+        features.sub_(self.mean).div_(self.deviation)
 
 
 class FinalLayer(nn.Linear):

@@ -187,7 +187,7 @@ class Observers:
     # --- predicting ------------------------------------------------------------------------
 
     def _predict(self, weights: Tensor | None, *, running: bool = False) -> _Predicted:
-        # Plans look at what iterates predict of the selection images, never at an average's.
+        # A soup asks for its mixtures' scores of the selection images itself.
         wanted = self._wanted if weights is None else self._measured
         logits, statistics = self._learner.predict(wanted, weights, running=running)
         found = (log_probabilities(each) for each in logits)

@@ -23,6 +23,7 @@ from swabench.cli.parsing import parse_shard
 from swabench.system.environment import commit
 from swabench.system.errors import InputError
 from tests.torture.campaign import Campaign
+from tests.torture.scenarios import digest
 
 
 def main(
@@ -36,7 +37,7 @@ def main(
         number, of = parse_shard(shard)
     except InputError as error:
         raise typer.BadParameter(str(error)) from None
-    kept = Kept(output, seed, of)
+    kept = Kept(output, seed, of, digest())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing stays behind
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -69,18 +70,19 @@ class Kept:
         path: Where; None keeps nothing.
         seed: Of the campaign.
         shards: How many shards it has.
+        scenarios: Digest of what is disturbed.
     """
 
-    def __init__(self, path: Path | None, seed: int, shards: int) -> None:
+    def __init__(self, path: Path | None, seed: int, shards: int, scenarios: str) -> None:
         self._path = path
-        self._campaign = {"seed": seed, "shards": shards}
+        self._campaign = {"seed": seed, "shards": shards, "scenarios": scenarios}
         self._done: dict[str, Any] = {}
         if path and path.exists():
             kept = json.loads(path.read_text())
             if {key: kept.get(key) for key in self._campaign} != self._campaign:
                 raise typer.BadParameter(
-                    f"--output: {path} holds {kept.get('shards')} shards with seed "
-                    f"{kept.get('seed')}; go on with these, or move it away"
+                    f"--output: {path} holds another campaign, of {kept.get('shards')} shards "
+                    f"with seed {kept.get('seed')}; go on with that, or move it away"
                 )
             self._done = kept["done"]
 

@@ -26,8 +26,8 @@ KILLED_AT_RANDOM = 100
 DAMAGED = 20
 PAUSED_AND_DAMAGED = 10
 CLOCKS = 5
-DISKS = (64, 256, 1024, 65_536)
-"""Sizes in KiB."""
+DISKS = (0.02, 0.2, 0.5, 0.8)
+"""Sizes, as shares of what a scenario leaves."""
 
 
 class Fault(Protocol):
@@ -140,15 +140,17 @@ class DamagedState:
 
 @dataclass(frozen=True)
 class FullDisk:
-    """Results on a file system of so many KiB, really full; then it grows."""
+    """Results on a file system that has room for a share of them, really full; then it grows."""
 
-    size: int
+    share: float
     part: ClassVar[str] = "full disks"
 
     def inflict(self, trial: Trial) -> None:
         """Let it happen."""
+        left = (trial.whole.place.folder / "results").rglob("*")
+        size = sum(path.stat().st_size for path in left if path.is_file()) / 1024
         results = trial.place.folder / "results"
-        if not mount(results, self.size):
+        if not mount(results, max(8, int(self.share * size))):
             trial.find("no small file system could be mounted")
             return
         try:
@@ -207,8 +209,8 @@ def faults_of(whole: Whole, disks: bool) -> Iterator[Fault]:
     for number in range(PAUSED_AND_DAMAGED):
         yield DamagedState("cut", number, states)
         yield DamagedState("flip", number, states)
-    for size in DISKS if disks else ():
-        yield FullDisk(size)
+    for share in DISKS if disks else ():
+        yield FullDisk(share)
     for number in range(CLOCKS):
         yield JumpingClock(number)
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,20 @@ import numpy as np
 from swabench.data.idx import encode_idx
 from tests.torture.commands import Ended, run
 
+# Each kind of averaging plan of `smoke` is met, and a seed has heads of two optimizers. More runs
+# of the same kinds would only write more of the same files.
 HEADS = """
 extends: smoke
 title: Heads
 data: {{dataset: folder, folder: {images}, validation_images: 20, selection_images: 10, training_images: null, test_images: null}}
 finetune: {{batch_size: 16}}
 methods: {{sgd-multiplicative: null, swa-cyclical: null}}
-controls: null
+controls:
+  swa-without-start: null
+  swa-score-weighted: null
+  swa-score-weighted-100: null
+  swa-cyclical-without-start: null
+  pswa-without-start: null
 rate_sweep: null
 landscape:
   lines: {{points: 3}}
@@ -78,6 +86,11 @@ SCENARIOS = (
 )
 
 
+def digest(scenarios: Sequence[Scenario] = SCENARIOS) -> str:
+    """What tells a campaign on these scenarios from one on others."""
+    return hashlib.sha256(repr(scenarios).encode()).hexdigest()[:16]
+
+
 def write_images(folder: Path) -> None:
     """100 training and 40 test images, as the command line's tests have them."""
     folder.mkdir()
@@ -121,10 +134,12 @@ class Place:
         return run(arguments or self.scenario.command, self.folder, self.environment)
 
     def content(self) -> dict[str, str]:
-        """Digests of what must not depend on faults, by name: tables, arrays, measurements."""
+        """Digests of what must not depend on faults: documents, arrays, measurements; by name."""
+        # `report.html` and the manifest say when and how long.
+        patterns = ("*.csv", "*.md", "*.tex", "figures/*", "runs/**/*.safetensors")
         found = {
             str(path.relative_to(self.results)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for pattern in ("*.csv", "runs/**/*.safetensors")
+            for pattern in patterns
             for path in self.results.glob(pattern)
         }
         for path in self.results.glob("runs/**/record.json"):

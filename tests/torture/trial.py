@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.torture.commands import Command, Ended, run
 from tests.torture.faulty_files import FaultyFiles, Write, writes_in
 from tests.torture.scenarios import Place, Scenario
+from tests.torture.stand_ins import NOT_DRAWN
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def carry_out_whole(place: Place) -> Whole:
     done = run(place.scenario.command, place.folder, place.environment, faults.install)
     if done.code or place.litter():
         raise RuntimeError(f"{place.scenario.name} fails without any fault:\n{done.errors}")
+    if any(path.read_bytes() != NOT_DRAWN for path in place.results.glob("figures/*")):
+        raise RuntimeError(f"{place.scenario.name} draws pictures, which takes long")
     return Whole(place, place.content(), done.seconds, writes_in(note))
 
 
