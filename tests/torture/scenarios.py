@@ -13,8 +13,8 @@ import numpy as np
 from swabench.data.idx import encode_idx
 from tests.torture.commands import Ended, run
 
-# Each kind of averaging plan of `smoke` is met, and a seed has heads of two optimizers. More runs
-# of the same kinds would only write more of the same files.
+# Each kind of averaging plan of `smoke` is met, and heads of two optimizers. More runs and seeds
+# would only write more of the same files.
 HEADS = """
 extends: smoke
 title: Heads
@@ -35,6 +35,7 @@ landscape:
   rays: {{directions: 2, points: 3}}
   sharpness: {{steps: 1, starts: 1}}
   hessian: {{probes: 2, tolerance: 0.5}}
+seeds: 1
 """  # noqa: E501
 NETWORK = """
 extends: smoke
