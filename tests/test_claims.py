@@ -134,6 +134,11 @@ def test_a_predictor_that_averages_nothing_does_not_pass_for_an_ensemble(tmp_pat
             {"swa-rate-0.1": Truth(validation=95), "sgd-rate-0.0025": Truth(validation=95)},
             "contradicted",
         ),
+        # Both are best where the sweep ends.
+        (
+            {"swa-rate-0.1": Truth(validation=95), "sgd-rate-0.1": Truth(validation=95)},
+            "open",
+        ),
         # SWA's best is the lower: what SGD loses there is not lost by too high a rate.
         (
             {

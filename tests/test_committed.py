@@ -18,7 +18,8 @@ import pytest
 from scipy import optimize, stats
 
 ROOT = Path(__file__).resolve().parents[1]
-STUDIES = [ROOT / "results" / name for name in ("mnist", "mnist-tuned", "network", "layer4")]
+NAMES = ("mnist", "mnist-tuned", "network", "layer4", "transfer")
+STUDIES = [ROOT / "results" / name for name in NAMES]
 SIX_DECIMALS, NINE_DIGITS = 1e-6, 2e-3  # of a p-value of tiny differences three digits are left
 
 
@@ -346,6 +347,11 @@ def test_the_verdicts(published: Published) -> None:
         if key == "C7" and expected == "supported":
             sgd, swa = (published.best_rates(published.rules[part]) for part in ("sgd", "swa"))
             expected = "supported" if all(swa[seed] > sgd[seed] for seed in sgd) else "open"
+        if key == "C7" and expected == "contradicted":
+            sgd, swa = (published.best_rates(published.rules[part]) for part in ("sgd", "swa"))
+            highest = max(published.study["rate_sweep"]["rates"])
+            if any(sgd[seed] == swa[seed] == highest for seed in sgd):
+                expected = "open"
         assert set(rows["verdict"]) == {expected}, (key, said)
 
 

@@ -63,11 +63,14 @@ def losses_at_the_others_best(context: ClaimContext, best: Best) -> list[Evidenc
 
 
 def judge_rates(context: ClaimContext, best: Best, verdict: Verdict) -> Verdict:
-    """A loss at a rate that is not the higher one is no loss by too high a rate."""
+    """A loss at a rate that is not the higher one is no loss by too high a rate.
+
+    Nor is it told where both are best at the highest rate tried: their best may lie apart beyond.
+    """
     sgd, swa = best[context.rules.sgd], best[context.rules.swa]
     if verdict == "supported" and any(swa[seed] <= sgd[seed] for seed in context.seeds):
         return "open"
-    return verdict
+    return "open" if verdict == "contradicted" and _both_at_the_end(context, best) else verdict
 
 
 def explain_rates(context: ClaimContext, best: Best, evidence: Sequence[Evidence]) -> str:
@@ -94,7 +97,15 @@ def notes_on_rates(context: ClaimContext, best: Best) -> list[str]:
                     f"{method}: for {count} of {len(context.seeds)} seeds the best rate is the "
                     f"{word} tried; one beyond it may be better."
                 )
+    if _both_at_the_end(context, best):
+        notes.append("Where both are best at the highest rate tried, they cannot be told apart.")
     return notes
+
+
+def _both_at_the_end(context: ClaimContext, best: Best) -> bool:
+    """Whether at some seed both are best at the highest rate of the sweep."""
+    highest = max(_rates_of(context, context.rules.swa))
+    return any(all(rates[seed] == highest for rates in best.values()) for seed in context.seeds)
 
 
 def _rates_of(context: ClaimContext, method: str) -> dict[float, str]:
