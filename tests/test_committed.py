@@ -546,6 +546,25 @@ def test_the_readme_says_what_averaging_gains_in_the_last_stage() -> None:
     assert (against["difference"] < 0).all()
 
 
+def test_the_readme_says_what_averaging_costs_on_a_trained_backbone() -> None:
+    """Beside SGD with a decayed rate, and beside Adam that goes on."""
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    transfer = Published(ROOT / "results" / "transfer")
+    claims, table = transfer.read("claims.csv"), transfer.read("table.csv").set_index("method")
+    claims = claims[claims["measure"] == "test accuracy"]
+    said = ("swa", "0.22 [0.12, 0.31] points worse"), ("swa-cyclical", "0.81 [0.63, 0.98]. Means")
+    for name, words in said:
+        row = claims[claims["comparison"] == f"{name} − sgd-multiplicative"].iloc[0]
+        found = "{:.2f} [{:.2f}, {:.2f}]".format(*(-row[n] for n in ("difference", "high", "low")))
+        assert words.startswith(found)
+        assert words in readme
+    start, rows = table.loc["adam", "accuracy"], table.drop("adam")["accuracy"]
+    assert f"alone reaches {start:.1f} %, the rows {rows.min():.1f} to {rows.max():.1f} %" in readme
+    assert set(rows.nlargest(2).index) == {"last-k", "exponential"}
+    worse = -claims[claims["comparison"].str.endswith(" − adam-longer")]["difference"]
+    assert f"{worse.min():.1f} to {worse.max():.1f} points better than any row" in readme
+
+
 def test_the_readme_says_the_committed_shares_of_the_sources() -> None:
     readme = " ".join((ROOT / "README.md").read_text().split())
     shown = Published(ROOT / "results" / "mnist-sources").read("sources.csv")
