@@ -296,7 +296,7 @@ def test_captures_at_every_step_predict_nothing() -> None:
     )
     assert len(asked) == 2 * EPOCHS  # iterate and average, once an epoch
     # No plan here looks at selection images, so that nobody pays for them.
-    assert all(splits_asked == ["validation", "test"] for splits_asked, *_ in asked)
+    assert all(list(names) == ["validation", "test"] for names, *_ in asked)
     assert outcome.weights["average"].isfinite().all()
 
 
