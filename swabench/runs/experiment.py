@@ -186,20 +186,19 @@ class Experiment:
             surveyor = make_surveyor(self.study, self.store, materials)
 
             def look(part_and_seed: tuple[Part, int]) -> Turns:
-                if (
-                    self.store.find_landscape(*part_and_seed) is None
-                ):  # else another process was faster
+                part, seed = part_and_seed
+                if self.store.find_landscape(part, seed) is None:  # else another was faster
                     began = time.monotonic()
-                    measured = surveyor.measure(*part_and_seed)
+                    measured = surveyor.measure(part, seed)
                     seconds = time.monotonic() - began
                     self.store.write_landscape(
-                        *part_and_seed,
+                        part,
+                        seed,
                         measured,
                         provenance=materials.provenance(self.study.finetune.trainable),
                         environment=self._execution.environment,
                         seconds=seconds,
                     )
-                    part, seed = part_and_seed
                     self._progress.tell_done(f"{part} of the landscape at seed {seed}", seconds)
                 advance(1)
                 yield from ()  # all in one turn
