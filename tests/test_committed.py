@@ -555,10 +555,11 @@ def test_the_readme_says_what_averaging_costs_on_a_trained_backbone() -> None:
     said = ("swa", "0.22 [0.12, 0.31] points worse"), ("swa-cyclical", "0.81 [0.63, 0.98]. Means")
     for name, words in said:
         row = claims[claims["comparison"] == f"{name} − sgd-multiplicative"].iloc[0]
-        found = "{:.2f} [{:.2f}, {:.2f}]".format(*(-row[n] for n in ("difference", "high", "low")))
+        lost, low, high = (-float(row[column]) for column in ("difference", "high", "low"))
+        found = f"{lost:.2f} [{low:.2f}, {high:.2f}]"
         assert words.startswith(found)
         assert words in readme
-    start, rows = table.loc["adam", "accuracy"], table.drop("adam")["accuracy"]
+    start, rows = table["accuracy"]["adam"], table["accuracy"].drop("adam")
     assert f"alone reaches {start:.1f} %, the rows {rows.min():.1f} to {rows.max():.1f} %" in readme
     assert set(rows.nlargest(2).index) == {"last-k", "exponential"}
     worse = -claims[claims["comparison"].str.endswith(" − adam-longer")]["difference"]

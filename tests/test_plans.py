@@ -1,6 +1,7 @@
 """Every plan within training: against its definition applied by hand to the iterates of epochs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -282,13 +283,13 @@ def test_captures_at_every_step_predict_nothing() -> None:
     order = DataOrder(len(data["train"]), BATCH, seed=1, stage=1)
     learner = heads_learner(data, 1)
     predict = learner.predict
-    asked: list[tuple[object, ...]] = []
+    asked: list[list[str]] = []
 
-    def counted(*given: object, **named: object) -> object:
-        asked.append(given)
-        return predict(*given, **named)  # type: ignore[arg-type]
+    def counted(splits: Sequence[SplitName], *given: Any, **named: Any) -> Any:
+        asked.append(list(splits))
+        return predict(splits, *given, **named)
 
-    learner.predict = counted  # type: ignore[method-assign, assignment]
+    learner.predict = counted  # type: ignore[method-assign]
     plan = EqualMean(capture_every_epochs=1 / order.steps_per_epoch, include_start=False)
     methods = {"often": Method(title="", rate=RATE, averaging=plan)}
     (outcome,) = train(
@@ -296,7 +297,7 @@ def test_captures_at_every_step_predict_nothing() -> None:
     )
     assert len(asked) == 2 * EPOCHS  # iterate and average, once an epoch
     # No plan here looks at selection images, so that nobody pays for them.
-    assert all(list(names) == ["validation", "test"] for names, *_ in asked)
+    assert all(names == ["validation", "test"] for names in asked)
     assert outcome.weights["average"].isfinite().all()
 
 
