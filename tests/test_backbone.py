@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
+from torchvision.models.resnet import Bottleneck
 
 from swabench.study.inputs import BackboneSettings, RunOfStudy
 from swabench.system.errors import InputError
@@ -29,6 +30,19 @@ def write(state: State, path: Path) -> str:
     else:
         torch.save(state, path)
     return str(path)
+
+
+def test_residual_blocks_may_begin_as_the_identity() -> None:
+    plain = load_backbone(BackboneSettings(seed=3))
+    quiet = load_backbone(BackboneSettings(seed=3, zero_init_residual=True))
+    blocks = [module for module in quiet.modules() if isinstance(module, Bottleneck)]
+    assert len(blocks) == 16
+    assert not any(torch.any(block.bn3.weight) for block in blocks)
+    # All the rest is what the seed draws without it.
+    for block in blocks:
+        nn.init.ones_(block.bn3.weight)
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, quiet.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -99,6 +99,7 @@ CHANGES: dict[str, Any] = {
     "backbone.standardize_features": True,
     "backbone.precision": "bfloat16",
     "backbone.reestimate_batchnorm": True,
+    "backbone.zero_init_residual": True,
     "pretrain.rate.learning_rate": 0.002,
     "pretrain.optimizer.beta1": 0.8,
     "pretrain.optimizer.beta2": 0.99,
@@ -199,6 +200,8 @@ def changed(key: str, value: Any) -> Study:
     for section in sections:
         place = place.setdefault(section, {})
     place[last] = value
+    if key == "backbone.zero_init_residual":  # only where all layers train
+        content["pretrain"]["trainable"] = content["finetune"]["trainable"] = "all"
     # Where a change does not fit a random backbone, weights from a file make it fit.
     if key in ("backbone.standardize_features", "pretrain.trainable"):
         content["backbone"] = {"weights": "w.pth", "standardize_features": False}
@@ -216,8 +219,8 @@ def identity(study: Study, name: str, seed: int = 0, files: NamedFiles | None = 
 @pytest.mark.parametrize("key", CHANGES)
 def test_changes_with_every_setting_that_a_run_depends_on(key: str) -> None:
     before, after = Study.model_validate(WHOLE), changed(key, CHANGES[key])
-    if key == "backbone.standardize_features":  # both need weights of their own
-        before = changed(key, False)
+    if key in ("backbone.standardize_features", "backbone.zero_init_residual"):
+        before = changed(key, False)  # both need what else goes with the change
     parts = key.split(".")
     name = parts[1] if parts[0] == "methods" else "constant"
     assert identity(before, name) != identity(after, name)

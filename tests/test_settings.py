@@ -171,6 +171,7 @@ DATA = {
 BACKBONE = {
     "weights": "random",
     "reestimate_batchnorm": False,
+    "zero_init_residual": False,
     "seed": 0,
     "standardize_features": True,
     "precision": "float32",
@@ -324,6 +325,7 @@ LIMITS: list[tuple[tuple[type[Settings], ...], str, list[Any], list[Any]]] = [
     ((RunOfStudy,), "seed", [0, 2**32 - 1], NO_SEED),
     ((BackboneSettings,), "seed", [0, 2**32 - 1], NO_SEED),
     ((BackboneSettings,), "reestimate_batchnorm", [True], NO_FLAG),
+    ((BackboneSettings,), "zero_init_residual", [True], NO_FLAG),
     ((BackboneSettings,), "standardize_features", [False], NO_FLAG),
     ((BackboneSettings,), "cache_features", [False], NO_FLAG),
     ((BackboneSettings, Stage, Pretraining), "precision", ["bfloat16"], ["float16"]),

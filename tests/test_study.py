@@ -109,6 +109,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "standardised random features below training BatchNorm": (
         network("layer4", "layer4", "train"), r"backbone\.standardize_features: true would fit",
     ),
+    "blocks that begin as nothing and stay frozen": (
+        network("layer4", "all", "train", standardize_features=False, zero_init_residual=True),
+        r"zero_init_residual: true leaves .* pretrain\.trainable is 'layer4'; set that to all",
+    ),
+    "blocks that begin as nothing, with weights of their own": (
+        network("all", "all", "train", weights="w.pth", zero_init_residual=True),
+        r"backbone\.zero_init_residual: true is for random weights",
+    ),
     "a sweep's run that is called like the start": (
         {"rate_sweep": SWEEP, "pretrain": {**START, "name": "swa-rate-0.2"}},
         r"rate_sweep: its run 'swa-rate-0\.2' is also the name of another run",

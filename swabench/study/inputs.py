@@ -97,6 +97,9 @@ class BackboneSettings(Settings):
             .safetensors), or the run of another study, which is run first where it is missing.
         reestimate_batchnorm: Whether BatchNorm's statistics are measured on this study's training
             images before anything else; those that come with the weights belong to other images.
+        zero_init_residual: Whether random weights begin with every residual block adding nothing
+            (the scale of its last BatchNorm is zero; Goyal et al. 2017, arXiv 1706.02677, section
+            5.1). Such a network is to be trained as a whole.
         seed: Seed of random weights, where seeds do not draw the backbone: features are shared.
         standardize_features: Whether the head sees features with the training set's mean and
             deviation taken out. Random features need it: their scales differ by far.
@@ -108,6 +111,9 @@ class BackboneSettings(Settings):
 
     weights: Text | RunOfStudy = "random"
     reestimate_batchnorm: Annotated[bool, AddedLater(neutral=False)] = Field(
+        default=False, strict=True
+    )
+    zero_init_residual: Annotated[bool, AddedLater(neutral=False)] = Field(
         default=False, strict=True
     )
     seed: SeedNumber = 0

@@ -115,6 +115,7 @@ class Study(Settings):
                 f"pretraining trains ({self.pretrain.trainable!r}); train at least those"
             )
         self._check_random_weights()
+        self._check_zero_init_residual()
         try:
             further = self.rate_sweep.further_methods(self.methods) if self.rate_sweep else {}
         except ValueError as error:
@@ -194,6 +195,22 @@ class Study(Settings):
             raise ValueError(
                 "backbone.standardize_features: true would fit random weights without BatchNorm "
                 f"statistics, and {stage.trainable!r} trains BatchNorm; set it to false"
+            )
+
+    def _check_zero_init_residual(self) -> None:
+        """Blocks that add nothing have nothing to say before they are trained."""
+        if not self.backbone.zero_init_residual:
+            return
+        if self.backbone.weights != "random":
+            raise ValueError(
+                "backbone.zero_init_residual: true is for random weights; drop it, or set "
+                "backbone.weights to random"
+            )
+        if self.pretrain.trainable != "all":
+            raise ValueError(
+                "backbone.zero_init_residual: true leaves residual blocks without effect until "
+                f"they train, and pretrain.trainable is {self.pretrain.trainable!r}; set that to "
+                "all, or drop zero_init_residual"
             )
 
     def draws(self, seed: int) -> Draws:

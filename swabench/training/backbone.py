@@ -126,7 +126,7 @@ def load_backbone(settings: BackboneSettings, state: Mapping[str, Tensor] | None
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        network = resnet50(weights=None)
+        network = resnet50(weights=None, zero_init_residual=settings.zero_init_residual)
     weights = settings.weights
     if isinstance(weights, RunOfStudy):
         if state is None:
