@@ -32,7 +32,7 @@ def write(state: State, path: Path) -> str:
     return str(path)
 
 
-def test_residual_blocks_may_begin_as_the_identity() -> None:
+def test_residual_blocks_may_begin_by_adding_nothing() -> None:
     plain = load_backbone(BackboneSettings(seed=3))
     quiet = load_backbone(BackboneSettings(seed=3, zero_init_residual=True))
     blocks = [module for module in quiet.modules() if isinstance(module, Bottleneck)]

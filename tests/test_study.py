@@ -113,6 +113,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         network("layer4", "all", "train", standardize_features=False, zero_init_residual=True),
         r"zero_init_residual: true leaves .* pretrain\.trainable is 'layer4'; set that to all",
     ),
+    "the same below a head": (
+        network("head", "head", "train", zero_init_residual=True),
+        r"pretrain\.trainable is 'head'; set that to all, or set zero_init_residual to false",
+    ),
     "blocks that begin as nothing, with weights of their own": (
         network("all", "all", "train", weights="w.pth", zero_init_residual=True),
         r"backbone\.zero_init_residual: true is for random weights",
@@ -178,6 +182,9 @@ def test_what_does_not_fit_is_refused_with_its_key(name: str) -> None:
 
 TAKEN: dict[str, dict[str, Any]] = {
     "nothing else": {},
+    "blocks that begin as nothing and train": network(
+        "all", "all", "train", standardize_features=False, zero_init_residual=True
+    ),
     "captures that fit fine-tuning and not pretraining": {
         "pretrain": {**START, "epochs": 1},
         "methods": {**METHODS, "late": {**LATE, "averaging": {"start_at_epoch": 3}}},

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import update_bn
 
 from swabench.cli import plan
 from swabench.data.datasets import folder_digest
-from swabench.data.inputs import named_files
+from swabench.data.inputs import named_files, starting_run
 from swabench.records import RecordStore
 from swabench.runs.estimate import Estimate
 from swabench.runs.experiment import Experiment
@@ -20,9 +20,9 @@ from swabench.runs.features import batchnorm_statistics
 from swabench.runs.materials import Materials
 from swabench.study.identity import Identities, NamedFiles
 from swabench.study.inputs import BackboneSettings, RunOfStudy
-from swabench.study.loading import load_study
+from swabench.study.loading import bundled_studies, load_study
 from swabench.study.study import Study
-from swabench.system.errors import InputError
+from swabench.system.errors import InputError, SwabenchError
 from swabench.system.progress import SilentProgress
 from swabench.training.backbone import Preprocess, load_backbone
 from swabench.training.flat import flatten
@@ -143,6 +143,16 @@ def test_a_run_that_cannot_be_meant_is_refused(
         RecordStore(path.parent, load_study(str(path)))
 
 
+@pytest.mark.parametrize("name", bundled_studies())
+def test_runs_that_bundled_studies_start_from_are_there(name: str) -> None:
+    study = load_study(name)
+    found = starting_run(study)
+    assert (found is not None) == isinstance(study.backbone.weights, RunOfStudy)
+    if found:
+        source, run = found
+        assert run.method == source.pretrain.name  # the methods of such a study are not meant
+
+
 def test_statistics_are_those_of_the_images_given(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (13, 1, 28, 28), dtype=np.uint8)
@@ -240,3 +250,9 @@ def test_the_other_study_runs_first_and_once(studies: tuple[Path, Path], tmp_pat
     found = RecordStore(results, other).find("adam", 0)
     assert found is not None
     assert found.provenance["backbone"] == made.provenance("head")["backbone"]
+    # What the other study asks of its start counts here, too.
+    content = yaml.safe_load(studies[0].read_text())
+    content["pretrain"]["minimum_accuracy"] = 99.9
+    studies[0].write_text(yaml.safe_dump(content))
+    with pytest.raises(SwabenchError, match=r"^source: adam reaches .*accuracy is 99\.9 %"):
+        Experiment(other, results, CPU, cache, SilentProgress()).pretrain([1])

@@ -40,11 +40,17 @@ def study_of(name: str, **changes: dict[str, Any]) -> Study:
             "method for 10.",
         ),
         (
+            "fashion-source",
+            "What was trained, on Fashion-MNIST at 28 pixels: all layers of a ResNet-50 with "
+            "seeded random weights (residual blocks begin by adding nothing); first by SGD for 3 "
+            "epochs, then by every method for 1.",
+        ),
+        (
             "transfer",
             "What was trained, on MNIST at 28 pixels: the last stage and the final layer of a "
-            "ResNet-50 with the weights of adam at seed 0 of study fashion-source; first by Adam "
-            "for 5 epochs (the final layer of a ResNet-50 with the weights of adam at seed 0 of "
-            f"study fashion-source: {HEAD}), then by every method for 10.",
+            "ResNet-50 with the weights of sgd-linear at seed 0 of study fashion-source; first by "
+            "Adam for 20 epochs (the final layer of a ResNet-50 with the weights of sgd-linear at "
+            f"seed 0 of study fashion-source: {HEAD}), then by every method for 10.",
         ),
     ],
 )

@@ -41,6 +41,8 @@ def _layers(trainable: Boundary, study: Study) -> str:
     weights = study.backbone.weights
     if weights == "random":
         named = "seeded random weights"
+        if study.backbone.zero_init_residual:
+            named += " (residual blocks begin by adding nothing)"
     elif isinstance(weights, str):
         named = f"the weights {weights.rsplit('/', 1)[-1]}"
     else:

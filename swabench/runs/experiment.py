@@ -396,6 +396,7 @@ class Experiment:
         try:
             if run.method == study.pretrain.name:
                 other.pretrain([run.seed])
+                check_starts(study, [other.store.find(run.method, run.seed)])
             else:
                 other.finetune([run.method], [run.seed])
         except DivergedError as error:  # no result of this study, which cannot begin

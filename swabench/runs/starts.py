@@ -26,9 +26,9 @@ def check_starts(study: Study, records: Sequence[Record | None]) -> None:
     reached = {r.seed: r.final_accuracy("validation") for r in records if r}
     if low := [f"{value:.1f} % at seed {s}" for s, value in reached.items() if value < least]:
         raise SwabenchError(
-            f"{study.pretrain.name} reaches {', '.join(low)} on the validation images, and "
-            f"pretrain.minimum_accuracy is {least:g} %; a comparison from such a start says "
-            "nothing. Train it longer or at another rate"
+            f"{study.name}: {study.pretrain.name} reaches {', '.join(low)} on the validation "
+            f"images, and pretrain.minimum_accuracy is {least:g} %; a comparison from such a start "
+            "says nothing. Train it longer or at another rate"
         )
 
 

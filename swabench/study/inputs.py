@@ -98,8 +98,8 @@ class BackboneSettings(Settings):
         reestimate_batchnorm: Whether BatchNorm's statistics are measured on this study's training
             images before anything else; those that come with the weights belong to other images.
         zero_init_residual: Whether random weights begin with every residual block adding nothing
-            (the scale of its last BatchNorm is zero; Goyal et al. 2017, arXiv 1706.02677, section
-            5.1). Such a network is to be trained as a whole.
+            to its shortcut (the scale of its last BatchNorm is zero; Goyal et al. 2017, arXiv
+            1706.02677). Such a network is to be trained as a whole.
         seed: Seed of random weights, where seeds do not draw the backbone: features are shared.
         standardize_features: Whether the head sees features with the training set's mean and
             deviation taken out. Random features need it: their scales differ by far.

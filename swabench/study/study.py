@@ -198,19 +198,19 @@ class Study(Settings):
             )
 
     def _check_zero_init_residual(self) -> None:
-        """Blocks that add nothing have nothing to say before they are trained."""
+        """For random weights that train as a whole: frozen blocks would stay without effect."""
         if not self.backbone.zero_init_residual:
             return
         if self.backbone.weights != "random":
             raise ValueError(
-                "backbone.zero_init_residual: true is for random weights; drop it, or set "
+                "backbone.zero_init_residual: true is for random weights; set it to false, or set "
                 "backbone.weights to random"
             )
         if self.pretrain.trainable != "all":
             raise ValueError(
                 "backbone.zero_init_residual: true leaves residual blocks without effect until "
                 f"they train, and pretrain.trainable is {self.pretrain.trainable!r}; set that to "
-                "all, or drop zero_init_residual"
+                "all, or set zero_init_residual to false"
             )
 
     def draws(self, seed: int) -> Draws:
