@@ -54,13 +54,9 @@ def groups(place: Place) -> list[Unfinished]:
     return [Unfinished(path) for path in found if path.is_dir()]
 
 
-def wait_for_states(place: Place, process: subprocess.Popen[str], groups: int = 1) -> None:
-    """Until so many groups of runs have kept the end of an epoch."""
-
-    def kept() -> bool:
-        return len({p.parent for p in place.documents.glob("unfinished/*/state-*.json")}) >= groups
-
-    wait_until(kept, process)
+def wait_for_states(place: Place, process: subprocess.Popen[str]) -> None:
+    """Until a group of runs has kept the end of an epoch."""
+    wait_until(lambda: any(place.documents.glob("unfinished/*/state-*.json")), process)
 
 
 def check_same(place: Place, whole: Place) -> None:
