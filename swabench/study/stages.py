@@ -67,7 +67,8 @@ class Pretraining(Stage):
         rate: The learning-rate schedule.
         paper_accuracy: The paper's number for this row, in percent.
         minimum_accuracy: What every seed must reach on the validation images, in percent, before
-            any method starts from it; a comparison from a start that failed says nothing.
+            any method, or another study, starts from it; a comparison from a start that failed
+            says nothing.
     """
 
     name: Annotated[Name, CHANGES_NO_RESULT] = "adam"
